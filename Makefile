@@ -1,0 +1,70 @@
+# Every target sets up what it needs: .venv, with the versions of constraints.txt. `make` alone lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format docs bench soak broker constraints clean
+
+BIN := .venv/bin
+READY := .venv/.ready
+say = @printf '==> %s\n'
+
+KILLS ?= 1000
+ARGS ?=
+export PYTHON
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt .ci/setup
+	@.ci/setup
+
+demo: $(READY) ## real readings through real Kafka into two Ray actors, one kill -9 (ARGS="--keep" leaves it serving)
+	$(say) "streamrnn demo"
+	@$(BIN)/streamrnn demo $(ARGS)
+
+test: $(READY) ## every test, against real Kafka and real Ray (ARGS="-k name" for some)
+	$(say) "tests"
+	@$(BIN)/pytest $(ARGS)
+
+check: $(READY) ## format, lint, types, import law, spelling, documents
+	$(say) "format (ruff)"
+	@$(BIN)/ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }
+	$(say) "lint (ruff)"
+	@$(BIN)/ruff check --quiet .
+	$(say) "types (mypy)"
+	@$(BIN)/mypy --no-error-summary
+	$(say) "import law (import-linter)"
+	@$(BIN)/lint-imports --cache-dir .cache/import-linter
+	$(say) "spelling (codespell)"
+	@$(BIN)/codespell .
+	$(say) "packaging, layout, metric names, documents (tests/house)"
+	@$(BIN)/pytest -q tests/house
+
+format: $(READY) ## put the code into shape
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+docs: $(READY) ## make the documents that are made of code
+	$(say) "docs/metrics.md"
+	@$(BIN)/python -m services.telemetry.names > docs/metrics.md
+
+bench: $(READY) ## benchmarks side by side, into bench/results/latest.json
+	$(say) "benchmarks"
+	@$(BIN)/python -m bench $(ARGS)
+
+soak: $(READY) ## kill -9 again and again on real Kafka (KILLS=1000); the last line is one JSON object
+	$(say) "soak with $(KILLS) kills"
+	@$(BIN)/python tests/support/chaos.py --kills $(KILLS) $(ARGS)
+
+broker: $(READY) ## an Apache Kafka for development (ARGS=stop or status for the others)
+	@$(BIN)/streamrnn broker $(or $(ARGS),start)
+
+constraints: $(READY) ## name newer versions in constraints.txt where pyproject.toml allows them (ARGS="--upgrade")
+	$(say) "constraints.txt"
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes --no-annotate \
+		--no-header --no-emit-index-url --no-emit-find-links pyproject.toml -o constraints.txt $(ARGS)
+
+clean: ## remove .venv, caches and what the demo left
+	$(say) "removing .venv, caches, build and demo-output"
+	@rm -rf .venv .cache .hypothesis build dist *.egg-info demo-output
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

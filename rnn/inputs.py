@@ -1,0 +1,120 @@
+"""A stream's input state and the features a network sees; one code for serving and for training. Imports torch only.
+
+The float part of the state is a row of `width` values: per feature the running mean, variance and last value; the count
+behind them; per target the mean and the standard deviation predicted for the next reading, in raw units, so that they
+stay true when the scaler moves. The clock is int64: last time, last sequence number, and a window of 64 seen ones.
+
+`advance` is the readable whole. The engine calls its pieces, which work feature-major ([rows, streams], or a transposed
+view) and in place, for there one operation is one run over memory.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from rnn.config import ModelConfig
+
+NEVER_MS = -(1 << 62)
+"""`last_at_ms` of a stream that has had no reading; far enough below every time, and differences do not overflow."""
+
+CLOCK = ("last_at_ms", "last_seq", "seq_bits")
+INITIAL_CLOCK = (NEVER_MS, -1, 0)
+
+CLIP = 10.0
+"""Scaled values beyond this are cut, in features only: one wild reading must not saturate every gate."""
+
+STD_FLOOR = 1e-3
+"""Least standard deviation of a running scaler, as a share of the global one: a constant feature does not explode."""
+
+
+class Inputs:
+    """The input side of one network: what a state row's columns mean, how a reading changes them and what cells see."""
+
+    def __init__(self, config: ModelConfig, scaler_mean: Tensor, scaler_std: Tensor) -> None:
+        """scaler_mean, scaler_std [features]: the global scaler, where every stream's own one starts."""
+        features, targets = len(config.features), len(config.targets)
+        self.features, self.targets = features, targets
+        self.memory = config.scaler_memory
+        self.interval_ms = config.interval_s * 1000.0
+        self.width = 3 * features + 1 + 2 * targets
+        self.outputs = 2 * features + 1  # of `advance`: scaled values, missing marks, elapsed time
+        self.mean = slice(0, features)
+        self.var = slice(features, 2 * features)
+        self.last = slice(2 * features, 3 * features)
+        self.count = slice(3 * features, 3 * features + 1)
+        self.predicted_mean = slice(3 * features + 1, 3 * features + 1 + targets)
+        self.predicted_scale = slice(3 * features + 1 + targets, self.width)
+        self.var_floor = (scaler_std * STD_FLOOR).square().unsqueeze(1)  # [features, 1]
+        self.target_index = torch.tensor(config.target_index, device=scaler_mean.device)
+        self._row = scaler_mean.new_empty(self.width)
+        self._row[self.mean] = scaler_mean
+        self._row[self.var] = scaler_std.square()
+        self._row[self.last] = scaler_mean
+        self._row[self.count] = max(1, self.memory // 10)
+        self._row[self.predicted_mean] = 0.0
+        self._row[self.predicted_scale] = math.nan  # nothing is predicted yet: the first score is NaN
+
+    def initial(self, n: int) -> tuple[Tensor, Tensor]:
+        """State of n streams that have had no reading: (x_state [n, width] float32, clock [n, 3] int64)."""
+        clock = torch.tensor(INITIAL_CLOCK, dtype=torch.int64, device=self._row.device)
+        return self._row.repeat(n, 1), clock.repeat(n, 1)
+
+    def advance(
+        self, x_state: Tensor, clock: Tensor, x: Tensor, at_ms: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Takes one reading of each of n streams in and says what the cells see of it.
+
+        x_state [n, width], clock [n, 3] are changed in place; x [n, features] in raw units, NaN = missing; at_ms [n].
+        Returns (features [n, outputs], scaled_last [n, features], std [n, features], mean [n, features]): the last
+        three are what a head's residual needs: raw = (scaled_last + head mean) * std + mean.
+        """
+        missing = x.isnan()
+        state = x_state.t()
+        self.fold(state, x.t().clone(), missing.t())
+        std = self.std(state[self.var])
+        scaled_last = (state[self.last] - state[self.mean]) / std
+        elapsed = self.elapsed(clock[:, 0], at_ms)
+        torch.maximum(clock[:, 0], at_ms, out=clock[:, 0])
+        features = torch.cat((scaled_last.clamp(-CLIP, CLIP).t(), missing.to(x.dtype), elapsed.unsqueeze(1)), dim=1)
+        return features, scaled_last.t(), std.t(), state[self.mean].t().clone()
+
+    def fold(self, state: Tensor, x: Tensor, missing: Tensor | None) -> None:
+        """Running scaler and last value after one reading; state [width, n] and x [features, n] are changed in place.
+
+        Where `missing` [features, n] is set (None: nowhere), x becomes the last value and the scaler stays. Else, with
+        the count capped at the scaler's memory so that the past fades (Welford 1962, exponential from there on):
+
+            count' = min(count + 1, memory)         mean' = mean + (x - mean) / count'
+            var'   = var + ((x - mean) (x - mean') - var) / count'
+        """
+        if missing is not None:
+            x.copy_(torch.where(missing, state[self.last], x))
+        if self.memory:
+            mean, var, count = state[self.mean], state[self.var], state[self.count]
+            rate = count.add_(1).clamp_(max=self.memory).reciprocal()  # [1, n]
+            off = x - mean
+            change = off * rate
+            if missing is not None:
+                change.masked_fill_(missing, 0)
+            mean += change
+            torch.sub(x, mean, out=change)
+            off.mul_(change).sub_(var).mul_(rate)
+            if missing is not None:
+                off.masked_fill_(missing, 0)
+            var += off
+        state[self.last] = x
+
+    def std(self, var: Tensor) -> Tensor:
+        """Standard deviation that values are scaled by: var [features, n] -> [features, n], never below the floor."""
+        return torch.maximum(var, self.var_floor).sqrt_()
+
+    def elapsed(self, last_at_ms: Tensor, at_ms: Tensor) -> Tensor:
+        """log1p(dt / interval) - log 2, so that the usual interval gives 0; 0 as well for a stream's first reading.
+
+        int64 [n] each -> float32 [n]. A reading that is not after the last one counts as dt = 0.
+        """
+        interval = at_ms.sub(last_at_ms).clamp_(min=0).to(torch.float32).div_(self.interval_ms)
+        return interval.log1p_().sub_(math.log(2)).masked_fill_(last_at_ms == NEVER_MS, 0.0)

@@ -1,0 +1,277 @@
+"""A model on disk: a folder with `model.safetensors` and its card, `card.json`.
+
+Saving leaves a whole model or none; loading believes nothing that it has not checked, and never unpickles. The only
+module that imports safetensors; of ours it knows `rnn.config` and `rnn.network`, and nothing of services.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from rnn.config import ModelConfig
+from rnn.network import Network
+
+T = TypeVar("T")
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+CARD = "card.json"
+CARD_BYTES = 4 << 20  # more than this is not a card
+
+
+class ModelRefused(Exception):
+    """The folder holds no model that may be used. The message names the file and what to do."""
+
+
+class ModelNotSaved(Exception):
+    """The model could not be written; nothing of it is left. The message names the folder and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataRange:
+    """The readings that a model was trained on."""
+
+    from_ms: int  # time of the first reading
+    to_ms: int  # time of the last reading
+    rows: int
+    digest: str  # sha256, hex, of what identifies the data
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What is known of a model besides its weights."""
+
+    model: str  # the model's id: the first 12 hex digits of sha256
+    sha256: str  # of model.safetensors, hex
+    config: ModelConfig
+    created_ms: int
+    data: DataRange | None = None
+    parent: str | None = None  # id of the model that training began from
+    scores: Mapping[str, float] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # of every tensor, by name
+
+
+def save(
+    folder: Path,
+    network: Network,
+    *,
+    created_ms: int,
+    data: DataRange | None = None,
+    parent: str | None = None,
+    scores: Mapping[str, float] | None = None,
+) -> Card:
+    """Writes the model into `folder`, whole or not at all, and returns its card.
+
+    Both files are written into a folder beside it and flushed to the disk before that one is renamed. Of a model that
+    was in `folder` before nothing remains. Equal weights give equal bytes of `model.safetensors`, hence one id.
+    Raises ModelNotSaved (disk full, no right to write), and ValueError for weights that are not finite.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} is not finite: this network must not be saved as a model")
+    weights = safetensors.torch.save(tensors)  # no metadata: its order would vary from run to run
+    sha256 = hashlib.sha256(weights).hexdigest()
+    shapes = {name: tuple(tensor.shape) for name, tensor in sorted(tensors.items())}
+    card = Card(sha256[:12], sha256, network.config, created_ms, data, parent, dict(scores or {}), shapes)
+    folder = Path(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            _write(fresh / WEIGHTS, weights)
+            _write(fresh / CARD, _card_text(card).encode())
+            fresh.chmod(0o755)
+            _flush(fresh)
+            _put_in_place(fresh, folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    except OSError as error:
+        raise ModelNotSaved(
+            f"The model of {len(weights)} bytes could not be written to {folder}: {error.strerror or error}. "
+            f"Free some space, or name a folder that can be written."
+        ) from error
+    return card
+
+
+def load(folder: Path) -> tuple[Network, Card]:
+    """The network, in evaluation mode on the CPU, and its card.
+
+    Raises ModelRefused unless the card is one of this format, the file has the card's sha256, its tensors are exactly
+    those of the card's config (names, shapes, float32) and every number is finite.
+    """
+    folder = Path(folder)
+    card, fingerprint = _read_card(folder)
+    path = folder / WEIGHTS
+    try:
+        weights = path.read_bytes()
+    except OSError as error:
+        raise ModelRefused(f"{path} cannot be read: {error.strerror}. Copy the model's whole folder again.") from error
+    found = hashlib.sha256(weights).hexdigest()
+    if found != card.sha256:
+        raise ModelRefused(
+            f"{path} ({len(weights)} bytes) has sha256 {found}, but {CARD} beside it says {card.sha256}: the file was "
+            "damaged, or belongs to another model. Copy the model's whole folder again."
+        )
+    if card.config.fingerprint() != fingerprint:
+        raise ModelRefused(
+            f"{folder / CARD} was changed by hand or made by another release: its config does not have the fingerprint "
+            "that it names. Save or train the model again."
+        )
+    try:
+        tensors = safetensors.torch.load(weights)
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelRefused(f"{path} is not a safetensors file ({error}). Save or train the model again.") from error
+    with torch.device("meta"):  # shapes only: a card that lies about sizes must not cost memory
+        expected = {name: tuple(tensor.shape) for name, tensor in Network(card.config).state_dict().items()}
+    _check(path, tensors, expected, card.shapes)
+    network = Network(card.config)
+    network.load_state_dict(tensors)
+    return network.eval(), card
+
+
+def _check(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    expected: Mapping[str, tuple[int, ...]],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> None:
+    remedy = "Save or train the model again with this release."
+    if tensors.keys() != expected.keys():
+        odd = sorted(tensors.keys() ^ expected.keys())
+        raise ModelRefused(f"{path} does not hold the tensors of its config; they differ in {', '.join(odd)}. {remedy}")
+    for name, tensor in tensors.items():
+        shape = tuple(tensor.shape)
+        if shape != expected[name] or shape != shapes.get(name):
+            raise ModelRefused(
+                f"{path}: {name} has shape {list(shape)}; its config asks for {list(expected[name])}, "
+                f"its card says {list(shapes.get(name, ()))}. {remedy}"
+            )
+        if tensor.dtype != torch.float32:
+            raise ModelRefused(f"{path}: {name} is {tensor.dtype}, but weights are float32. {remedy}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise ModelRefused(f"{path}: {name} holds numbers that are not finite. Train the model again.")
+    if not bool((tensors["scaler_std"] > 0).all()):
+        raise ModelRefused(f"{path}: scaler_std must be greater than zero. Train the model again.")
+
+
+def _card_text(card: Card) -> str:
+    fields = {
+        "format": FORMAT,
+        "model": card.model,
+        "sha256": card.sha256,
+        "created_ms": card.created_ms,
+        "parent": card.parent,
+        "fingerprint": card.config.fingerprint(),
+        "config": json.loads(card.config.to_json()),
+        "data": None if card.data is None else asdict(card.data),
+        "scores": dict(card.scores),
+        "shapes": {name: list(shape) for name, shape in card.shapes.items()},
+    }
+    return json.dumps(fields, indent=2, allow_nan=False) + "\n"
+
+
+def _read_card(folder: Path) -> tuple[Card, str]:
+    """The card and the fingerprint that it names."""
+    path = folder / CARD
+    try:
+        with path.open("rb") as file:
+            text = file.read(CARD_BYTES + 1)
+    except OSError as error:
+        raise ModelRefused(
+            f"{path} cannot be read: {error.strerror}. Name a folder that holds {CARD} and {WEIGHTS}."
+        ) from error
+    try:
+        if len(text) > CARD_BYTES:
+            raise ValueError(f"longer than {CARD_BYTES} bytes")
+        fields = json.loads(text)
+        if not isinstance(fields, dict):
+            raise ValueError("not a JSON object")
+    except (ValueError, RecursionError) as error:
+        raise ModelRefused(f"{path} is not a model's card ({error}). Copy the model's whole folder again.") from error
+    if fields.get("format") != FORMAT:
+        raise ModelRefused(
+            f"{path} has format {fields.get('format')!r}; this release reads format {FORMAT}. "
+            "Train the model again, or use the release that made it."
+        )
+    try:
+        return _card(fields), _as(str, fields["fingerprint"])
+    except (ValueError, TypeError, KeyError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ModelRefused(f"{path} is not a card that this release reads: {what}. Train the model again.") from error
+
+
+def _card(fields: Mapping[str, Any]) -> Card:
+    sha256 = _as(str, fields["sha256"])
+    model = _as(str, fields["model"])
+    if model != sha256[:12]:
+        raise ValueError(f"model {model!r} is not the beginning of sha256 {sha256!r}")
+    data = fields["data"]
+    if data is not None:
+        data = DataRange(
+            _as(int, data["from_ms"]), _as(int, data["to_ms"]), _as(int, data["rows"]), _as(str, data["digest"])
+        )
+    return Card(
+        model=model,
+        sha256=sha256,
+        config=ModelConfig.from_json(json.dumps(_as(dict, fields["config"]))),
+        created_ms=_as(int, fields["created_ms"]),
+        data=data,
+        parent=None if fields["parent"] is None else _as(str, fields["parent"]),
+        scores={str(name): float(score) for name, score in _as(dict, fields["scores"]).items()},
+        shapes={str(name): tuple(map(int, shape)) for name, shape in _as(dict, fields["shapes"]).items()},
+    )
+
+
+def _as(kind: type[T], value: Any) -> T:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is not {kind.__name__}")
+    return value
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _put_in_place(fresh: Path, folder: Path) -> None:
+    """Renames `fresh` to `folder`. Between the two renames that replace a model a reader finds none, never a mixture."""
+    try:
+        fresh.rename(folder)  # also replaces an empty folder
+    except OSError:
+        if not folder.is_dir():
+            raise
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            folder.rename(aside / "old")
+            try:
+                fresh.rename(folder)
+            except OSError:
+                (aside / "old").rename(folder)
+                raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    _flush(folder.parent)

@@ -1,0 +1,252 @@
+"""The development broker: Apache Kafka in a process of its own, its data and its identity in one folder.
+
+Lives here: start, stop, kill, restart. May import the other modules of this package and the standard library.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+
+from services.brokers.devbroker import jars, os_process, wire
+from services.brokers.devbroker.errors import DevBrokerError, StartFailed
+from services.brokers.devbroker.os_process import ProcessId
+from services.brokers.devbroker.quick_start import archive_flags
+from services.brokers.devbroker.server_settings import Ports, free_ports, is_taken, server_properties
+
+_HEAP = "-Xmx400m"
+_JVM = (_HEAP, "-XX:+UseSerialGC", "--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow")
+_LOGGING = ("showDateTime=true", "dateTimeFormat=HH:mm:ss.SSS", "log.org.apache.kafka.common.config=warn")
+_LOG_BYTES = 16 << 20
+_SESSION_MS, _SESSION_AFTER_CRASH_MS = 9000, 1500
+
+
+class DevBroker:
+    """A real one-node Kafka on 127.0.0.1.
+
+    All that belongs to it lies in `folder`: `data/`, `broker.log`, `server.properties` and `broker.json` with the
+    process and the ports, by which another process can find and stop it. A second DevBroker over the same folder is
+    the same broker.
+
+    port: where clients connect; None keeps the folder's port, or picks a free one.
+    advertised_port: opens a second listener (`proxied_port`) whose clients are told to come back to this port, which is
+        a proxy's. Without it a client that came through a proxy would go round it from its second connection on.
+    owned: the broker never outlives this process, not even when that is killed.
+    overrides: server settings that take precedence.
+    cache: where the jars are; None means $STREAMRNN_CACHE or the user's cache folder.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        port: int | None = None,
+        *,
+        owned: bool = False,
+        advertised_port: int | None = None,
+        overrides: Mapping[str, str] | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        self.folder = folder.absolute()
+        self.log = self.folder / "broker.log"
+        self._port = port
+        self._owned = owned
+        self._advertised_port = advertised_port
+        self._overrides = dict(overrides or {})
+        self._cache = (cache or jars.default_cache()).absolute()
+        self._data = self.folder / "data"
+        self._child: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._flags: list[str] | None = None  # None: those of a quick start
+
+    def start(self, timeout_s: float = 60.0) -> DevBroker:
+        """Returns when clients can connect. Does nothing to a broker that runs already.
+
+        The first start on a machine also fetches Kafka (60 MB, once). Raises JarsMissing, JarDamaged or StartFailed.
+        """
+        class_path = jars.class_path(self._cache)
+        flags = self._flags if self._flags is not None else archive_flags(self._cache, class_path, self._rehearse)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with jars.locked(self.folder / "lock"):
+            if not self.alive():
+                self._launch(class_path, flags)
+            try:
+                self._await_service(timeout_s)
+            except BaseException:
+                if self._child is not None:
+                    self.kill()
+                raise
+        return self
+
+    def stop(self, timeout_s: float = 20.0) -> None:
+        """Ends the broker in order (SIGTERM), or not (SIGKILL) when it takes longer than `timeout_s`."""
+        process = self._process()
+        if process is not None:
+            process.signal(signal.SIGTERM)
+            if not os_process.ended(process, self._child, timeout_s):
+                self.kill()
+        self._forget_child()
+
+    def kill(self) -> None:
+        """SIGKILL: the crash that tests ask for. Returns when the process is gone."""
+        process = self._process()
+        if process is not None:
+            process.signal(signal.SIGKILL)
+            os_process.ended(process, self._child, 10.0)
+        self._forget_child()
+
+    def restart(self, timeout_s: float = 60.0) -> None:
+        """Stops it if it runs, and starts it on the same ports and data."""
+        self.stop()
+        self.start(timeout_s)
+
+    def alive(self) -> bool:
+        """Whether the process runs, whoever started it."""
+        return self._process() is not None
+
+    def answers(self) -> bool:
+        """Whether it serves clients at this moment."""
+        return self.alive() and wire.serves(self._ports().clients)
+
+    @property
+    def pid(self) -> int | None:
+        """None when it does not run."""
+        process = self._process()
+        return None if process is None else process.pid
+
+    @property
+    def bootstrap(self) -> str:
+        """What clients connect to, running or not."""
+        return f"127.0.0.1:{self._ports().clients}"
+
+    @property
+    def proxied_port(self) -> int:
+        """Where the proxy behind `advertised_port` has to connect to."""
+        return self._ports().proxied
+
+    def __enter__(self) -> DevBroker:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # The folder's memory ------------------------------------------------------------------------------------------
+
+    def _state(self) -> dict[str, int | None]:
+        try:
+            state: dict[str, int | None] = json.loads((self.folder / "broker.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return state
+
+    def _remember(self, ports: Ports, process: ProcessId) -> None:
+        fresh = self.folder / "broker.json.new"
+        fresh.write_text(json.dumps(asdict(ports) | asdict(process), indent=2) + "\n")
+        fresh.replace(self.folder / "broker.json")
+
+    def _process(self) -> ProcessId | None:
+        state = self._state()
+        pid, ticks = state.get("pid"), state.get("started_ticks")
+        if pid is None or ticks is None:
+            return None
+        process = ProcessId(pid, ticks)
+        return process if process.alive() else None
+
+    def _ports(self) -> Ports:
+        state = self._state()
+        if "clients" not in state:
+            raise DevBrokerError(f"no broker has been started in {self.folder}: start it first")
+        return Ports(**{name: state[name] for name in Ports.__slots__})  # type: ignore[arg-type]
+
+    # Starting -----------------------------------------------------------------------------------------------------
+
+    def _choose_ports(self) -> Ports:
+        known = self._state()
+        fresh = free_ports(3)
+        clients = self._port or known.get("clients") or fresh[0]
+        ports = Ports(
+            clients=clients,
+            controller=known.get("controller") or fresh[1],
+            proxied=known.get("proxied") or fresh[2],
+            advertised=self._advertised_port,
+        )
+        for port in (ports.clients, ports.controller):
+            if is_taken(port):
+                raise StartFailed(f"port {port} is taken by another process: end that one, or choose another port or folder")
+        return ports
+
+    def _launch(self, class_path: list[Path], flags: list[str]) -> None:
+        crashed = (self._data / "meta.properties").exists() and not (self._data / ".kafka_cleanshutdown").exists()
+        ports = self._choose_ports()
+        properties = self.folder / "server.properties"
+        session_ms = _SESSION_AFTER_CRASH_MS if crashed else _SESSION_MS
+        properties.write_text(server_properties(self._data, ports, session_ms, self._overrides))
+        java = [str(jars.java()), *_JVM, *(f"-Dorg.slf4j.simpleLogger.{it}" for it in _LOGGING)]
+        java += ["-cp", ":".join(map(str, class_path))]
+        if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
+            self.log.replace(self.log.with_suffix(".log.1"))
+        with self.log.open("ab") as log:
+            if not (self._data / "meta.properties").exists():
+                self._format([*java, *(flags if self._flags is None else [])], properties, log.fileno())
+            self._child = subprocess.Popen(
+                [*java, *flags, "kafka.Kafka", str(properties)],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C in the terminal is for the parent
+            )
+        if self._owned:
+            self._guard = os_process.guard(self._child.pid)
+        process = ProcessId.of(self._child.pid)
+        if process is not None:
+            self._remember(ports, process)
+
+    def _rehearse(self, flags: list[str]) -> None:
+        with tempfile.TemporaryDirectory(prefix="streamrnn-rehearsal-") as folder:
+            broker = DevBroker(Path(folder), owned=True, cache=self._cache)
+            broker._flags = flags
+            try:
+                broker.start()
+            finally:
+                broker.stop(timeout_s=120.0)  # the JVM writes its archive when it ends
+
+    def _format(self, java: list[str], properties: Path, log: int) -> None:
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        command = [*java, "kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", cluster, "-c", str(properties)]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
+        if done.returncode != 0:
+            raise StartFailed(f"Kafka could not prepare its data folder {self._data}. {self._log_end()}")
+
+    def _await_service(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if not self.alive():
+                raise StartFailed(f"the broker ended while starting. {self._log_end()}")
+            if wire.serves(self._ports().clients):
+                return
+            if time.monotonic() > deadline:
+                raise StartFailed(f"the broker does not answer after {timeout_s:g} s. {self._log_end()}")
+            time.sleep(0.02)
+
+    def _log_end(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()
+        loud = [line for line in lines if " ERROR " in line or "Exception" in line or line.startswith("Error")]
+        return f"The end of {self.log}:\n" + "\n".join((loud or lines)[-5:])
+
+    def _forget_child(self) -> None:
+        os_process.call_off(self._guard)
+        self._guard = None
+        if self._child is not None:
+            self._child.wait()
+            self._child = None

@@ -1,0 +1,360 @@
+"""Kafka's record batch (message format 2) <-> columns, many records a step.
+
+One pass finds where each record starts; numpy then decodes the same field of all records at once. Nothing here is
+private to a client library: the layout is Kafka's protocol
+(https://kafka.apache.org/documentation/#recordbatch). May import numpy, the standard library and kafka's checksum and codecs.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from kafka import codec
+from kafka.record.util import calc_crc32c
+from numpy.typing import NDArray
+
+from services.records import Header, Records
+
+HEAD = struct.Struct(">qiibIhiqqqhii")
+FRAME_BYTES = 12  # base offset and length, which the length does not count
+CHECKED_FROM = 21  # the checksum covers everything from the attributes on
+CODEC, LOG_APPEND_TIME, TRANSACTIONAL, CONTROL = 0x07, 0x08, 0x10, 0x20
+
+DECODERS: dict[int, Callable[[bytes], bytes]] = {
+    1: codec.gzip_decode,
+    2: codec.snappy_decode,
+    3: codec.lz4_decode,
+    4: codec.zstd_decode,
+}
+
+PAD = bytes(64)  # the three varints before a key may be read past a malformed last record; longer than they can be
+
+
+VARINT_BYTES = 5  # at most, for the sizes that fit into a batch
+RECORD_BYTES = 2 + 5 * VARINT_BYTES  # at most, beside key, value and headers
+
+
+def _varint(value: int) -> bytes:
+    value = (value << 1) ^ (value >> 63)
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+class _Varints(dict[int, bytes]):
+    def __missing__(self, value: int) -> bytes:
+        return _varint(value)
+
+
+DELTAS = [_varint(value) for value in range(1 << 13)]
+"""Offset deltas; also the most records of one batch."""
+VARINTS = _Varints(enumerate(DELTAS))
+
+
+class MalformedRecords(ValueError):
+    """The bytes are not record batches. The message says what is wrong, not where: the caller knows."""
+
+
+class Batch(NamedTuple):
+    """A record batch's header, and where its records lie in the buffer."""
+
+    base_offset: int
+    leader_epoch: int
+    magic: int
+    crc: int
+    attributes: int
+    last_offset_delta: int
+    first_ms: int
+    max_ms: int
+    producer_id: int
+    count: int
+    start: int  # of the batch in the buffer
+    end: int
+
+    @property
+    def next_offset(self) -> int:
+        """The offset after the batch, whether or not compaction has removed its last record."""
+        return self.base_offset + self.last_offset_delta + 1
+
+    @property
+    def is_transactional(self) -> bool:
+        """True for records that count only once their transaction is committed."""
+        return bool(self.attributes & TRANSACTIONAL)
+
+    @property
+    def is_control(self) -> bool:
+        """True for a transaction marker."""
+        return bool(self.attributes & CONTROL)
+
+
+def next_batch(buffer: memoryview, start: int) -> Batch | None:
+    """The batch at `start`, or None when no whole one is there: a fetch may end in the middle of one."""
+    if len(buffer) - start < FRAME_BYTES:
+        return None
+    length = struct.unpack_from(">i", buffer, start + 8)[0]
+    if length < HEAD.size - FRAME_BYTES:
+        raise MalformedRecords(f"a batch of {length} bytes")
+    end = start + FRAME_BYTES + length
+    if end > len(buffer):
+        return None
+    head = HEAD.unpack_from(buffer, start)
+    if head[3] != 2:
+        raise MalformedRecords(f"message format {head[3]}; only format 2 (Kafka 0.11 and later) is read")
+    offset, _, epoch, magic, crc, attributes, last, first_ms, max_ms, producer, _, _, count = head
+    return Batch(offset, epoch, magic, crc, attributes, last, first_ms, max_ms, producer, count, start, end)
+
+
+def is_intact(buffer: memoryview, batch: Batch) -> bool:
+    """True when the checksum is right."""
+    return bool(calc_crc32c(buffer[batch.start + CHECKED_FROM : batch.end]) == batch.crc)
+
+
+def is_abort(buffer: memoryview, batch: Batch) -> bool:
+    """True when a control batch ends its transaction by aborting it."""
+    key = decode(0, [batch], buffer).keys[0]
+    if key is None or len(key) < 4:
+        raise MalformedRecords("a control batch without a type")
+    return key[2:4] == b"\x00\x00"
+
+
+class RecordTooLarge(ValueError):
+    """A record does not fit into a batch of its own."""
+
+    def __init__(self, row: int, size: int) -> None:
+        super().__init__(f"record {row} needs {size} bytes")
+        self.row = row
+        self.size = size  # bytes, of a batch that holds nothing else
+
+
+def encode(
+    keys: Sequence[bytes | None],
+    values: Sequence[bytes | None],
+    headers: Sequence[Sequence[Header]] | None,
+    max_bytes: int,
+) -> list[tuple[bytes, int]]:
+    """The records as bodies of as few batches as fit into `max_bytes` each, header included: (body, number of records).
+
+    All records of a batch have its first timestamp. Raises RecordTooLarge.
+    """
+    room = max_bytes - HEAD.size
+    if headers is None and 0 < len(keys) <= len(DELTAS) and None not in keys and None not in values:
+        total = sum(map(len, keys)) + sum(map(len, values))  # type: ignore[arg-type]
+        if total + len(keys) * RECORD_BYTES <= room:
+            return [(_body(keys, values, None), len(keys))]
+    sizes = np.fromiter((_size(key) + _size(value) for key, value in zip(keys, values, strict=True)), np.int64, len(keys))
+    sizes += RECORD_BYTES
+    if headers is not None:
+        sizes += np.fromiter((_headers_size(found) for found in headers), np.int64, len(keys))
+    ends = np.cumsum(sizes)
+    bodies = []
+    start = 0
+    while start < len(keys):
+        before = int(ends[start - 1]) if start else 0
+        stop = min(int(np.searchsorted(ends, before + room, side="right")), start + len(DELTAS))
+        stop = max(stop, start + 1)
+        part = slice(start, stop)
+        body = _body(keys[part], values[part], None if headers is None else headers[part])
+        if len(body) > room:  # only a record alone can be: sizes are upper bounds
+            raise RecordTooLarge(start, len(body) + HEAD.size)
+        bodies.append((body, stop - start))
+        start = stop
+    return bodies
+
+
+def _body(
+    keys: Sequence[bytes | None], values: Sequence[bytes | None], headers: Sequence[Sequence[Header]] | None
+) -> bytes:
+    if headers is None and None not in keys and None not in values:
+        records = [
+            b"".join((b"\0\0", delta, VARINTS[len(key)], key, VARINTS[len(value)], value, b"\0"))  # type: ignore[arg-type]
+            for delta, key, value in zip(DELTAS, keys, values, strict=False)
+        ]
+    else:
+        tails = [b"\0"] * len(keys) if headers is None else [_headers(found) for found in headers]
+        records = [
+            b"".join((b"\0\0", delta, _blob(key), _blob(value), tail))
+            for delta, key, value, tail in zip(DELTAS, keys, values, tails, strict=False)
+        ]
+    return b"".join([part for record in records for part in (VARINTS[len(record)], record)])
+
+
+def _blob(data: bytes | None) -> bytes:
+    return b"\1" if data is None else VARINTS[len(data)] + data
+
+
+def _headers(headers: Sequence[Header]) -> bytes:
+    parts = [VARINTS[len(headers)]]
+    for name, value in headers:
+        parts += (_blob(name.encode()), _blob(value))
+    return b"".join(parts)
+
+
+def _size(data: bytes | None) -> int:
+    return 0 if data is None else len(data)
+
+
+def _headers_size(headers: Sequence[Header]) -> int:
+    return sum(2 * VARINT_BYTES + len(name.encode()) + _size(value) for name, value in headers)
+
+
+def decode(partition: int, batches: Sequence[Batch], buffer: memoryview) -> Records:
+    """The records of `batches`, in order. Raises MalformedRecords."""
+    bodies: list[bytes | memoryview] = []
+    ends: list[int] = []
+    at = 0
+    for batch in batches:
+        body: bytes | memoryview = buffer[batch.start + HEAD.size : batch.end]
+        if kind := batch.attributes & CODEC:
+            body = _unpacked(kind, body)
+        bodies.append(body)
+        at += len(body)
+        ends.append(at)
+    try:
+        return _columns(partition, batches, b"".join([*bodies, PAD]), ends)
+    except IndexError:
+        raise MalformedRecords("a record is cut off") from None
+
+
+def _columns(partition: int, batches: Sequence[Batch], data: bytes, ends: Sequence[int]) -> Records:
+    counts = [batch.count for batch in batches]
+    starts, stops = _bounds(data, counts, ends)
+    columns = _Columns(data, starts, stops)
+    after_ms, after = columns.numbers(), columns.numbers()
+    keys, values = columns.blobs(), columns.blobs()
+    headers = columns.headers()
+    offsets = np.repeat(np.array([batch.base_offset for batch in batches], np.int64), counts) + after
+    times_ms = np.repeat(np.array([batch.first_ms for batch in batches], np.int64), counts) + after_ms
+    if any(batch.attributes & LOG_APPEND_TIME for batch in batches):
+        stamped = np.repeat([bool(batch.attributes & LOG_APPEND_TIME) for batch in batches], counts)
+        times_ms = np.where(stamped, np.repeat([batch.max_ms for batch in batches], counts), times_ms)
+    return Records(partition, offsets, times_ms, keys, values, headers)
+
+
+def _unpacked(kind: int, body: memoryview) -> bytes:
+    if kind not in DECODERS:
+        raise MalformedRecords(f"compression {kind} is not known")
+    try:
+        return bytes(DECODERS[kind](body.tobytes()))
+    except Exception as error:  # each codec has errors of its own
+        raise MalformedRecords(f"compressed records cannot be unpacked: {error}") from error
+
+
+def _bounds(data: bytes, counts: Sequence[int], ends: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Where each record starts and stops, after its length. The only loop over records."""
+    starts: list[int] = []
+    stops: list[int] = []
+    start, stop = starts.append, stops.append
+    at = 0
+    for count, end in zip(counts, ends, strict=True):
+        if not 0 <= count <= end - at:
+            raise MalformedRecords(f"{count} records in {end - at} bytes")
+        for _ in range(count):
+            size = data[at]
+            at += 1
+            shift = 7
+            if size > 127:
+                size &= 127
+                while (more := data[at]) > 127:
+                    size |= (more & 127) << shift
+                    shift += 7
+                    at += 1
+                size |= more << shift
+                at += 1
+            start(at)
+            at += size >> 1
+            stop(at)
+            if size & 1 or at > end:
+                raise MalformedRecords("a record is longer than its batch")
+        if at != end:
+            raise MalformedRecords(f"{end - at} bytes are left over after the last record of a batch")
+    return starts, stops
+
+
+class _Columns:
+    """Reads one field of all records at a time."""
+
+    def __init__(self, data: bytes, starts: list[int], stops: list[int]) -> None:
+        self.data = data
+        self.u8 = np.frombuffer(data, np.uint8)
+        self.at = np.array(starts, np.int64) + 1  # [n], past the attributes, which have no meaning yet
+        self.stops = np.array(stops, np.int64)  # [n]
+
+    def numbers(self) -> NDArray[np.int64]:
+        """One zigzag varint of each record, [n]."""
+        at = self.at
+        byte = self.u8[at]
+        at = at + 1
+        value = byte.astype(np.uint64)
+        rows = np.flatnonzero(byte > 127)
+        shift = 7
+        value[rows] &= np.uint64(127)
+        while len(rows):
+            if shift > 63:
+                raise MalformedRecords("a number of more than 64 bits")
+            byte = self.u8[at[rows]]
+            at[rows] += 1
+            value[rows] |= (byte & 127).astype(np.uint64) << np.uint64(shift)
+            rows = rows[byte > 127]
+            shift += 7
+        self.at = at
+        return (value >> np.uint64(1)).view(np.int64) ^ -(value & np.uint64(1)).view(np.int64)
+
+    def blobs(self) -> list[bytes | None]:
+        """One byte string of each record, [n]; None where there is none."""
+        sizes = self.numbers()
+        if len(sizes) and not (-1 <= sizes.min() and sizes.max() <= len(self.data)):
+            raise MalformedRecords("a key or value of impossible length")
+        begins = self.at
+        self.at = begins + np.maximum(sizes, 0)
+        if (self.at >= self.stops).any():  # the number of headers comes after both
+            raise MalformedRecords("a key or value is longer than its record")
+        data = self.data
+        blobs: list[bytes | None] = [data[a:b] for a, b in zip(begins.tolist(), self.at.tolist(), strict=True)]
+        for row in np.flatnonzero(sizes < 0).tolist():
+            blobs[row] = None
+        return blobs
+
+    def headers(self) -> dict[int, list[Header]]:
+        """Row -> its headers, of the rows that have any; checks that every record ends where it should."""
+        begins = self.at
+        counts = self.numbers()
+        found = {row: self._headers(int(begins[row]), int(self.stops[row])) for row in np.flatnonzero(counts).tolist()}
+        if (self.at[counts == 0] != self.stops[counts == 0]).any():
+            raise MalformedRecords("bytes are left over at the end of a record")
+        return found
+
+    def _headers(self, at: int, stop: int) -> list[Header]:
+        count, at = _number(self.data, at)
+        headers: list[Header] = []
+        for _ in range(count):
+            size, at = _number(self.data, at)
+            name = self.data[at : at + size]
+            at += size
+            if size < 0 or at >= stop:
+                raise MalformedRecords("a header is longer than its record")
+            size, at = _number(self.data, at)
+            value = None if size < 0 else self.data[at : at + size]
+            at += max(size, 0)
+            if at > stop:
+                raise MalformedRecords("a header is longer than its record")
+            headers.append((name.decode("utf-8", "replace"), value))
+        if count < 0 or at != stop:
+            raise MalformedRecords("bytes are left over at the end of a record")
+        return headers
+
+
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    """One zigzag varint and where it ends."""
+    value = shift = 0
+    while (byte := data[at]) > 127 and shift < 63:
+        value |= (byte & 127) << shift
+        shift += 7
+        at += 1
+    value |= byte << shift
+    return (value >> 1) ^ -(value & 1), at + 1

@@ -1,0 +1,187 @@
+"""Opens and drops kafka-python's clients without leaving threads behind, and says what their errors mean for the caller.
+
+Every failure becomes one of the ports' errors: `Unsettled` (try again), `Fenced` (leave), `Refused` (a person must act).
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import errors as kafka_errors
+
+from services.brokers import kafka_options
+from services.brokers.kafka_options import Options
+from services.predictor.ports import Fenced, Refused, Unsettled
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ANSWER_MS = 5_000
+"""How long a question may take that is asked outside of transactions."""
+
+DENIED = (
+    kafka_errors.AuthorizationError,
+    kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.UnsupportedSaslMechanismError,
+    kafka_errors.IllegalSaslStateError,
+    kafka_errors.SecurityDisabledError,
+    kafka_errors.KafkaConfigurationError,
+    kafka_errors.UnsupportedVersionError,
+    kafka_errors.UnsupportedCodecError,
+    kafka_errors.InvalidTransactionTimeoutError,
+)
+FENCED = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError)
+
+
+class Producer(KafkaProducer):  # type: ignore[misc]
+    """A KafkaProducer that is closed by us only.
+
+    The library's own clean-up at garbage collection replaces the logger of every producer in the process.
+    """
+
+    def __del__(self) -> None:
+        pass
+
+
+def open_consumer(options: Options, **own: Any) -> KafkaConsumer:
+    """A consumer that commits nothing by itself and sees committed records only, unless `own` says otherwise."""
+    fixed = {
+        "enable_auto_commit": False,
+        "isolation_level": "read_committed",
+        "auto_offset_reset": "none",
+        "allow_auto_create_topics": False,
+        "metrics_enabled": False,
+    }
+    return _open(KafkaConsumer, kafka_options.consumer, options, {**fixed, **own})
+
+
+def open_producer(options: Options, **own: Any) -> Producer:
+    """An idempotent producer; with `transactional_id` in `own`, a transactional one."""
+    fixed = {
+        "acks": "all",
+        "linger_ms": 0,
+        "allow_auto_create_topics": False,
+        "metrics_enabled": False,
+    }
+    return _open(Producer, kafka_options.producer, options, {**fixed, **own})
+
+
+def open_admin(options: Options) -> KafkaAdminClient:
+    """An admin client; use it in a `with`."""
+    return _open(KafkaAdminClient, kafka_options.admin, options, {})
+
+
+def drop(producer: KafkaProducer, wait_s: float = 0.0) -> None:
+    """Lets go of a producer whatever state it is in. Returns after `wait_s` even if closing blocks, which it can."""
+
+    def close() -> None:
+        with suppress(Exception):
+            producer._sender.force_close()
+        with suppress(Exception):
+            producer.close(timeout=5)
+
+    closing = threading.Thread(target=close, name="kafka-producer-drop", daemon=True)
+    closing.start()
+    closing.join(wait_s)
+
+
+def close_consumer(consumer: KafkaConsumer) -> None:
+    """Closes a consumer that has committed nothing; never raises."""
+    with suppress(Exception):
+        consumer.close(autocommit=False, timeout_ms=1000)
+
+
+def is_connected(consumer: KafkaConsumer) -> bool:
+    """Whether any broker is connected at this moment; True when that cannot be told."""
+    client = getattr(consumer, "_client", None)
+    try:
+        return any(client.connected(broker.node_id) for broker in client.cluster.brokers())  # type: ignore[union-attr]
+    except Exception:
+        return True
+
+
+def check_partitions(options: Options, consumer: KafkaConsumer, topic: str, partitions: Iterable[int]) -> None:
+    """Raises Refused when the topic or one of the partitions does not exist, Unsettled when nobody answers."""
+    found = asked(options, f"looking for topic {topic}", consumer.partitions_for_topic, topic)
+    if not found:
+        raise Refused(
+            f"topic {topic} does not exist at {kafka_options.brokers(options)}, or this user may not see it; "
+            "create it with `streamrnn topics create`, or give its name under `topics`"
+        )
+    if missing := sorted(set(partitions) - set(found)):
+        raise Refused(f"topic {topic} has {len(found)} partitions, and partition {missing[0]} is expected; "
+                      "add partitions to it, or lower topics.partitions")  # fmt: skip
+
+
+def asked(options: Options, doing: str, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    """The value of a call, whose failures become the ports' errors."""
+    try:
+        return call(*arguments, **named)
+    except Exception as error:
+        raise meaning(error, options, doing) from error
+
+
+def meaning(error: Exception, options: Options, doing: str) -> Exception:
+    """The port's error for a failure of the client library, with what was being done and what to do about it."""
+    if isinstance(error, Unsettled | Fenced | Refused):
+        return error
+    where = f"{doing} ({kafka_options.brokers(options)})"
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, DENIED):
+        return Refused(f"{where} was denied: {said}. Check the kafka: settings, and the ACLs of this user")
+    return Unsettled(f"{where} failed: {said}")
+
+
+def is_fenced(error: BaseException | None) -> bool:
+    """True when the error, or one that it wraps, says that the transactional id has another owner."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, FENCED):
+            return True
+        inner = next((arg for arg in error.args if isinstance(arg, BaseException)), None)
+        error = inner or error.__cause__ or error.__context__
+    return False
+
+
+def _open(kind: Any, chosen: Callable[[Options], dict[str, Any]], options: Options, own: dict[str, Any]) -> Any:
+    clients: list[Any] = []
+    try:
+        arguments = {**chosen(options), **own}
+    except ValueError as error:
+        raise Refused(str(error)) from error
+
+    def remember(**configs: Any) -> Any:
+        clients.append(kind.DEFAULT_CONFIG["kafka_client"](**configs))
+        return clients[-1]
+
+    try:
+        return kind(**{**arguments, "kafka_client": remember})
+    except Exception as error:
+        for client in clients:
+            with suppress(Exception):
+                client.close()
+        if isinstance(error, kafka_errors.KafkaTimeoutError | kafka_errors.KafkaConnectionError):
+            raise Unsettled(f"Kafka at {kafka_options.brokers(options)} does not answer: {_why(arguments)}") from error
+        raise meaning(error, options, "connecting to Kafka") from error
+
+
+def _why(arguments: dict[str, Any]) -> str:
+    """One look at the first bootstrap server, for a message that helps."""
+    if arguments.get("proxy_url"):
+        return "no connection through kafka.proxy_url"
+    host, _, port = arguments["bootstrap_servers"][0].rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]") or "127.0.0.1", int(port)), timeout=1.0):
+            return (
+                "the port is open, but nobody speaks Kafka there; check kafka.security_protocol and the ssl_ and sasl_ settings"
+            )
+    except (OSError, ValueError) as error:
+        return str(error)

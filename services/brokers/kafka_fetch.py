@@ -1,0 +1,202 @@
+"""Fetched responses of kafka-python's consumer as columns, without an object per record.
+
+The consumer's fetcher turns each response into a `PartitionRecords`; `install` puts ours in its place, which hands out
+one `Records` for many record batches. That name is private, so `unfit` first tries it on a known response without any
+network; when it says why not, the consumer stays as it is and `merged` turns its records into the same columns, slower.
+"""
+
+from __future__ import annotations
+
+import inspect
+import struct
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import kafka
+import numpy as np
+from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import Fetcher
+from kafka.protocol.consumer import IsolationLevel
+from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
+
+from services.brokers.kafka_batch import Batch, MalformedRecords, decode, is_abort, is_intact, next_batch
+from services.predictor.ports import Refused
+from services.records import Header, Records
+
+TESTED = (3, 0, 12)
+"""The oldest client whose private names were read; later ones of the same minor version are tried out by `unfit`."""
+
+ARGUMENTS = ("fetch_offset", "tp", "records", "key_deserializer", "value_deserializer", "check_crcs", "isolation_level",
+             "aborted_transactions", "metric_aggregator", "on_drain")  # fmt: skip
+
+
+class _Taken(list[Records]):
+    """Chunks whose length is that of their records, so that the fetcher's budget of records counts records."""
+
+    def __len__(self) -> int:
+        return sum(len(chunk) for chunk in self)
+
+
+class ColumnarRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
+    """One partition's part of a fetch response, given out as few large `Records`.
+
+    Everything about transactions is the library's: which producers' batches are aborted, and where the next fetch goes.
+    """
+
+    _wanted = 1
+
+    def _maybe_skip_record(self, record: Records) -> bool:
+        return False  # done inside the batch
+
+    def take(self, n: int | None = None) -> _Taken:
+        """About `n` records: whole batches until there are so many."""
+        self._wanted = n or 1
+        taken = _Taken()
+        if self.record_iterator is not None and (chunk := next(self.record_iterator, None)) is not None:
+            taken.append(chunk)
+        return taken
+
+    def _unpack_records(self, tp: TopicPartition, records: MemoryRecords, *_: Any) -> Iterator[Records]:
+        buffer = memoryview(records._buffer)
+        batches: list[Batch] = []
+        rows = at = 0
+        where = self.fetch_offset
+        try:
+            while (batch := next_batch(buffer, at)) is not None:
+                where, at = batch.base_offset, batch.end
+                if self.check_crcs and not is_intact(buffer, batch):
+                    raise MalformedRecords("its checksum is wrong")
+                if self._is_visible(buffer, batch):
+                    batches.append(batch)
+                    rows += batch.count
+                self.leader_epoch, self.next_fetch_offset = batch.leader_epoch, batch.next_offset
+                if rows >= self._wanted and at < len(buffer):
+                    yield from self._chunk(tp, batches, buffer)
+                    batches, rows = [], 0
+            self.bytes_read = at
+            chunk = self._chunk(tp, batches, buffer)
+        except MalformedRecords as error:
+            self.drain()  # otherwise the fetcher would ask this response again and again
+            raise Refused(
+                f"topic {tp.topic}, partition {tp.partition}: the record batch at offset {where} is malformed: {error}. "
+                "If it stays so after a restart, the broker's log is damaged there"
+            ) from error
+        self.drain()  # before the last records are handed out, so that the next fetch starts at once
+        yield from chunk
+
+    def _is_visible(self, buffer: memoryview, batch: Batch) -> bool:
+        if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.producer_id >= 0:
+            self._consume_aborted_transactions_up_to(batch.next_offset - 1)
+            if batch.producer_id in self.aborted_producer_ids:
+                if not batch.is_control:
+                    return not batch.is_transactional
+                if is_abort(buffer, batch):
+                    self.aborted_producer_ids.remove(batch.producer_id)
+        return not batch.is_control
+
+    def _chunk(self, tp: TopicPartition, batches: Sequence[Batch], buffer: memoryview) -> Sequence[Records]:
+        if not batches:
+            return ()
+        chunk = after(decode(tp.partition, batches, buffer), self.fetch_offset)
+        self.records_read += len(chunk)
+        return (chunk,) if len(chunk) else ()
+
+
+def install(consumer: KafkaConsumer) -> str | None:
+    """Makes `consumer` fetch columns. Returns why not, when the client library is not one that this file knows."""
+    if why := unfit():
+        return why
+    consumer._fetcher.PartitionRecords = ColumnarRecords
+    return None
+
+
+@cache
+def unfit() -> str | None:
+    """Why the private names cannot be used, or None: same records from the same bytes, ours and the library's way."""
+    version = tuple(int(part) for part in kafka.__version__.split(".")[:3] if part.isdigit())
+    if version[:2] != TESTED[:2] or version < TESTED:
+        return f"kafka-python {kafka.__version__} is not {'.'.join(map(str, TESTED))}"
+    try:
+        found = tuple(inspect.signature(Fetcher.PartitionRecords.__init__).parameters)[1:]
+        if found != ARGUMENTS or "PartitionRecords(fetch_offset" not in inspect.getsource(Fetcher._parse_fetched_data):
+            return "kafka-python makes its PartitionRecords in another way"
+        raw = b"".join(_sample(offset, codec) for offset, codec in ((0, 0), (3, 1)))
+        tp = TopicPartition("sample", 0)
+        ours = ColumnarRecords(1, tp, MemoryRecords(raw)).take(100)
+        theirs = Fetcher.PartitionRecords(1, tp, MemoryRecords(raw)).take(100)
+        left, right = merged(0, ours), merged(0, theirs)
+        same = all(
+            [
+                np.array_equal(left.offsets, right.offsets),
+                np.array_equal(left.timestamps_ms, right.timestamps_ms),
+                (left.keys, left.values, left.headers) == (right.keys, right.values, right.headers),
+            ]
+        )
+        return None if same else "kafka-python reads a sample in another way"
+    except Exception as error:
+        return f"kafka-python's fetcher has changed: {type(error).__name__}: {error}"
+
+
+def merged(partition: int, fetched: Sequence[Any]) -> Records:
+    """What a poll gave for one partition, as one `Records`: chunks of ours, or the library's record objects."""
+    if len(fetched) == 0:
+        none = np.zeros(0, np.int64)
+        return Records(partition, none, none, [], [])
+    chunks = list(fetched)
+    if not isinstance(chunks[0], Records):
+        return _columns(partition, chunks)
+    if len(chunks) == 1:
+        return chunks[0]
+    headers: dict[int, Sequence[Header]] = {}
+    rows = 0
+    for chunk in chunks:
+        headers.update({row + rows: found for row, found in chunk.headers.items()})
+        rows += len(chunk)
+    return Records(
+        partition,
+        np.concatenate([chunk.offsets for chunk in chunks]),
+        np.concatenate([chunk.timestamps_ms for chunk in chunks]),
+        [key for chunk in chunks for key in chunk.keys],
+        [value for chunk in chunks for value in chunk.values],
+        headers,
+    )
+
+
+def rows_of(records: Records, start: int, stop: int) -> Records:
+    """Rows `start` to `stop` of `records`."""
+    stop = min(stop, len(records))
+    if start == 0 and stop == len(records):
+        return records
+    return Records(
+        records.partition,
+        records.offsets[start:stop],
+        records.timestamps_ms[start:stop],
+        records.keys[start:stop],
+        records.values[start:stop],
+        {row - start: found for row, found in records.headers.items() if start <= row < stop},
+    )
+
+
+def after(records: Records, offset: int) -> Records:
+    """The rows from `offset` on: a fetch begins with the whole batch that holds the offset asked for."""
+    return rows_of(records, int(np.searchsorted(records.offsets, offset)), len(records))
+
+
+def _columns(partition: int, records: Sequence[Any]) -> Records:
+    return Records(
+        partition,
+        np.array([record.offset for record in records], np.int64),
+        np.array([record.timestamp for record in records], np.int64),
+        [record.key for record in records],
+        [record.value for record in records],
+        {row: list(record.headers) for row, record in enumerate(records) if record.headers},
+    )
+
+
+def _sample(offset: int, codec: int) -> bytes:
+    builder = MemoryRecordsBuilder(2, codec, 1 << 16)
+    for row in range(3):
+        builder.append(1_000 + row, b"key", None if row else b"v" * 200, [("name", b"header"), ("null", None)] * row)
+    builder.close()
+    return struct.pack(">q", offset) + bytes(builder.buffer())[8:]  # the checksum leaves the base offset out

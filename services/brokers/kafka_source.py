@@ -1,0 +1,200 @@
+"""Readings from Kafka for the shard's partitions: `ports.Source` on kafka-python.
+
+Partitions are assigned, never subscribed to; offsets are the caller's business. While the broker is away `poll` gives
+nothing, and the client reconnects by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka import errors as kafka_errors
+
+from services.brokers import kafka_fetch
+from services.brokers.kafka_connect import (
+    ANSWER_MS,
+    asked,
+    check_partitions,
+    close_consumer,
+    is_connected,
+    meaning,
+    open_consumer,
+)
+from services.brokers.kafka_options import Options, brokers
+from services.predictor.ports import Refused, Unsettled
+from services.records import Records
+
+log = logging.getLogger(__name__)
+
+SILENT_S = 1.0
+"""A client without a connection for so long is told about: right after it was opened it has none yet."""
+
+
+class KafkaSource:
+    """See ports.Source. `columnar` None: the fast way if the client library allows it, else record objects.
+
+    `notify(event, **fields)` hears once when the broker goes away and once when it is back.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        topic: str,
+        partitions: Sequence[int],
+        *,
+        columnar: bool | None = None,
+        notify: Callable[..., None] | None = None,
+    ) -> None:
+        self._options, self._topic = options, topic
+        self._tps = {partition: TopicPartition(topic, partition) for partition in partitions}
+        self._columnar = columnar
+        self._notify = notify or _log_event
+        self._consumer: KafkaConsumer | None = None
+        self._wanted: dict[int, int | None] = {}  # partition -> where to go before the next fetch; None: its beginning
+        self._next: dict[int, int] = {}  # partition -> offset after the last record given out
+        self._held: dict[int, Records] = {}  # partition -> records fetched but not given out
+        self._ends: dict[int, int] = {}  # partition -> end when the consumer was opened
+        self._seen_s = time.monotonic()  # when the broker was last known to be there
+        self._away_since_s: float | None = None
+        self._broken: Refused | None = None
+
+    def beginning(self) -> Mapping[int, int]:
+        """See ports.Source. Raises Unsettled while the broker does not answer."""
+        consumer = self._opened()
+        doing = f"looking for the start of {self._topic}"
+        first = asked(self._options, doing, consumer.beginning_offsets, self._all(), timeout_ms=ANSWER_MS)
+        return {tp.partition: offset for tp, offset in first.items()}
+
+    def seek(self, offsets: Mapping[int, int]) -> None:
+        """See ports.Source."""
+        for partition, offset in offsets.items():
+            self._next[partition] = self._wanted[partition] = offset
+            self._held.pop(partition, None)
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Records]:
+        """See ports.Source. Partitions that were never sought start at their beginning. Raises Refused for a missing
+        topic, malformed records, and an offset that cannot be read any more.
+        """
+        if self._broken is not None:
+            raise self._broken
+        if self._held:
+            return self._given(self._held, max_records)
+        until_s = time.monotonic() + timeout_s
+        try:
+            consumer = self._opened()
+            self._go_to_wanted(consumer)
+            timeout_ms = max(0, round((until_s - time.monotonic()) * 1000))
+            fetched = consumer.poll(timeout_ms, max_records=max_records)
+        except Exception as error:
+            raised = self._meaning(error)
+            if not isinstance(raised, Unsettled):
+                self._broken = raised if isinstance(raised, Refused) else None
+                raise raised from error
+            self._away(str(raised))
+            time.sleep(max(0.0, until_s - time.monotonic()))
+            return []
+        if fetched or is_connected(consumer):
+            self._answered()
+        elif time.monotonic() - self._seen_s > SILENT_S:
+            self._away(f"Kafka at {brokers(self._options)} does not answer")
+        polled = {tp.partition: kafka_fetch.merged(tp.partition, chunks) for tp, chunks in fetched.items()}
+        return self._given(polled, max_records)
+
+    def lag(self) -> Mapping[int, int]:
+        """See ports.Source. Transaction markers and aborted records count until they are passed."""
+        lags = {}
+        for partition, tp in self._tps.items():
+            end = self._ends.get(partition, 0)
+            position: int | None = self._next.get(partition)
+            if self._consumer is not None and partition not in self._wanted:
+                end = max(end, self._consumer.highwater(tp) or 0)
+                if partition not in self._held:
+                    position = self._consumer.position(tp, timeout_ms=0)
+            lags[partition] = max(0, end - (position or 0))
+        return lags
+
+    def close(self) -> None:
+        """See ports.Source."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            close_consumer(consumer)
+
+    # ---- inside -----------------------------------------------------------------------------------------------------
+
+    def _all(self) -> list[TopicPartition]:
+        return list(self._tps.values())
+
+    def _opened(self) -> KafkaConsumer:
+        if self._consumer is not None:
+            return self._consumer
+        consumer = open_consumer(self._options)
+        try:
+            check_partitions(self._options, consumer, self._topic, self._tps)
+            consumer.assign(self._all())
+            if self._columnar is not False and (why := kafka_fetch.install(consumer)):
+                log.warning("readings are fetched one by one, about 5 times slower: %s", why)
+            doing = f"looking for the end of {self._topic}"
+            ends = asked(self._options, doing, consumer.end_offsets, self._all(), timeout_ms=ANSWER_MS)
+        except BaseException:
+            close_consumer(consumer)
+            raise
+        self._ends = {tp.partition: offset for tp, offset in ends.items()}
+        self._wanted = {partition: self._next.get(partition) for partition in self._tps}
+        self._consumer = consumer
+        return consumer
+
+    def _go_to_wanted(self, consumer: KafkaConsumer) -> None:
+        if not self._wanted:
+            return
+        if None in self._wanted.values():
+            first = self.beginning()
+            self._wanted = {partition: first[partition] if offset is None else offset
+                            for partition, offset in self._wanted.items()}  # fmt: skip
+        for partition, offset in self._wanted.items():
+            consumer.seek(self._tps[partition], offset)
+        self._next.update({partition: offset for partition, offset in self._wanted.items() if offset is not None})
+        self._wanted = {}
+
+    def _given(self, available: Mapping[int, Records], max_records: int) -> list[Records]:
+        polled: list[Records] = []
+        held: dict[int, Records] = {}
+        room = max_records
+        for partition, records in available.items():
+            part = kafka_fetch.rows_of(records, 0, room)
+            if len(part) < len(records):
+                held[partition] = kafka_fetch.rows_of(records, len(part), len(records))
+            if len(part):
+                self._next[partition] = int(part.offsets[-1]) + 1
+                polled.append(part)
+                room -= len(part)
+        self._held = held
+        return polled
+
+    def _meaning(self, error: Exception) -> Exception:
+        if isinstance(error, kafka_errors.OffsetOutOfRangeError | kafka_errors.LogTruncationError):
+            return Refused(
+                f"topic {self._topic}: a reading that comes next cannot be read any more ({error}). Retention deleted it "
+                "before it was read (raise retention.ms), or the topic was made anew (then start with another `group`)"
+            )
+        if isinstance(error, kafka_errors.CorruptRecordError | UnicodeDecodeError):
+            return Refused(f"topic {self._topic}: a record batch is malformed: {error}")
+        return meaning(error, self._options, f"reading {self._topic}")
+
+    def _away(self, sentence: str) -> None:
+        if self._away_since_s is None:
+            self._away_since_s = time.monotonic()
+            self._notify("broker_away", error=sentence)
+
+    def _answered(self) -> None:
+        self._seen_s = time.monotonic()
+        if self._away_since_s is not None:
+            self._notify("broker_back", away_s=round(self._seen_s - self._away_since_s, 1))
+            self._away_since_s = None
+
+
+def _log_event(event: str, **fields: Any) -> None:
+    log.warning("%s %s", event, fields)

@@ -1,0 +1,192 @@
+"""The in-memory broker behind `services.predictor.ports`: what a shard gets instead of Kafka in a test.
+
+`memory_broker` is the broker, `memory_log` one partition of it, `memory_faults` where it can be made to fail. May
+import numpy, the standard library, records and ports only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from services.brokers.memory_broker import MemoryBroker
+from services.brokers.memory_faults import COMMIT_STEPS, Crash, Fault, Faults, Step
+from services.brokers.memory_log import Entry, Isolation, Marker, Producer, to_records
+from services.predictor.ports import Fenced, Refused, Unsettled
+from services.records import Commit, Records, Role
+
+__all__ = [
+    "COMMIT_STEPS",
+    "Crash",
+    "Entry",
+    "Fault",
+    "Faults",
+    "Isolation",
+    "Marker",
+    "MemoryBroker",
+    "MemoryChangelog",
+    "MemoryLedger",
+    "MemorySource",
+    "Step",
+]
+
+
+class MemorySource:
+    """`ports.Source` over the broker's readings.
+
+    `poll_size(room)` says how many records the next partition gives when `room` more are wanted (None: all of them), so
+    that a test can make polls of any shape. Partitions take turns to be first.
+    """
+
+    def __init__(
+        self, broker: MemoryBroker, partitions: Sequence[int], poll_size: Callable[[int], int] | None = None
+    ) -> None:
+        self._broker = broker
+        self._partitions = list(partitions)
+        self._poll_size = poll_size or (lambda room: room)
+        self._position = {partition: broker.log(Role.READINGS, partition).start for partition in partitions}
+
+    def beginning(self) -> Mapping[int, int]:
+        """See ports.Source."""
+        return {partition: self._broker.log(Role.READINGS, partition).start for partition in self._partitions}
+
+    def seek(self, offsets: Mapping[int, int]) -> None:
+        """See ports.Source."""
+        self._position.update(offsets)
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Records]:
+        """See ports.Source. Never waits. Raises Refused when retention has overtaken the position."""
+        polled: list[Records] = []
+        room = max_records
+        for partition in self._partitions:
+            log = self._broker.log(Role.READINGS, partition)
+            position = self._position[partition]
+            if position < log.start:
+                raise Refused(
+                    f"readings {position} to {log.start - 1} of partition {partition} were deleted before they were "
+                    "read; raise retention.ms of the readings topic"
+                )
+            wanted = min(room, self._poll_size(room))
+            if wanted <= 0:
+                continue
+            entries, self._position[partition] = log.read(position, wanted, Isolation.READ_COMMITTED)
+            if entries:
+                polled.append(to_records(partition, entries))
+                room -= len(entries)
+        self._partitions.append(self._partitions.pop(0))
+        return polled
+
+    def lag(self) -> Mapping[int, int]:
+        """See ports.Source."""
+        logs = {partition: self._broker.log(Role.READINGS, partition) for partition in self._partitions}
+        return {partition: max(0, log.stable - self._position[partition]) for partition, log in logs.items()}
+
+    def close(self) -> None:
+        """See ports.Source."""
+
+
+class MemoryChangelog:
+    """`ports.Changelog` over the broker's state rows; `chunk` records a value."""
+
+    def __init__(self, broker: MemoryBroker, chunk: int = 1000) -> None:
+        self._broker = broker
+        self._chunk = chunk
+
+    def span(self, partition: int) -> tuple[int, int]:
+        """See ports.Changelog."""
+        log = self._broker.log(Role.CHANGELOG, partition)
+        return log.start, log.stable
+
+    def read(self, partition: int) -> Iterator[Records]:
+        """See ports.Changelog."""
+        # The entries are taken now: a generator would start only when it is first asked.
+        log = self._broker.log(Role.CHANGELOG, partition)
+        entries, _ = log.read(log.start, len(log.entries), Isolation.READ_COMMITTED)
+        starts = range(0, len(entries), self._chunk)
+        return iter([to_records(partition, entries[start : start + self._chunk]) for start in starts])
+
+    def close(self) -> None:
+        """See ports.Changelog."""
+
+
+class MemoryLedger:
+    """`ports.Ledger` over the broker.
+
+    A zombie is simply an older ledger that is used after another one with the same `transactional_id` has called
+    `fence`. With `exactly_once=False` records are written as they come and nobody is fenced.
+    """
+
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        group: str,
+        transactional_id: str,
+        partitions: Sequence[int],
+        exactly_once: bool = True,
+        faults: Faults | None = None,
+    ) -> None:
+        self._broker = broker
+        self._group = group
+        self._transactional_id = transactional_id if exactly_once else None
+        self._partitions = tuple(partitions)
+        self._faults = faults or Faults()
+        self._producer: Producer | None = None
+        self._fenced = False  # `fence` was called
+
+    def fence(self) -> None:
+        """See ports.Ledger."""
+        self._faults.at(Step.FENCE)
+        if self._transactional_id is not None:
+            self._producer = self._broker.init_producer(self._transactional_id)
+        self._fenced = True
+
+    def committed(self) -> Mapping[int, int]:
+        """See ports.Ledger."""
+        self._faults.at(Step.COMMITTED)
+        return self._read()
+
+    def commit(self, commit: Commit) -> None:
+        """See ports.Ledger."""
+        if not self._fenced:
+            raise RuntimeError("call fence() before commit()")
+        if not commit.writes and dict(commit.started) == dict(commit.offsets):
+            raise ValueError("a commit without writes must move an offset")
+        at, transaction = self._faults.at, (self._transactional_id, self._producer)
+        at(Step.BEFORE_BEGIN)
+        at(Step.AFTER_BEGIN)  # Kafka's client begins without asking the broker; the first write opens the transaction
+        for encoded in commit.writes:
+            self._broker.write(encoded, *transaction)
+            at(Step.AFTER_APPEND)
+        at(Step.BEFORE_OFFSETS)
+        self._broker.write_offsets(self._group, commit.offsets, *transaction)
+        at(Step.BEFORE_END)
+        if self._transactional_id is not None and self._producer is not None:
+            self._broker.end(self._transactional_id, self._producer, commit=True)
+        at(Step.AFTER_END)
+        if self._transactional_id is not None:
+            self._broker.complete(self._transactional_id)
+        at(Step.READ_BACK)
+        if not self._holds(self._read(), commit.offsets):
+            raise Unsettled("the committed offsets are not those of the commit")
+
+    def settle(self, commit: Commit) -> bool:
+        """See ports.Ledger. Without transactions False means only that the offsets were not moved."""
+        self._faults.at(Step.SETTLE)
+        self.fence()
+        now = self.committed()
+        if self._holds(now, commit.offsets):
+            return True
+        if self._holds(now, commit.started, or_absent=True):
+            return False
+        raise Fenced(f"another owner has committed: the group's offsets are {dict(now)}, this epoch's "
+                     f"{dict(commit.started)} to {dict(commit.offsets)}")  # fmt: skip
+
+    def close(self) -> None:
+        """See ports.Ledger. A transaction under way is left to the next owner's `fence`, as after a crash."""
+
+    def _read(self) -> dict[int, int]:
+        offsets = self._broker.offsets(self._group)
+        return {partition: offsets[partition] for partition in self._partitions if partition in offsets}
+
+    @staticmethod
+    def _holds(now: Mapping[int, int], meant: Mapping[int, int], or_absent: bool = False) -> bool:
+        return all(now.get(partition, offset if or_absent else None) == offset for partition, offset in meant.items())

@@ -1,0 +1,203 @@
+"""A broker in memory with Kafka's transaction semantics: fencing, isolation, markers, transactional group offsets.
+
+Shipped as a test driver, so it is meant to be as strict as the real one. It never waits: what Kafka would make a client
+wait for either happens at once or is refused. Not thread-safe. May import numpy, the standard library, records, ports.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from services.brokers.memory_log import Entry, Isolation, Log, Marker, Producer, to_records
+from services.predictor.ports import Fenced, Unsettled
+from services.records import Encoded, Header, Records, Role
+
+COMPACTED = (Role.CHANGELOG,)
+"""Roles whose records must have a key."""
+
+DELETE_RETENTION_MS = 86_400_000
+"""How long compaction keeps tombstones and markers; Kafka's default of `delete.retention.ms`."""
+
+
+class Phase(enum.StrEnum):
+    """Where the transaction of a transactional id stands.
+
+    A decision cannot be taken back: once prepared, markers follow even if nobody is there to hear about it.
+    """
+
+    EMPTY = "empty"
+    OPEN = "open"
+    PREPARED_COMMIT = "prepared_commit"
+    PREPARED_ABORT = "prepared_abort"
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What the coordinator knows of one transactional id."""
+
+    producer: Producer
+    phase: Phase = Phase.EMPTY
+    logs: list[Log] = field(default_factory=list)  # where it has written
+    offsets: dict[tuple[str, int], int] = field(default_factory=dict)  # (group, partition) -> pending next offset
+
+
+class MemoryBroker:
+    """Four topics of `partitions` partitions each; `clock` gives the time in ms for markers and plain appends."""
+
+    def __init__(self, partitions: int, clock: Callable[[], int]) -> None:
+        self.partitions = partitions
+        self.clock = clock
+        self._logs = {(role, partition): Log() for role in Role for partition in range(partitions)}
+        self._transactions: dict[str, Transaction] = {}
+        self._offsets: dict[tuple[str, int], int] = {}  # (group, partition) -> committed next offset
+
+    # ---- logs -------------------------------------------------------------------------------------------------------
+
+    def log(self, role: Role, partition: int) -> Log:
+        """One partition. Raises ValueError for one that does not exist."""
+        try:
+            return self._logs[role, partition]
+        except KeyError:
+            raise ValueError(f"{role} has partitions 0..{self.partitions - 1}, not {partition}") from None
+
+    def append(
+        self,
+        role: Role,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header] = (),
+        timestamp_ms: int | None = None,
+    ) -> int:
+        """Writes one record outside transactions, as a sensor does. Returns its offset."""
+        log = self.log(role, partition)
+        _check_keys(role, [key])
+        log.append([key], [value], [headers], self.clock() if timestamp_ms is None else timestamp_ms)
+        return log.end - 1
+
+    def records(
+        self, role: Role, partition: int, isolation: Isolation = Isolation.READ_COMMITTED, start: int = 0
+    ) -> Records:
+        """Everything that a consumer from `start` on would get now."""
+        entries, _ = self.log(role, partition).read(start, len(self.log(role, partition).entries), isolation)
+        return to_records(partition, entries)
+
+    def entries(self, role: Role, partition: int) -> list[Entry]:
+        """What the partition holds, markers and aborted records too."""
+        return list(self.log(role, partition).entries)
+
+    def compact(self, role: Role, delete_retention_ms: int = DELETE_RETENTION_MS) -> None:
+        """What the log cleaner does, at once and to all partitions of `role`."""
+        for partition in range(self.partitions):
+            self.log(role, partition).compact(self.clock() - delete_retention_ms)
+
+    def truncate(self, role: Role, partition: int, before: int) -> None:
+        """What retention does: offsets below `before` can no longer be read."""
+        self.log(role, partition).truncate(before)
+
+    # ---- transactions -----------------------------------------------------------------------------------------------
+
+    def init_producer(self, transactional_id: str) -> Producer:
+        """Ends what is under way for this id, and shuts out whoever had it before: a prepared commit is completed, an
+        open transaction aborted, the epoch raised.
+        """
+        transaction = self._transactions.get(transactional_id)
+        if transaction is None:
+            transaction = self._transactions[transactional_id] = Transaction(Producer(len(self._transactions), 0))
+            return transaction.producer
+        if transaction.phase is Phase.OPEN:
+            transaction.phase = Phase.PREPARED_ABORT
+        self._complete(transaction)
+        transaction.producer = Producer(transaction.producer.id, transaction.producer.epoch + 1)
+        return transaction.producer
+
+    def write(self, encoded: Encoded, transactional_id: str | None = None, producer: Producer | None = None) -> None:
+        """Appends records, in the producer's transaction if one is named. Raises Fenced."""
+        log = self.log(encoded.role, encoded.partition)
+        _check_keys(encoded.role, encoded.keys)
+        if transactional_id is not None:
+            transaction = self._join(transactional_id, producer)
+            if len(encoded) and log not in transaction.logs:
+                transaction.logs.append(log)
+        log.append(encoded.keys, encoded.values, encoded.headers, encoded.timestamp_ms, producer)
+
+    def write_offsets(self, group: str, offsets: Mapping[int, int], transactional_id: str | None = None,
+                      producer: Producer | None = None) -> None:  # fmt: skip
+        """Sets the group's next offsets: at once, or pending until the producer's transaction is committed."""
+        named = {(group, partition): offset for partition, offset in offsets.items()}
+        if transactional_id is None:
+            self._offsets.update(named)
+        else:
+            self._join(transactional_id, producer).offsets.update(named)
+
+    def end(self, transactional_id: str, producer: Producer, commit: bool) -> None:
+        """Decides the transaction. Its markers follow with `complete`. Raises Fenced."""
+        transaction = self._current(transactional_id, producer)
+        self._complete(transaction)  # Kafka: the client retries while the last one's markers are being written
+        if transaction.phase is Phase.OPEN:
+            transaction.phase = Phase.PREPARED_COMMIT if commit else Phase.PREPARED_ABORT
+
+    def complete(self, transactional_id: str) -> None:
+        """Lets the coordinator write the markers of a decided transaction; does nothing to one that is open."""
+        self._complete(self._transactions[transactional_id])
+
+    def offsets(self, group: str, stable: bool = True) -> dict[int, int]:
+        """Partition -> committed next offset of the group.
+
+        Stable: decided transactions are completed first, and an open one that holds offsets of the group, for which
+        Kafka would make the client wait, raises Unsettled. Otherwise: what is visible now, nothing is changed.
+        """
+        if not stable:
+            return self._visible(group)
+        for transactional_id, transaction in self._transactions.items():
+            self._complete(transaction)
+            for its_group, partition in transaction.offsets:
+                if its_group == group:
+                    raise Unsettled(f"transaction {transactional_id} holds the offset of partition {partition} open")
+        return self._visible(group)
+
+    def check_integrity(self) -> None:
+        """Raises AssertionError unless logs, transactions and group offsets agree with each other."""
+        for log in self._logs.values():
+            log.check_integrity()
+        open_in_logs = [(producer_id, id(log)) for log in self._logs.values() for producer_id in log.open]
+        open_here = [(its.producer.id, id(log)) for its in self._transactions.values() for log in its.logs]
+        assert sorted(open_in_logs) == sorted(open_here), "logs and coordinator disagree about what is open"
+        for transaction in self._transactions.values():
+            if transaction.phase is Phase.EMPTY:
+                assert not transaction.logs
+                assert not transaction.offsets
+        for (_, partition), offset in self._offsets.items():
+            assert 0 <= offset <= self.log(Role.READINGS, partition).end, "an offset beyond the end was committed"
+
+    def _visible(self, group: str) -> dict[int, int]:
+        return {partition: offset for (its_group, partition), offset in self._offsets.items() if its_group == group}
+
+    def _current(self, transactional_id: str, producer: Producer | None) -> Transaction:
+        transaction = self._transactions.get(transactional_id)
+        if transaction is None or transaction.producer != producer:
+            raise Fenced(f"another owner has initialised {transactional_id}")
+        return transaction
+
+    def _join(self, transactional_id: str, producer: Producer | None) -> Transaction:
+        transaction = self._current(transactional_id, producer)
+        self._complete(transaction)
+        transaction.phase = Phase.OPEN
+        return transaction
+
+    def _complete(self, transaction: Transaction) -> None:
+        if transaction.phase in (Phase.EMPTY, Phase.OPEN):
+            return
+        marker = Marker.COMMIT if transaction.phase is Phase.PREPARED_COMMIT else Marker.ABORT
+        for log in transaction.logs:
+            log.mark(transaction.producer, marker, self.clock())
+        if marker is Marker.COMMIT:
+            self._offsets.update(transaction.offsets)
+        transaction.phase, transaction.logs, transaction.offsets = Phase.EMPTY, [], {}
+
+
+def _check_keys(role: Role, keys: Sequence[bytes | None]) -> None:
+    if role in COMPACTED and None in keys:
+        raise ValueError(f"{role} is compacted: every record needs a key")

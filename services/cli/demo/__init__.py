@@ -1,0 +1,1 @@
+"""`streamrnn demo`: real readings through real Kafka into networks held by Ray actors, one of which is killed."""

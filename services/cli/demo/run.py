@@ -1,0 +1,285 @@
+"""The demo from end to end: broker, topics, model, fleet, replay, kill, summary, picture. Leaves nothing running."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from services.cli.demo.view import View
+
+PARTITIONS = 4
+SHARDS = 2
+SCORED_SHARE = 0.2
+"""The last part of the series, which no training has seen."""
+QUIET_S = 60.0
+"""How long to wait for missing predictions after the last reading before calling them lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kill:
+    shard: int
+    pid: int
+    at_ms: int
+    predictions: int  # seen by then
+
+
+def demo(
+    readings: Annotated[int, typer.Option(help="How many readings to replay.")] = 200_000,
+    streams: Annotated[int, typer.Option(help="Into how many streams the series is cut.", min=PARTITIONS)] = 16,
+    rate: Annotated[float, typer.Option(help="Readings a second.")] = 8_000,
+    kill: Annotated[bool, typer.Option(help="kill -9 one actor half way.")] = True,
+    keep: Annotated[bool, typer.Option("--keep", help="Go on serving afterwards, until Ctrl-C.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the picture, the settings and the logs.")] = Path("demo-output"),
+) -> None:
+    """Real sensor readings through real Kafka into recurrent networks, with a kill -9 on the way.
+
+    \b
+    Starts a development broker, trains a first model on the first 70 % of household power (once), serves it with two
+    Ray actors, replays part of the last 20 % as many streams and checks every prediction. The last line printed is
+    one JSON object.
+    """
+    from rich.console import Console
+
+    console = Console(file=sys.stdout)
+    with ExitStack() as stack:
+        failed = _demo(console, stack, readings, streams, rate, kill, keep, out)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _demo(console: Any, stack: ExitStack, readings: int, streams: int, rate: float, kill: bool, keep: bool,
+          out: Path) -> bool:  # fmt: skip
+    from services import datasets
+    from services.brokers.devbroker import DevBroker
+    from services.brokers.kafka_client import open_producer
+    from services.brokers.kafka_source import KafkaSource
+    from services.cli.demo.picture import draw
+    from services.cli.demo.replay import Replay
+    from services.cli.demo.tally import Tally
+    from services.fleet.server import Server
+
+    out.mkdir(parents=True, exist_ok=True)
+    cache = datasets.cache_folder()
+    console.print("[bold]household power[/bold], UCI, CC BY 4.0: one house, one reading a minute, seven channels")
+    series = datasets.household_power(cache)
+    model, std = _model(console, series, cache)
+
+    work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamrnn-demo-")))
+    console.print("starting Apache Kafka ...", end=" ")
+    broker = DevBroker(work / "broker", owned=True)
+    broker.start()
+    stack.callback(broker.stop)
+    console.print(f"ready at {broker.bootstrap}")
+
+    settings = _settings(out, broker.bootstrap, model)
+    _create_topics(settings)
+    first = len(series.x) - int(len(series.x) * SCORED_SHARE)
+    last = min(len(series.x), first + readings // streams * streams)
+    replay = Replay(series.x[first:last], series.at_ms[first:last], streams, PARTITIONS)
+    tally = Tally(replay, std)
+    log = (out / "server.log").open("w")
+    stack.callback(log.close)
+    server = Server(settings, lambda event, **fields: print(json.dumps({"event": event, **fields}, default=str),
+                                                            file=log, flush=True))  # fmt: skip
+    console.print(f"starting Ray with {SHARDS} actors ...")
+    stack.callback(server.close)
+    server.start()
+    runner = _Runner(server)
+    stack.callback(runner.stop)
+    runner.start()
+    _until(lambda: not server.ready() or not runner.is_alive(), "the actors did not become ready", 120)
+    runner.check()
+
+    tally.start(KafkaSource(settings.kafka, settings.topics.predictions, range(PARTITIONS)))
+    stack.callback(tally.stop)
+    producer = open_producer(settings.kafka)
+    stack.callback(producer.close)
+    replay.start(producer, settings.topics.readings, rate)
+    stack.callback(replay.stop)
+    began_s = time.monotonic()
+    killed = _watch(console, server, runner, replay, tally, kill)
+    took_s = time.monotonic() - began_s
+
+    picture = out / "demo.png"
+    draw(picture, replay, tally, killed.shard if killed else 0, killed.at_ms if killed else None,
+         "global active power", "kW")  # fmt: skip
+    summary = _summary(replay, tally, killed, took_s)
+    _print_summary(console, summary, tally, picture, server)
+    if keep:
+        _keep(console, settings, out, runner)
+    print(json.dumps(summary), flush=True)
+    return bool(summary["lost"] or summary["doubled"])
+
+
+def _model(console: Any, series: Any, cache: Path) -> tuple[Path, Any]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from services.cli.demo.first_model import first_model
+
+    columns = (TextColumn("training the first model"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        folder, trained = first_model(series, cache, lambda text, share: bar.update(task, description=text, completed=share))
+    console.print(f"model {folder.name}, {'trained just now' if trained else 'found in the cache'}")
+    return folder, np.nanstd(series.x[: int(len(series.x) * 0.7)], axis=0)
+
+
+def _settings(out: Path, bootstrap: str, model: Path) -> Any:
+    from services.settings import load
+
+    text = (
+        f"pipeline: demo\nmodel: {model}\nkafka:\n  bootstrap_servers: {bootstrap}\n"
+        f"topics:\n  partitions: {PARTITIONS}\n  replication: 1\n"
+        f"fleet:\n  shards: {SHARDS}\nstate:\n  slots: 1024\ntelemetry:\n  port: 0\n"
+    )
+    path = out / "streamrnn.yaml"
+    path.write_text(text)
+    return load(path, [])
+
+
+def _create_topics(settings: Any) -> None:
+    from services.brokers import kafka_topics
+    from services.fleet.assembly import topic_names
+
+    kafka_topics.create(settings.kafka, kafka_topics.spec(settings, topic_names(settings)))
+
+
+class _Runner(threading.Thread):
+    """The server's loop beside the view."""
+
+    def __init__(self, server: Any) -> None:
+        super().__init__(name="server", daemon=True)
+        self._server = server
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self._server.run()
+        except Exception as error:  # raised again by `check` in the main thread
+            self.error = error
+
+    def check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def stop(self) -> None:
+        self._server.stop()
+        self.join()
+
+
+def _watch(console: Any, server: Any, runner: _Runner, replay: Any, tally: Any, kill: bool) -> _Kill | None:
+    killed: _Kill | None = None
+    recovered = False
+    quiet_s, seen = time.monotonic(), 0
+    with View(console, replay.readings) as view:
+        view.say(f"replaying {replay.readings:,} readings of {replay.streams} streams")
+        while True:
+            runner.check()
+            if replay.error is not None:
+                raise replay.error
+            statuses = server.supervisor.statuses()
+            predictions = tally.predictions
+            view.show(replay.sent, predictions, tally.recent_ms(), tally.errors(),
+                      sum(sum(status.stats.lag.values()) for status in statuses),
+                      sum(status.stats.epochs["kept"] for status in statuses),
+                      [_phrase(status) for status in statuses])  # fmt: skip
+            if kill and killed is None and predictions >= replay.readings // 2 and statuses:
+                victim = statuses[0]
+                os.kill(victim.pid, signal.SIGKILL)
+                killed = _Kill(victim.shard, victim.pid, time.time_ns() // 1_000_000, predictions)
+                view.say(f"[bold red]kill -9[/bold red] of actor {victim.shard} (process {victim.pid})")
+            if killed and not recovered:
+                back = [s for s in statuses if s.shard == killed.shard and s.pid != killed.pid and s.stats.readings]
+                if back:
+                    recovered = True
+                    after_s = (time.time_ns() // 1_000_000 - killed.at_ms) / 1000
+                    view.say(f"actor {killed.shard} is back after {after_s:.1f} s (process {back[0].pid}), "
+                             f"{back[0].stats.restored} state rows restored")  # fmt: skip
+            if predictions != seen:
+                quiet_s, seen = time.monotonic(), predictions
+            done = replay.sent >= replay.readings and tally.lost == 0
+            if done or time.monotonic() - quiet_s > QUIET_S:
+                return killed
+            time.sleep(0.12)
+
+
+def _phrase(status: Any) -> str:
+    stats = status.stats
+    if not stats.ready:
+        return f"{status.shard}  restoring state {stats.restore_done:.0%}"
+    return f"{status.shard}  process {status.pid}, {stats.readings:,} readings, {stats.live_streams} streams in memory"
+
+
+def _summary(replay: Any, tally: Any, killed: _Kill | None, took_s: float) -> dict[str, Any]:
+    mse, persistence, coverage = tally.errors()
+    p50, p99 = np.nanpercentile(tally.latency_ms, [50, 99])
+    calm = np.ones(len(replay.sent_ms), bool)
+    if killed is not None:  # readings that met the dead actor's partitions waited for its successor
+        shards = (np.arange(len(calm)) // replay.steps) % PARTITIONS % SHARDS
+        waited = tally.latency_ms + replay.sent_ms >= killed.at_ms
+        calm = ~((shards == killed.shard) & waited & (tally.latency_ms > 1000))
+    return {
+        "readings": replay.sent,
+        "predictions": tally.predictions,
+        "lost": tally.lost,
+        "doubled": tally.doubled,
+        "kills": int(killed is not None),
+        "skill": round(1 - mse / persistence, 4),
+        "p50_ms": round(float(p50), 1),
+        "p99_ms": round(float(p99), 1),
+        "readings_per_s": round(replay.sent / took_s),
+        "p99_ms_without_recovery": round(float(np.nanpercentile(tally.latency_ms[calm], 99)), 1),
+        "out_of_order": tally.disorder,
+        "coverage_80": round(coverage, 4),
+    }
+
+
+def _print_summary(console: Any, summary: dict[str, Any], tally: Any, picture: Path, server: Any) -> None:
+    console.rule("what happened")
+    good = not summary["lost"] and not summary["doubled"] and not summary["out_of_order"]
+    console.print(f"readings in      {summary['readings']:>10,}", highlight=False)
+    console.print(f"predictions out  {summary['predictions']:>10,}   "
+                  f"lost {summary['lost']}, doubled {summary['doubled']}, out of order {summary['out_of_order']}",
+                  style="green" if good else "bold red", highlight=False)  # fmt: skip
+    console.print(f"actors killed    {summary['kills']:>10}", highlight=False)
+    console.print(f"error            {summary['skill']:>10.1%}   below persistence (mean squared, z-scored, all channels); "
+                  f"the 80 % band held {summary['coverage_80']:.1%}", highlight=False)  # fmt: skip
+    console.print(f"latency          {summary['p50_ms']:>7.0f} ms   p50; p99 {summary['p99_ms']:.0f} ms with the recovery, "
+                  f"{summary['p99_ms_without_recovery']:.0f} ms without", highlight=False)  # fmt: skip
+    console.print(f"picture          {picture}", highlight=False)
+
+
+def _keep(console: Any, settings: Any, out: Path, runner: _Runner) -> None:
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    bootstrap = settings.kafka["bootstrap_servers"]
+    console.rule("still serving; Ctrl-C ends it")
+    console.print(f"broker   {bootstrap}\nreadings {settings.topics.readings}\npredictions {settings.topics.predictions}\n"
+                  f"settings {out / 'streamrnn.yaml'}", highlight=False)  # fmt: skip
+    try:
+        while runner.is_alive() and not stop.wait(0.5):
+            pass
+    except KeyboardInterrupt:
+        pass
+    runner.check()
+
+
+def _until(done: Any, otherwise: str, timeout_s: float) -> None:
+    began_s = time.monotonic()
+    while not done():
+        if time.monotonic() - began_s > timeout_s:
+            raise TimeoutError(f"{otherwise} within {timeout_s:.0f} s; see demo-output/server.log")
+        time.sleep(0.1)
+

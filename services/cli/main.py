@@ -1,0 +1,131 @@
+"""The command `streamrnn`: its sub-commands, and what a person sees when one fails.
+
+Imports typer only. A sub-command's module is imported when that sub-command is called, not for the list of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """Where a sub-command lives: `package.module:name` of a Typer application or of a function."""
+
+    where: str
+    help: str
+
+
+MOUNTED = {
+    "demo": Mounted("services.cli.demo.run:demo", "Real readings through real Kafka, with a kill -9 on the way."),
+    "serve": Mounted("services.cli.serve:serve", "Serve one pipeline until SIGTERM or Ctrl-C."),
+    "train": Mounted("services.cli.train:train", "Train a model on a CSV file of the past."),
+    "topics": Mounted("services.cli.topics:app", "Create or check a pipeline's four topics."),
+    "config": Mounted("services.cli.config:app", "Show, explain or validate the settings."),
+    "broker": Mounted("services.cli.broker:app", "Start or stop an Apache Kafka for development."),
+}
+
+
+class _Lazy(TyperGroup):
+    """Lists sub-commands from `MOUNTED`; imports the one that is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for name, mounted in MOUNTED.items() if _is_there(mounted)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        mounted = MOUNTED.get(cmd_name)
+        return TyperCommand(cmd_name, help=mounted.help) if mounted and _is_there(mounted) else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        self.commands = {name: TyperCommand(name) for name in self.list_commands(ctx)}  # what "did you mean" looks at
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, _imported(MOUNTED[str(name)]), rest
+
+
+def _is_there(mounted: Mounted) -> bool:
+    return importlib.util.find_spec(mounted.where.partition(":")[0]) is not None
+
+
+def _imported(mounted: Mounted) -> Any:
+    module, _, name = mounted.where.partition(":")
+    found = getattr(importlib.import_module(module), name)
+    if not isinstance(found, typer.Typer):
+        alone = typer.Typer(add_completion=False)
+        alone.command()(found)
+        found = alone
+    found.pretty_exceptions_enable, found.rich_markup_mode, found._add_completion = False, None, False
+    return typer.main.get_command(found)
+
+
+app = typer.Typer(
+    cls=_Lazy,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain text: half the start-up time, and examples that can be copied
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+See it work on this machine:
+  streamrnn demo
+\b
+Serve your own topic:
+  streamrnn config show --config streamrnn.yaml      what is set, and where
+  streamrnn topics create --config streamrnn.yaml    the four topics
+  streamrnn serve --config streamrnn.yaml            until SIGTERM or Ctrl-C
+\b
+A setting is given in the file, as STREAMRNN__SECTION__KEY=value, or as
+--set section.key=value; the last of these wins.
+""",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"streamrnn {version('streamrnn')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Recurrent networks over live sensor streams: Kafka in, predictions out, each exactly once."""
+
+
+def main() -> None:
+    """Entry point. An error that we foresaw is one line on standard error; any other keeps its traceback."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        sys.stderr.close()
+        sys.exit(FAILED)
+    except Exception as error:
+        if not _foreseen(error):
+            raise
+        for line in (str(error) or type(error).__name__).splitlines():
+            print(f"streamrnn: {line}", file=sys.stderr)
+        sys.exit(WRONG_USAGE if type(error).__name__ == "WrongSettings" else FAILED)
+
+
+def _foreseen(error: Exception) -> bool:
+    """Errors of our own rooms are written for people, and so are the operating system's."""
+    return type(error).__module__.split(".")[0] in ("services", "rnn") or isinstance(error, OSError)
+
+
+if __name__ == "__main__":
+    main()

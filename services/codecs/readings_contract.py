@@ -1,0 +1,187 @@
+"""The JSON contract spelled out, one record at a time: a reading, or the sentence that says why it is none.
+
+Slow and exact; `readings_json` asks it about whatever its compiled path refuses. May import msgspec (for the parser of
+times, which both paths share), numpy and `services.records`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from services.codecs.refusal import Refusal, kind, listed, nearest, shown
+from services.records import NO_SEQ, Reason
+
+VERSION = 1
+MAX_AT_MS = 253_402_300_799_999  # the last millisecond of the year 9999
+MAX_SEQ = 2**63 - 1
+FIELDS = ("at", "x", "seq", "v")
+_MAX_DEPTH = 32  # a reading has two levels; anything beyond this is an attack or an accident
+_MAX_DIGITS = 400  # a longer integer is beyond float64, and int() would take quadratic time
+_FLOAT32_END = float.fromhex("0x1.ffffffp127")  # the first number that float32 rounds to infinity
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_TIMES = "`at` is milliseconds since 1970 as an integer, or an ISO 8601 time like 2026-11-14T22:13:20.500Z"
+
+
+class Reading(NamedTuple):
+    """One accepted value."""
+
+    at: int
+    x: tuple[float | None, ...]
+    seq: int
+
+
+class JsonContract:
+    """The contract for one feature schema."""
+
+    def __init__(self, features: Sequence[str]) -> None:
+        self._features = tuple(features)
+        self._position = {name: i for i, name in enumerate(self._features)}
+
+    def read(self, value: bytes) -> Reading:
+        """Raises Refusal."""
+        fields = _object(value)
+        version = fields.get("v", VERSION)
+        if isinstance(version, bool) or version != VERSION:
+            raise Refusal(Reason.WRONG_VERSION, f"v is {shown(version)}; this release reads version {VERSION}.")
+        for name in fields:
+            if name not in FIELDS:
+                hint = nearest(name, FIELDS)
+                if {"schema", "payload"} <= fields.keys():
+                    hint = " It looks like Kafka Connect's envelope: set value.converter.schemas.enable=false."
+                known = listed(FIELDS)
+                raise Refusal(Reason.WRONG_SCHEMA, f"Unknown field {shown(name)}; a reading has {known}.{hint}")
+        for name in ("at", "x"):
+            if name not in fields:
+                raise Refusal(Reason.WRONG_SCHEMA, f"The field '{name}' is missing.")
+        at_ms = _time(fields["at"])
+        seq = fields.get("seq")
+        if seq is not None and not (_is_number(seq) and 0 <= seq <= MAX_SEQ and seq == int(seq)):
+            raise Refusal(Reason.WRONG_SCHEMA, f"seq is {shown(seq)}; it must be an integer from 0 to 2^63 - 1.")
+        return Reading(at_ms, self._vector(fields["x"]), NO_SEQ if seq is None else int(seq))
+
+    def _vector(self, x: object) -> tuple[float | None, ...]:
+        if isinstance(x, list):
+            if len(x) != len(self._features):
+                expected = f"{len(self._features)} ({listed(self._features)})"
+                raise Refusal(Reason.WRONG_LENGTH, f"x has {len(x)} values; the model has {expected}.")
+            return tuple(_number(number, self._features[i]) for i, number in enumerate(x))
+        if not isinstance(x, dict):
+            raise Refusal(Reason.WRONG_SCHEMA, f"x is {kind(x)}; it must be an array of numbers or an object.")
+        row: list[float | None] = [None] * len(self._features)
+        for name, number in x.items():
+            if name not in self._position:
+                hint = nearest(name, self._features)
+                known = listed(self._features)
+                raise Refusal(Reason.UNKNOWN_FEATURE, f"x names {shown(name)}; the model has {known}.{hint}")
+            row[self._position[name]] = _number(number, name)
+        return tuple(row)
+
+
+class _NotFinite(Exception):
+    """A NaN or Infinity token."""
+
+
+def _not_finite(token: str) -> float:
+    raise _NotFinite(token)
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
+
+
+_PARSER = json.JSONDecoder(parse_constant=_not_finite, parse_int=_integer)
+
+
+def _object(value: bytes) -> dict[str, Any]:
+    if not value:
+        raise Refusal(Reason.NOT_JSON, "The value is empty.")
+    if value.startswith(b"\xef\xbb\xbf"):
+        raise Refusal(Reason.NOT_JSON, "The value starts with a byte order mark; JSON is UTF-8 without one.")
+    if value.startswith(b"\x00"):
+        raise Refusal(Reason.NOT_JSON, "The value starts with a zero byte, as a schema registry's framing does.")
+    if value.startswith(b"ARROW1"):
+        raise Refusal(Reason.NOT_JSON, "The value is an Arrow file; a packed record is an Arrow IPC stream.")
+    if (deep := _depth(value)) > _MAX_DEPTH:
+        raise Refusal(Reason.TOO_DEEP, f"The value is nested {deep} levels deep; a reading has two.")
+    try:
+        text = value.decode("utf-8")
+        parsed = _PARSER.decode(text)
+    except UnicodeDecodeError as error:
+        raise Refusal(Reason.NOT_JSON, f"The value is not UTF-8: byte {error.start}: {error.reason}.") from None
+    except _NotFinite as error:
+        raise Refusal(Reason.NOT_FINITE, f"{error} is not a JSON number; write null for a missing value.") from None
+    except (ValueError, RecursionError) as error:
+        raise Refusal(Reason.NOT_JSON, f"The value is not JSON: {str(error)[:100]}.") from None
+    if not isinstance(parsed, dict):
+        raise Refusal(Reason.WRONG_SCHEMA, f"A reading is a JSON object; this is {kind(parsed)}.")
+    return parsed
+
+
+def _depth(value: bytes) -> int:
+    """Deepest nesting outside strings, in time linear in the value's length and without recursion."""
+    if value.count(b"[") + value.count(b"{") <= _MAX_DEPTH:
+        return 0
+    raw = np.frombuffer(_STRING.sub(b"", value), np.uint8)
+    opened = (raw == ord("[")) | (raw == ord("{"))
+    closed = (raw == ord("]")) | (raw == ord("}"))
+    return int(np.cumsum(opened.astype(np.int32) - closed).max(initial=0))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _number(value: object, feature: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Refusal(Reason.WRONG_SCHEMA, f"{shown(feature)} is {kind(value)}; it must be a number or null.")
+    if not -_FLOAT32_END < value < _FLOAT32_END:
+        raise Refusal(Reason.NOT_FINITE, f"{shown(feature)} is beyond what float32 holds; the limit is 3.4028e38.")
+    return float(value)
+
+
+def _time(at: object) -> int:
+    """`at` of one record as ms since 1970."""
+    value = at
+    if isinstance(at, str):
+        try:
+            value = msgspec.convert(at, datetime)  # the parser of the compiled path
+        except msgspec.ValidationError:
+            raise Refusal(Reason.BAD_TIME, f"{shown(at)} is not a time. {_TIMES}.") from None
+    elif not _is_number(at):
+        raise Refusal(Reason.BAD_TIME, f"at is {kind(at)}. {_TIMES}.")
+    at_ms, bad = times([value])
+    if bad[0]:
+        raise Refusal(Reason.BAD_TIME, f"{shown(at)} is not whole milliseconds in the years 1970 to 9999. {_TIMES}.")
+    return int(at_ms[0])
+
+
+def times(at: list[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Times [n] as ms since 1970, and which of them are none (those are 0)."""
+    if set(map(type, at)) - {int}:
+        at = [_milliseconds(value) for value in at]
+    try:
+        at_ms = np.fromiter(at, np.int64, len(at))
+    except OverflowError:
+        at_ms = np.fromiter((value if 0 <= value <= MAX_AT_MS else -1 for value in at), np.int64, len(at))
+    bad = (at_ms < 0) | (at_ms > MAX_AT_MS)
+    at_ms[bad] = 0
+    return at_ms, bad
+
+
+def _milliseconds(at: float | datetime) -> int:
+    """Whole milliseconds, rounded down for a time of the calendar; -1 for a number that has none."""
+    if isinstance(at, datetime):
+        return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
+    return int(at) if 0 <= at <= MAX_AT_MS and at == int(at) else -1

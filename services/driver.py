@@ -1,0 +1,238 @@
+"""A whole pipeline in memory, for tests of your own model: no Kafka, no Ray, no waiting, but the real loop.
+
+    driver = StreamDriver("models/pump")
+    driver.send("pump-1", at=1_700_000_000_000, x=[0.1, 20.5])
+    driver.run()
+    assert driver.predictions("pump-1")[0].y[0] == pytest.approx(0.12, abs=0.05)
+
+Readings are encoded, decoded, batched, stepped and committed by the same code that serves; only the broker is
+`services.brokers.memory`. docs/testing.md shows what to test with it. Composes rooms, hence may
+import all but ray and kafka; nothing imports it but tests and users.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn import weights
+from rnn.engine import Engine
+from rnn.network import Network
+from services.brokers.memory import Faults, MemoryBroker, MemoryChangelog, MemoryLedger, MemorySource
+from services.codecs import predictions
+from services.codecs.readings import ReadingDecoder
+from services.predictor.epoch import Origin
+from services.predictor.ports import Ledger
+from services.predictor.shard import Shard, ShardOptions
+from services.records import Flag, Header, Role
+
+GROUP = "streamrnn-driver"
+START_MS = 1_700_000_000_000
+"""Where a driver's clock begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One prediction, as a consumer of the topic reads it."""
+
+    stream: str
+    at_ms: int  # of the reading
+    partition: int
+    offset: int  # of the reading's record
+    row: int  # of the reading in a packed record; -1 for a JSON reading
+    model: str
+    y: NDArray[np.float32]  # [targets], NaN = none
+    lo: NDArray[np.float32] | None  # [targets], None for a head without a band
+    hi: NDArray[np.float32] | None  # [targets]
+    score: float  # nats per observed value; NaN = nothing was predicted for the reading
+    flags: Flag
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One refused record: its bytes as they came, and why."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Mapping[str, bytes | None]  # its own and the `__connect.errors.*` ones
+    partition: int
+
+
+class StreamDriver:
+    """One shard over an in-memory broker, on a clock that only `advance` moves.
+
+    `model` is a folder that `rnn.weights.save` wrote, or a network. `slots` below the number of streams makes streams
+    take turns on the device, which must change no prediction. `faults` and `poll_size` are those of
+    `services.brokers.memory`.
+    """
+
+    def __init__(
+        self,
+        model: Network | Path | str,
+        partitions: int = 1,
+        *,
+        slots: int = 64,
+        exactly_once: bool = True,
+        ttl_ms: int | None = None,
+        max_readings: int = 10_000,
+        faults: Faults | None = None,
+        poll_size: Callable[[int], int] | None = None,
+    ) -> None:
+        if isinstance(model, Network):
+            self.network, self.model = model, _id_of(model)
+        else:
+            self.network, card = weights.load(Path(model))
+            self.model = card.model
+        self.now_ms = START_MS
+        self.broker = MemoryBroker(partitions, lambda: self.now_ms)
+        self.shard: Shard | None = None
+        self._slots, self._faults, self._poll_size = slots, faults, poll_size
+        self._decoder = ReadingDecoder(self.network.config.features, max_rows=min(max_readings, slots))
+        self._options = ShardOptions(exactly_once=exactly_once, max_readings=max_readings, ttl_ms=ttl_ms, poll_s=0.0)
+
+    # ---- readings ---------------------------------------------------------------------------------------------------
+
+    def send(
+        self,
+        stream: str | bytes,
+        at: int | str | datetime,
+        x: Sequence[float | None] | NDArray[np.floating] | Mapping[str, float | None],
+        *,
+        seq: int | None = None,
+        partition: int | None = None,
+    ) -> int:
+        """Writes one JSON reading: `at` in ms since 1970, ISO 8601 or a datetime; NaN and None are missing values.
+        Returns its offset.
+        """
+        named = x.items() if isinstance(x, Mapping) else enumerate(np.asarray(x, object).tolist())
+        numbers = {name: None if value is None or math.isnan(value) else float(value) for name, value in named}
+        reading: dict[str, object] = {
+            "at": at.isoformat() if isinstance(at, datetime) else at,
+            "x": numbers if isinstance(x, Mapping) else list(numbers.values()),
+        }
+        if seq is not None:
+            reading["seq"] = seq
+        return self.send_record(stream, json.dumps(reading).encode(), partition=partition)
+
+    def send_record(
+        self,
+        key: str | bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header] = (),
+        *,
+        partition: int | None = None,
+    ) -> int:
+        """Writes one record as it is: a packed one, or one that must be refused. Returns its offset."""
+        key = key.encode() if isinstance(key, str) else key
+        partition = self.partition_of(key or b"") if partition is None else partition
+        return self.broker.append(Role.READINGS, partition, key, value, headers)
+
+    def partition_of(self, key: str | bytes) -> int:
+        """The partition that records of `key` go to unless told otherwise. Not the one that Kafka would choose."""
+        return zlib.crc32(key.encode() if isinstance(key, str) else key) % self.broker.partitions
+
+    def advance(self, ms: int) -> None:
+        """Moves the clock, by which idle streams are forgotten."""
+        self.now_ms += ms
+
+    # ---- the shard --------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Lets the shard work until it has read everything. Returns how many records it read."""
+        polled = self.turn()
+        assert self.shard is not None
+        while any(self.shard.source.lag().values()):
+            polled += self.turn()
+        return polled
+
+    def turn(self) -> int:
+        """One turn of the shard's loop; starts it if there is none. Returns how many records it read."""
+        if self.shard is None:
+            self.restart()
+        assert self.shard is not None
+        return self.shard.turn()
+
+    def crash(self) -> None:
+        """The shard's process dies between two turns: what it held in memory is gone."""
+        self.shard = None
+
+    def restart(self) -> Shard:
+        """A new owner takes over and restores its state. Without `crash` before it, the old one is now a zombie."""
+        partitions = range(self.broker.partitions)
+        shard = Shard(
+            MemorySource(self.broker, partitions, self._poll_size),
+            self.ledger(),
+            MemoryChangelog(self.broker),
+            Engine(self.network, self._slots),
+            self._decoder,
+            Origin(self.model, GROUP, "driver.readings"),
+            partitions,
+            self._options,
+            clock_ms=lambda: self.now_ms,
+            pause=lambda seconds: self.advance(round(seconds * 1000)),
+        )
+        shard.start()
+        self.shard = shard
+        return shard
+
+    def ledger(self) -> Ledger:
+        """What the next owner commits with. Override it to see what another one would do."""
+        partitions = range(self.broker.partitions)
+        return MemoryLedger(
+            self.broker, GROUP, f"{GROUP}-shard-0", partitions, self._options.exactly_once, self._faults
+        )
+
+    # ---- what came of it --------------------------------------------------------------------------------------------
+
+    def predictions(self, stream: str | bytes | None = None) -> list[Prediction]:
+        """Committed predictions, of one stream or all, in the order of their partitions' topics."""
+        wanted = stream.encode() if isinstance(stream, str) else stream
+        found: list[Prediction] = []
+        for partition in range(self.broker.partitions):
+            made = predictions.decode(self.broker.records(Role.PREDICTIONS, partition))
+            for row, its_stream in enumerate(made.streams):
+                if wanted is None or its_stream == wanted:
+                    found.append(_prediction(made, row))
+        return found
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Committed dead letters, in the order of their partitions' topics."""
+        found: list[DeadLetter] = []
+        for partition in range(self.broker.partitions):
+            records = self.broker.records(Role.DEAD_LETTERS, partition)
+            for row, (key, value) in enumerate(zip(records.keys, records.values, strict=True)):
+                found.append(DeadLetter(key, value, dict(records.headers.get(row, ())), partition))
+        return found
+
+
+def _prediction(made: predictions.PredictionRows, row: int) -> Prediction:
+    return Prediction(
+        stream=made.streams[row].decode(errors="backslashreplace"),
+        at_ms=int(made.at_ms[row]),
+        partition=int(made.partitions[row]),
+        offset=int(made.offsets[row]),
+        row=int(made.rows[row]),
+        model=made.models[row],
+        y=made.y[row],
+        lo=None if made.lo is None else made.lo[row],
+        hi=None if made.hi is None else made.hi[row],
+        score=float(made.score[row]),
+        flags=Flag(int(made.flags[row])),
+    )
+
+
+def _id_of(network: Network) -> str:
+    """Stands in for the id of a model that was never saved: equal weights, equal id."""
+    digest = hashlib.sha256(network.config.to_json().encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]

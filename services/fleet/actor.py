@@ -1,0 +1,80 @@
+"""One Ray actor: a shard's loop in one thread, answers to the supervisor in another. Never called per reading."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from typing import Any
+
+from services.fleet.status import End, Event, Outcome, ShardStatus
+from services.predictor.ports import Fenced, Refused
+from services.predictor.stats import ShardStats
+from services.settings import Settings
+
+
+class ShardActor:
+    """Made by the supervisor with `ray.remote`; knows nothing of Ray itself."""
+
+    def __init__(self, settings: Settings, shard: int, incarnation: int, partitions: int) -> None:
+        self._settings, self._shard_index = settings, shard
+        self._incarnation, self._partitions = incarnation, partitions
+        self._stop = threading.Event()
+        self._events: deque[Event] = deque(maxlen=1000)
+        self._shard: Any = None
+        self._stats = ShardStats()
+
+    def run(self) -> Outcome:
+        """The loop. Returns when it was stopped, fenced or refused; a crash is a value too, with its traceback."""
+        from services.fleet.assembly import build_shard
+
+        try:
+            self._shard = build_shard(
+                self._settings, self._shard_index, self._partitions, pause=self._stop.wait, notify=self._notify
+            )
+            self._stats = self._shard.stats
+            self._shard.start()
+            while not self._stop.is_set():
+                self._shard.turn()
+            return Outcome(End.STOPPED)
+        except Stopped:
+            return Outcome(End.STOPPED)
+        except Fenced as error:
+            return Outcome(End.FENCED, str(error))
+        except Refused as error:
+            return Outcome(End.REFUSED, str(error))
+        except Exception:
+            return Outcome(End.CRASHED, traceback.format_exc(limit=-12))
+        finally:
+            if self._shard is not None:
+                self._shard.close()
+
+    def stop(self) -> None:
+        """Asks the loop to end after the epoch it is in."""
+        self._stop.set()
+
+    def status(self) -> ShardStatus:
+        """A copy of the numbers, and the events since the last call."""
+        events = [self._events.popleft() for _ in range(len(self._events))]
+        return ShardStatus(
+            self._shard_index,
+            self._incarnation,
+            os.getpid(),
+            socket.gethostname(),
+            self._stats.snapshot(),
+            events,
+        )
+
+    def _notify(self, event: str, **fields: Any) -> None:
+        if self._stop.is_set() and event == "broker_away":
+            raise Stopped  # nothing is in flight that waiting could save
+        self._events.append(Event(time.time(), event, fields))
+        print(event, fields, file=sys.stderr, flush=True)  # the actor's own log file, for what a SIGKILL cuts off
+
+
+class Stopped(Exception):
+    """The stop came while the broker was away."""

@@ -1,0 +1,102 @@
+"""Builds a shard out of settings: the one place where adapters, codecs and engine meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from services.fleet.status import dealt, transactional_id
+from services.predictor.ports import Refused
+from services.records import Role
+from services.settings import Settings
+
+OVERHEAD_BYTES = 4096
+"""Room left below a topic's largest record for keys, headers and batch framing."""
+
+
+def topic_names(settings: Settings) -> dict[Role, str]:
+    """Role -> topic of this pipeline."""
+    topics = settings.topics
+    return {
+        Role.READINGS: topics.readings,
+        Role.PREDICTIONS: topics.predictions,
+        Role.CHANGELOG: topics.changelog,
+        Role.DEAD_LETTERS: topics.dead_letters,
+    }
+
+
+def build_shard(
+    settings: Settings, shard: int, partitions: int, *, pause: Callable[[float], object], notify: Callable[..., None]
+) -> Any:
+    """The `Shard` that owns its share of `partitions`. Raises Refused when the model cannot be served."""
+    import torch
+
+    from rnn import weights
+    from rnn.engine import Engine
+    from services.brokers.kafka_changelog import KafkaChangelog
+    from services.brokers.kafka_ledger import KafkaLedger
+    from services.brokers.kafka_source import KafkaSource
+    from services.codecs.readings import ReadingDecoder
+    from services.predictor.epoch import Origin
+    from services.predictor.shard import Shard, ShardOptions
+
+    torch.set_num_threads(settings.fleet.torch_threads)
+    try:
+        network, card = weights.load(settings.model)
+    except weights.ModelRefused as error:
+        raise Refused(f"model: {error}") from error
+    engine = Engine(network, settings.state.slots, device_of(settings.device))
+    if broken := engine.check():
+        notify("rows_depend_on_neighbours", buckets=broken)
+
+    topics = topic_names(settings)
+    mine = dealt(partitions, settings.fleet.shards, shard)
+    source = KafkaSource(settings.kafka, topics[Role.READINGS], mine)
+    ledger = KafkaLedger(
+        settings.kafka,
+        group=settings.group,
+        transactional_id=transactional_id(settings.group, shard),
+        topics=topics,
+        partitions=mine,
+        delivery=settings.delivery,
+        timeout_s=settings.epoch.timeout_s,
+    )
+    changelog = KafkaChangelog(settings.kafka, topics[Role.CHANGELOG])
+    if engine.row_bytes + OVERHEAD_BYTES > ledger.max_value_bytes:
+        raise Refused(
+            f"a state row of this model has {engine.row_bytes} bytes and topic {topics[Role.CHANGELOG]} takes records of "
+            f"{ledger.max_value_bytes}; raise its max.message.bytes"
+        )
+    max_rows = min(settings.epoch.max_readings, settings.state.slots)
+    ttl_days = settings.state.ttl_days
+    return Shard(
+        source,
+        ledger,
+        changelog,
+        engine,
+        ReadingDecoder(network.config.features, max_rows=max_rows),
+        Origin(card.model, settings.group, topics[Role.READINGS], ledger.max_value_bytes - OVERHEAD_BYTES),
+        mine,
+        ShardOptions(
+            exactly_once=settings.delivery == "exactly_once",
+            max_readings=settings.epoch.max_readings,
+            ttl_ms=None if ttl_days is None else int(ttl_days * 86_400_000),
+        ),
+        pause=pause,
+        notify=notify,
+    )
+
+
+def device_of(setting: str) -> str:
+    """`auto` is the first GPU, else the CPU. Raises Refused for a GPU that is not there."""
+    import torch
+
+    if setting == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if setting.startswith("cuda"):
+        index = int(setting.partition(":")[2] or 0)
+        if not torch.cuda.is_available() or index >= torch.cuda.device_count():
+            raise Refused(
+                f"device: {setting} is asked for, but torch sees {torch.cuda.device_count()} GPUs; set device: auto or cpu"
+            )
+    return setting

@@ -1,0 +1,103 @@
+"""`streamrnn serve` as a value: checks the topics, runs the fleet, shows it on one port. Used by the command and the demo."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from services.fleet.assembly import topic_names
+from services.fleet.supervisor import Supervisor
+from services.predictor.ports import Refused, Unsettled
+from services.settings import Settings
+
+Notify = Callable[..., None]
+
+
+class Server:
+    """One pipeline being served. `start`, then `run` until `stop` is called from another thread or a signal."""
+
+    def __init__(self, settings: Settings, notify: Notify) -> None:
+        self.settings, self._notify = settings, notify
+        self._stop = threading.Event()
+        self._endpoint: Any = None
+        self._collector: Any = None
+        self._beat_s = time.monotonic()  # last tick, for /healthz
+        self.supervisor: Supervisor | None = None
+
+    def start(self) -> None:
+        """Opens the port, waits for the broker as long as it takes, checks topics and model, starts the fleet.
+        Raises Refused naming the setting, or returns early when stopped meanwhile.
+        """
+        self._open_endpoint()
+        partitions = self._wait_for_topics()
+        if partitions is None:
+            return
+        supervisor = Supervisor(self.settings, partitions, self._notify)
+        supervisor.start()
+        self.supervisor = supervisor
+
+    def run(self) -> None:
+        """Ticks until stopped. Raises Fenced or Refused when this server must leave."""
+        while not self._stop.is_set() and self.supervisor is not None:
+            self.supervisor.tick()
+            self._beat_s = time.monotonic()
+            self._collector.update(
+                {status.shard: status.stats for status in self.supervisor.statuses()}, self.supervisor.restarts()
+            )
+
+    def stop(self) -> None:
+        """Makes `run` return; may be called from a signal handler."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Ends the fleet in order, then closes the port."""
+        if self.supervisor is not None:
+            self.supervisor.stop()
+        if self._endpoint is not None:
+            self._endpoint.stop()
+
+    def ready(self) -> list[str]:
+        """Why it is not ready; empty when every shard is restored and moving."""
+        if self.supervisor is None:
+            return ["waiting for the broker and its topics"]
+        return self.supervisor.unready()
+
+    def _wait_for_topics(self) -> int | None:
+        from services.brokers import kafka_topics
+
+        names = topic_names(self.settings)
+        while not self._stop.is_set():
+            self._beat_s = time.monotonic()
+            try:
+                findings = kafka_topics.check(self.settings.kafka, kafka_topics.spec(self.settings, names))
+                break
+            except Unsettled as error:
+                self._notify("broker_away", error=str(error), retry_s=1.0)
+                self._stop.wait(1.0)
+        else:
+            return None
+        for finding in findings:
+            if finding.severity == "warn":
+                self._notify("topic_warning", topic=finding.topic, setting=finding.setting, found=finding.found,
+                             needed=finding.needed, fix=finding.fix)  # fmt: skip
+        if refused := [str(finding) for finding in findings if finding.severity == "refuse"]:
+            raise Refused("; ".join(refused))
+        return kafka_topics.partition_count(self.settings.kafka, names)
+
+    def _open_endpoint(self) -> None:
+        from prometheus_client import CollectorRegistry
+
+        from services.telemetry.collector import StatsCollector
+        from services.telemetry.endpoint import Endpoint, Health
+
+        registry = CollectorRegistry()
+        self._collector = StatsCollector(registry)
+
+        def health() -> Health:
+            silent_s = time.monotonic() - self._beat_s
+            return Health(alive=silent_s < 30, unready=self.ready())
+
+        self._endpoint = Endpoint(registry, health, self.settings.telemetry.host, self.settings.telemetry.port)
+        self._endpoint.start()

@@ -1,0 +1,57 @@
+"""What actors tell their supervisor. Plain values; imports nothing heavy."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.predictor.stats import ShardStats
+
+
+class End(enum.StrEnum):
+    """How an actor's loop ended, named by what the supervisor does next."""
+
+    STOPPED = "stopped"  # it was asked to; nothing to do
+    FENCED = "fenced"  # another owner has the shard: if it is not our own replacement, this server leaves
+    REFUSED = "refused"  # going on would break a promise: this server leaves, a person must act
+    CRASHED = "crashed"  # anything else: start a new incarnation
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The value of `ShardActor.run`."""
+
+    end: End
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a shard's log."""
+
+    at_s: float
+    name: str
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatus:
+    """The value of `ShardActor.status`."""
+
+    shard: int
+    incarnation: int
+    pid: int
+    node: str
+    stats: ShardStats
+    events: list[Event] = field(default_factory=list)
+
+
+def dealt(partitions: int, shards: int, shard: int) -> list[int]:
+    """The partitions of `shard`: p belongs to shard p mod shards."""
+    return [partition for partition in range(partitions) if partition % shards == shard]
+
+
+def transactional_id(group: str, shard: int) -> str:
+    """Whoever initialises this id owns the shard."""
+    return f"{group}-shard-{shard}"

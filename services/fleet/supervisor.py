@@ -1,0 +1,289 @@
+"""Starts one actor a shard, watches them, replaces the dead and the stalled, and leaves in order.
+
+Replacing is safe without asking: an incarnation's first act is to fence the ones before it. So a stalled actor is
+replaced first and killed afterwards; should it wake up in between it finds itself fenced and leaves by itself.
+The only module that imports ray.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.fleet.actor import ShardActor
+from services.fleet.status import End, Outcome, ShardStatus, dealt, transactional_id
+from services.predictor.ports import Fenced, Refused
+from services.settings import Settings
+
+BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Waits before the n-th restart in a row; a minute of progress starts the row anew."""
+CALM_S = 60.0
+STOP_S = 8.0
+"""After this an actor that was asked to stop is killed; its open transaction is aborted by the next owner's fence."""
+GRACE_S = 2.0
+"""How long a replaced actor may live on once its replacement is ready; it may hold the resources that one waits for,
+so it is never left for longer than STOP_S."""
+
+Notify = Callable[..., None]
+
+
+@dataclass(slots=True)
+class _Replaced:
+    """A stalled actor whose shard has a newer incarnation."""
+
+    shard: int
+    incarnation: int
+    actor: Any
+    run: Any
+    due_s: float  # monotonic, when it is killed
+
+
+@dataclass(slots=True)
+class _Member:
+    """One shard's current incarnation."""
+
+    shard: int
+    incarnation: int = -1
+    actor: Any = None
+    run: Any = None  # reference to the value of ShardActor.run
+    asked: Any = None  # reference to an unanswered status
+    asked_s: float = 0.0
+    status: ShardStatus | None = None
+    moved_s: float = 0.0  # monotonic, when progress was last seen
+    moved_at: float = -1.0  # the progress that was seen then
+    ready_s: float | None = None  # monotonic, when this incarnation was first seen ready
+    failures: int = 0  # restarts in a row
+    due_s: float | None = None  # monotonic, when to start the next incarnation
+    restarts: dict[str, int] = field(default_factory=dict)  # cause -> count
+
+
+class Supervisor:
+    """The fleet of one pipeline. Call `start`, then `tick` until it raises or you stop, then `stop`."""
+
+    def __init__(self, settings: Settings, partitions: int, notify: Notify) -> None:
+        self.settings, self.partitions, self._notify = settings, partitions, notify
+        shards = min(settings.fleet.shards, partitions)
+        self._members = [_Member(shard) for shard in range(shards)]
+        self._replaced: list[_Replaced] = []
+        self._actor_class: Any = None
+        self._owns_ray = False
+
+    # ---- life -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Shuts out every earlier server of this group, whatever number of shards it had, then starts all shards."""
+        import ray
+
+        from services.brokers.kafka_ledger import fence_all
+
+        fleet = self.settings.fleet
+        if not ray.is_initialized():
+            _init_ray(fleet.ray_address, fleet.shards * fleet.cpus_per_shard, fleet.shards * fleet.gpus_per_shard)
+            self._owns_ray = True
+        if self.settings.delivery == "exactly_once":
+            ids = [transactional_id(self.settings.group, shard) for shard in range(self.partitions)]
+            fence_all(self.settings.kafka, ids)
+        self._actor_class = ray.remote(
+            num_cpus=fleet.cpus_per_shard, num_gpus=fleet.gpus_per_shard, max_restarts=0, max_concurrency=4
+        )(ShardActor)
+        for member in self._members:
+            self._begin(member)
+
+    def tick(self, wait_s: float = 0.25) -> None:
+        """Looks after the fleet once. Raises Fenced or Refused when this server must leave."""
+        import ray
+
+        runs = {member.run: member for member in self._members if member.run is not None}
+        if runs:
+            ended, _ = ray.wait(list(runs), num_returns=len(runs), timeout=wait_s)
+        else:
+            ended = []
+            time.sleep(wait_s)
+        for run in ended:
+            self._ended(runs[run], _outcome(run))
+        now_s = time.monotonic()
+        self._clear_replaced(now_s)
+        for member in self._members:
+            if member.due_s is not None and now_s >= member.due_s:
+                self._begin(member)
+            elif member.run is not None:
+                self._watch(member, now_s)
+
+    def stop(self) -> None:
+        """Ends every shard's current epoch, commits it and lets go; within STOP_S."""
+        import ray
+
+        runs = [member.run for member in self._members if member.run is not None]
+        for member in self._members:
+            if member.actor is not None:
+                member.actor.stop.remote()
+        if runs:
+            _, late = ray.wait(runs, num_returns=len(runs), timeout=STOP_S)
+            if late:
+                self._notify("killed_at_stop", shards=[m.shard for m in self._members if m.run in late])
+        self._drain_events()
+        for gone in (*self._members, *self._replaced):
+            _kill(gone.actor)
+        self._members, self._replaced = [], []
+        if self._owns_ray:
+            ray.shutdown()
+            self._owns_ray = False
+
+    # ---- what others read -------------------------------------------------------------------------------------------
+
+    def statuses(self) -> list[ShardStatus]:
+        """The last status of every shard that has answered."""
+        return [member.status for member in self._members if member.status is not None]
+
+    def restarts(self) -> dict[int, dict[str, int]]:
+        """Shard -> cause -> restarts."""
+        return {member.shard: dict(member.restarts) for member in self._members}
+
+    def unready(self) -> list[str]:
+        """Why the fleet is not ready, a sentence a shard; empty when it is."""
+        why = []
+        now_s = time.monotonic()
+        for member in self._members:
+            if member.status is None or member.run is None:
+                why.append(f"shard {member.shard} is starting")
+            elif not member.status.stats.ready:
+                why.append(f"shard {member.shard} is restoring state: {member.status.stats.restore_done:.0%}")
+            elif now_s - member.moved_s > self.settings.fleet.stall_timeout_s / 2:
+                why.append(f"shard {member.shard} has made no progress for {now_s - member.moved_s:.0f} s")
+        return why
+
+    # ---- one member -------------------------------------------------------------------------------------------------
+
+    def _begin(self, member: _Member) -> None:
+        member.incarnation += 1
+        member.due_s, member.status, member.asked, member.ready_s = None, None, None, None
+        member.moved_s, member.moved_at = time.monotonic(), -1.0
+        member.actor = self._actor_class.remote(
+            self.settings, member.shard, member.incarnation, self.partitions
+        )
+        member.run = member.actor.run.remote()
+        self._notify(
+            "shard_started",
+            shard=member.shard,
+            incarnation=member.incarnation,
+            partitions=dealt(self.partitions, len(self._members), member.shard),
+        )
+
+    def _watch(self, member: _Member, now_s: float) -> None:
+        import ray
+
+        if member.asked is not None:
+            answered, _ = ray.wait([member.asked], timeout=0)
+            if answered:
+                with suppress(ray.exceptions.RayError):
+                    self._heard(member, ray.get(member.asked), now_s)
+                member.asked = None
+        elif now_s - member.asked_s >= 0.5:
+            member.asked, member.asked_s = member.actor.status.remote(), now_s
+        if now_s - member.moved_s > self.settings.fleet.stall_timeout_s:
+            self._replace(member)
+
+    def _heard(self, member: _Member, status: ShardStatus, now_s: float) -> None:
+        member.status = status
+        for event in status.events:
+            self._notify(event.name, shard=status.shard, incarnation=status.incarnation, **event.fields)
+        if status.stats.last_progress_s != member.moved_at:
+            member.moved_s, member.moved_at = now_s, status.stats.last_progress_s
+        if status.stats.ready:
+            member.ready_s = member.ready_s or now_s
+            if now_s - member.ready_s > CALM_S:
+                member.failures = 0
+
+    def _replace(self, member: _Member) -> None:
+        stalled = _Replaced(member.shard, member.incarnation, member.actor, member.run, time.monotonic() + STOP_S)
+        self._count(member, "stalled")
+        self._notify("shard_stalled", shard=member.shard, incarnation=member.incarnation,
+                     seconds=self.settings.fleet.stall_timeout_s)  # fmt: skip
+        self._begin(member)
+        self._replaced.append(stalled)
+
+    def _clear_replaced(self, now_s: float) -> None:
+        import ray
+
+        for old in list(self._replaced):
+            ready_s = self._members[old.shard].ready_s
+            left, _ = ray.wait([old.run], timeout=0)
+            if left:
+                self._notify("replaced_actor_left", shard=old.shard, incarnation=old.incarnation,
+                             end=_outcome(old.run).end.value)  # fmt: skip
+            elif now_s < old.due_s and not (ready_s is not None and now_s > ready_s + GRACE_S):
+                continue
+            _kill(old.actor)
+            self._replaced.remove(old)
+
+    def _ended(self, member: _Member, outcome: Outcome) -> None:
+        member.run = None
+        if outcome.end is End.STOPPED:
+            return
+        if outcome.end is End.FENCED:
+            raise Fenced(
+                f"shard {member.shard} was taken over: another server with group {self.settings.group!r} has started. "
+                "This one leaves. Give each pipeline its own `pipeline` (or `group`) if both are meant to run."
+            )
+        if outcome.end is End.REFUSED:
+            raise Refused(outcome.message)
+        self._count(member, "died")
+        wait_s = BACKOFF_S[min(member.failures, len(BACKOFF_S) - 1)]
+        member.failures += 1
+        member.due_s = time.monotonic() + wait_s
+        self._notify("shard_died", shard=member.shard, incarnation=member.incarnation, retry_s=wait_s,
+                     error=outcome.message)  # fmt: skip
+
+    def _count(self, member: _Member, cause: str) -> None:
+        member.restarts[cause] = member.restarts.get(cause, 0) + 1
+
+    def _drain_events(self) -> None:
+        import ray
+
+        for member in self._members:
+            if member.actor is not None:
+                with suppress(ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+                    self._heard(member, ray.get(member.actor.status.remote(), timeout=1.0), time.monotonic())
+
+
+def _outcome(run: Any) -> Outcome:
+    import ray
+
+    try:
+        outcome: Outcome = ray.get(run)
+        return outcome
+    except ray.exceptions.RayError as error:  # the process is gone: SIGKILL, out of memory, the watchdog
+        return Outcome(End.CRASHED, " ".join(str(error).split())[:300])
+
+
+def _kill(actor: Any) -> None:
+    import ray
+
+    if actor is not None:
+        with suppress(ray.exceptions.RayError, ValueError):
+            ray.kill(actor, no_restart=True)
+
+
+def _init_ray(address: str | None, cpus: float, gpus: float) -> None:
+    import logging
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` copies itself into every worker
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if address is not None:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        return
+    ray.init(
+        num_cpus=2 * max(1, round(cpus + 0.499)),  # logical: a replacement must find room beside what it replaces
+        num_gpus=round(gpus + 0.499) or None,
+        object_store_memory=100 << 20,  # control messages only: readings never pass through the object store
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )

@@ -1,0 +1,80 @@
+"""What the predictor's loop needs of the world. One adapter a file in `services.brokers`.
+
+Errors are named by their remedy: `Unsettled` -> call `settle`; `Fenced` -> leave; `Refused` -> a person must act.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from services.records import Commit, Records
+
+
+class Unsettled(Exception):
+    """The commit failed or its outcome is not known. Remedy: `Ledger.settle`, which finds out what is true."""
+
+
+class Fenced(Exception):
+    """Another owner has taken this shard over. Remedy: leave at once; nothing of this owner can be committed."""
+
+
+class Refused(Exception):
+    """Going on would break a promise (topics, offsets and state disagree). Remedy: the message names it."""
+
+
+class Source(Protocol):
+    """Committed readings of the shard's partitions."""
+
+    def beginning(self) -> Mapping[int, int]:
+        """First offset that can still be read of each of the shard's partitions (retention moves it forward)."""
+
+    def seek(self, offsets: Mapping[int, int]) -> None:
+        """Makes `offsets[partition]` the next record of each named partition; what was fetched before is forgotten."""
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Records]:
+        """Waits up to `timeout_s` for the first record, then returns what is there: at most one `Records` a partition
+        and about `max_records` in all (a fetched batch is never split by more than it must). Empty: nothing came.
+        """
+
+    def lag(self) -> Mapping[int, int]:
+        """Records between the position and the last known end, by partition. No I/O."""
+
+    def close(self) -> None: ...
+
+
+class Changelog(Protocol):
+    """State rows as they were committed."""
+
+    def span(self, partition: int) -> tuple[int, int]:
+        """First offset and stable end of a partition, for progress: `read` goes from the one to the other."""
+
+    def read(self, partition: int) -> Iterator[Records]:
+        """All committed records from the beginning to the stable end at the time of the call, oldest first.
+        The value None is a tombstone. Aborted records never appear.
+        """
+
+    def close(self) -> None: ...
+
+
+class Ledger(Protocol):
+    """The one place that writes. Exactly-once: an epoch is one transaction."""
+
+    def fence(self) -> None:
+        """Shuts out every earlier owner of this shard and settles what they left open. Must be called first."""
+
+    def committed(self) -> Mapping[int, int]:
+        """Next offset of each of the shard's partitions that has one, transactions in flight waited for."""
+
+    def commit(self, commit: Commit) -> None:
+        """Returns when all of `commit` is visible to read-committed consumers and read back. Raises Unsettled or Fenced.
+        An empty `writes` with unchanged offsets is not allowed.
+        """
+
+    def settle(self, commit: Commit) -> bool:
+        """After Unsettled: drops the connection, fences anew and reads what is true. True: the commit was kept;
+        False: nothing of it is visible (committed offsets equal `commit.started`, or are absent). Raises Fenced when
+        neither is the case (another owner has committed).
+        """
+
+    def close(self) -> None: ...

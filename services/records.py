@@ -1,0 +1,159 @@
+"""The columnar record types that travel between the rooms, one type a stage.
+
+Struct of arrays: a field holds one value for each of `n` rows, and no Python object stands for one reading.
+Every type is frozen; arrays are not copied and must not be written to by the receiver. Within one value all rows
+come from one partition, in offset order. Imports numpy and the standard library only.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Header = tuple[str, bytes | None]
+
+NO_SEQ = -1
+"""`Readings.seq` where the producer gave no sequence number."""
+
+
+class Reason(enum.StrEnum):
+    """Why a record became a dead letter. The word is the metric's label and stands in the documentation."""
+
+    TOMBSTONE = "tombstone"  # a record without a value
+    MISSING_KEY = "missing_key"  # null or empty key: no stream to step
+    KEY_TOO_LONG = "key_too_long"  # more than 256 bytes
+    NOT_JSON = "not_json"  # neither JSON nor Arrow
+    TOO_DEEP = "too_deep"  # JSON nested beyond any reading
+    WRONG_VERSION = "wrong_version"  # a contract version this release does not read
+    WRONG_SCHEMA = "wrong_schema"  # a field is missing, unknown or of the wrong type
+    WRONG_LENGTH = "wrong_length"  # x has another number of features than the model
+    UNKNOWN_FEATURE = "unknown_feature"  # x names a feature the model does not have
+    NOT_FINITE = "not_finite"  # NaN, Infinity or a number beyond float32
+    BAD_TIME = "bad_time"  # `at` is not a time, or outside the years 1970 to 9999
+    BAD_ARROW = "bad_arrow"  # truncated or malformed Arrow IPC
+    TOO_MANY_ROWS = "too_many_rows"  # a packed record with more rows than the limit
+
+
+class Flag(enum.IntFlag):
+    """What was unusual about a reading. Bits of `Predictions.flags`, spelled in lower case on the wire."""
+
+    NEW = 1  # first reading of its stream
+    LATE = 2  # timestamp not after the stream's last one; folded in arrival order
+    MISSING = 4  # at least one value was missing and was imputed with the stream's last one
+    DUPLICATE = 8  # sequence number already seen; not folded, the last prediction is repeated
+    RESET = 16  # the step gave a non-finite state; the stream starts anew
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Raw records of one partition as they were polled."""
+
+    partition: int
+    offsets: NDArray[np.int64]  # [n], increasing; gaps are markers or compacted records
+    timestamps_ms: NDArray[np.int64]  # [n], the record's Kafka timestamp
+    keys: list[bytes | None]  # [n]
+    values: list[bytes | None]  # [n]
+    headers: Mapping[int, Sequence[Header]] = field(default_factory=dict)  # row -> its headers, only rows with any
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """Accepted readings of one partition, checked and decoded."""
+
+    partition: int
+    offsets: NDArray[np.int64]  # [n], of the record that held the reading
+    rows: NDArray[np.int32]  # [n], row in a packed record; -1 for a JSON reading
+    streams: list[bytes]  # [n], 1..256 bytes each
+    at_ms: NDArray[np.int64]  # [n], the reading's own time
+    x: NDArray[np.float32]  # [n, features], NaN = missing
+    seq: NDArray[np.int64]  # [n], NO_SEQ where absent
+    arrived_ms: NDArray[np.int64]  # [n], the record's Kafka timestamp
+
+    def __len__(self) -> int:
+        return len(self.streams)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Records that were refused, with everything needed to write them to the dead letters as they came."""
+
+    records: Records  # [k], only the refused ones
+    reasons: list[Reason]  # [k]
+    details: list[str]  # [k], a sentence for a person; never holds more than 200 characters of input
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """One prediction per accepted reading, in the order of the readings."""
+
+    model: str
+    partition: int
+    offsets: NDArray[np.int64]  # [n]
+    rows: NDArray[np.int32]  # [n], as in Readings
+    streams: list[bytes]  # [n]
+    at_ms: NDArray[np.int64]  # [n]
+    y: NDArray[np.float32]  # [n, targets], NaN = none (null on the wire)
+    lo: NDArray[np.float32] | None  # [n, targets], lower edge of the band; None for a head without one
+    hi: NDArray[np.float32] | None  # [n, targets]
+    score: NDArray[np.float32]  # [n], surprise of the reading in nats per value; NaN = nothing was predicted for it
+    flags: NDArray[np.uint8]  # [n], bits of Flag
+
+    def __len__(self) -> int:
+        return len(self.streams)
+
+
+@dataclass(frozen=True, slots=True)
+class StateRows:
+    """States of streams as bytes, all of one layout."""
+
+    partition: int
+    streams: list[bytes]  # [n]
+    offsets: NDArray[np.int64]  # [n], of the last reading folded in
+    saved_ms: NDArray[np.int64]  # [n], wall clock at the seal of the epoch
+    rows: NDArray[np.uint8]  # [n, row_bytes], rnn.state's layout
+
+    def __len__(self) -> int:
+        return len(self.streams)
+
+
+class Role(enum.StrEnum):
+    """What a topic is for. Each pipeline has one topic a role, all with the same partitions."""
+
+    READINGS = "readings"
+    PREDICTIONS = "predictions"
+    CHANGELOG = "changelog"
+    DEAD_LETTERS = "dead_letters"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Records ready to be written to one partition of one topic. A None value is a tombstone."""
+
+    role: Role
+    partition: int
+    keys: list[bytes | None]  # [n]
+    values: list[bytes | None]  # [n]
+    timestamp_ms: int  # of all records
+    headers: list[Sequence[Header]] | None = None  # [n], None = no record has any
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A sealed epoch: all of it becomes visible, or none of it."""
+
+    started: Mapping[int, int]  # partition -> the group's committed offset before the epoch
+    offsets: Mapping[int, int]  # partition -> next offset to read once the epoch is kept
+    writes: tuple[Encoded, ...]  # predictions and dead letters first, then state rows

@@ -1,0 +1,235 @@
+"""The tree of settings: every key with its type, unit, default and meaning. No reading of files or environment here.
+
+A default serves a laptop and a cluster alike unless its description says otherwise. Durations carry their unit.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_serializer, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from services.masking import Masked, masked
+
+ENV_PREFIX = "STREAMRNN__"
+BOOTSTRAP = "127.0.0.1:9092"
+
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_CLOSED = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
+
+
+def _topic(name: str) -> str:
+    if name and (not _TOPIC.fullmatch(name) or name in (".", "..")):
+        raise ValueError("a topic name: at most 249 letters, digits, '.', '_' or '-'")
+    return name
+
+
+def _device(device: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ValueError("one of auto, cpu, cuda, cuda:0, cuda:1, ...")
+    return device
+
+
+Topic = Annotated[str, AfterValidator(_topic)]
+
+
+class Section(BaseModel):
+    """A closed group of settings: unknown keys are errors, values never change."""
+
+    model_config = _CLOSED
+
+
+class Topics(Section):
+    """Names and shape of the pipeline's four topics."""
+
+    readings: Topic = Field("", description="Topic the sensors write to. Empty: {pipeline}.readings.")
+    predictions: Topic = Field("", description="Topic the predictions go to. Empty: {pipeline}.predictions.")
+    changelog: Topic = Field("", description="Compacted topic of state rows. Empty: {pipeline}.changelog.")
+    dead_letters: Topic = Field("", description="Topic of refused records. Empty: {pipeline}.dead-letters.")
+    partitions: int = Field(
+        4,
+        ge=1,
+        le=10_000,
+        description="Partitions of each topic made by `streamrnn topics create`; an upper limit to shards.",
+    )
+    replication: int | None = Field(
+        None, ge=1, le=32, description="Copies of each partition. null: 3, or the number of brokers if that is less."
+    )
+    retention_days: float | None = Field(
+        7.0,
+        gt=0,
+        description="Days that readings and predictions are kept. null: for ever. The changelog is compacted instead.",
+    )
+    dead_letters_retention_days: float | None = Field(
+        30.0, gt=0, description="Days that dead letters are kept. null: for ever."
+    )
+
+
+class Epoch(Section):
+    """The unit of commit."""
+
+    max_readings: int = Field(
+        10_000,
+        ge=1,
+        le=1_000_000,
+        description="Most readings in one epoch. Epochs are usually smaller: one poll's worth.",
+    )
+    timeout_s: float = Field(
+        30.0,
+        ge=1,
+        le=900,
+        description="Seconds a commit may take before the shard gives up and restarts; also the transaction timeout, "
+        "so the longest time that a dead shard's open transaction holds readers back.",
+    )
+
+
+class State(Section):
+    """What streams carry from reading to reading."""
+
+    slots: int = Field(
+        100_000,
+        ge=8,
+        le=50_000_000,
+        description="Streams whose state a shard keeps on its device. More live streams than slots cost speed only.",
+    )
+    ttl_days: float | None = Field(
+        30.0, gt=0, description="Days without a reading after which a stream is forgotten. null: never."
+    )
+
+
+class Fleet(Section):
+    """The actors and where they run."""
+
+    shards: int = Field(2, ge=1, le=10_000, description="Actors that share the partitions; never more than partitions.")
+    ray_address: str | None = Field(
+        None, description="Ray cluster to join: auto, HOST:6379 or ray://HOST:10001. null: start Ray on this machine."
+    )
+    cpus_per_shard: float = Field(1.0, ge=0, description="CPU cores that Ray reserves for each shard.")
+    gpus_per_shard: float = Field(
+        0.0,
+        ge=0,
+        description="GPUs that Ray reserves for each shard; with a fraction, shards share one (without isolation).",
+    )
+    stall_timeout_s: float = Field(
+        30.0,
+        ge=1,
+        description="Seconds without progress after which a shard is replaced. Idle topics count as progress.",
+    )
+    torch_threads: int = Field(1, ge=1, le=1024, description="CPU threads that torch uses in each shard.")
+
+
+class Telemetry(Section):
+    """The port with /metrics, /healthz and /readyz."""
+
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="Address to listen on. 0.0.0.0 lets Prometheus in another container or machine scrape; there is no "
+        "authentication, and counts and model names are all that can be read.",
+    )
+    port: int = Field(9464, ge=0, le=65_535, description="TCP port to listen on. 0: any free one, named in the log.")
+
+
+class Log(Section):
+    """What is said on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe event that is written."
+    )
+    format: Literal["auto", "pretty", "json"] = Field(
+        "auto", description="pretty: for people; json: one object a line. auto: pretty on a terminal, json elsewhere."
+    )
+
+
+class Settings(BaseSettings):
+    """All settings of one pipeline. Made by `services.settings.load`; frozen, and safe to print: secrets are masked."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=True,
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        env_parse_none_str="null",
+    )
+
+    pipeline: str = Field(
+        "sensors",
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        description="Name of this pipeline, the stem of its topics and group: lower-case letters, digits and hyphens.",
+    )
+    kafka: Annotated[dict[str, Any], AfterValidator(Masked)] = Field(
+        default_factory=dict,
+        description="Connection settings of kafka-python by their own names: bootstrap_servers, security_protocol, "
+        f"ssl_cafile, sasl_mechanism, sasl_plain_username, ... bootstrap_servers defaults to {BOOTSTRAP}.",
+    )
+    topics: Topics = Field(default_factory=Topics, description="The pipeline's four topics.")
+    group: str = Field(
+        "",
+        max_length=249,
+        description="Consumer group under which offsets are committed; lag tools show it. Empty: streamrnn-{pipeline}.",
+    )
+    model: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
+        Path("model"),
+        description="Folder of the model: model.safetensors and card.json. In a file, relative to that file's folder.",
+    )
+    delivery: Literal["exactly_once", "at_least_once"] = Field(
+        "exactly_once",
+        description="exactly_once: predictions, state and offsets in one Kafka transaction. at_least_once: without "
+        "transactions; a crash may double a prediction, but no reading is folded into a state twice.",
+    )
+    device: Annotated[str, AfterValidator(_device)] = Field(
+        "auto",
+        description="Where the network runs: cpu, cuda, cuda:N. auto: the first GPU that is there, else the CPU.",
+    )
+    epoch: Epoch = Field(default_factory=Epoch, description="The unit of commit.")
+    state: State = Field(default_factory=State, description="What streams carry from reading to reading.")
+    fleet: Fleet = Field(default_factory=Fleet, description="The actors and where they run.")
+    telemetry: Telemetry = Field(default_factory=Telemetry, description="The port with /metrics, /healthz and /readyz.")
+    log: Log = Field(default_factory=Log, description="What is said on standard error.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the constructor is given: `services.settings.load` reads the rest, and says who said what."""
+        return (init_settings,)
+
+    @field_serializer("kafka")
+    def _hide(self, kafka: dict[str, Any]) -> dict[str, Any]:
+        shown: dict[str, Any] = masked("", kafka)
+        return shown
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive(cls, given: Any) -> Any:
+        """Fills the names that follow from `pipeline`, and the bootstrap servers."""
+        if not isinstance(given, dict) or not isinstance(pipeline := given.get("pipeline", "sensors"), str):
+            return given
+        filled = dict(given)
+        filled["group"] = given.get("group") or f"streamrnn-{pipeline}"
+        if isinstance(topics := given.get("topics", {}), dict):
+            names = {role: f"{pipeline}.{role.replace('_', '-')}" for role in ROLES}
+            filled["topics"] = {**topics, **{role: topics.get(role) or name for role, name in names.items()}}
+        if isinstance(kafka := given.get("kafka", {}), dict):
+            filled["kafka"] = {"bootstrap_servers": BOOTSTRAP, **kafka}
+        return filled
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [getattr(self.topics, role) for role in ROLES]
+        if len(set(names)) < len(names):
+            raise ValueError(f"topics: the four topics must have four names, not {', '.join(names)}")
+        return self
+
+
+ROLES = ("readings", "predictions", "changelog", "dead_letters")

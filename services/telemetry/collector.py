@@ -1,0 +1,111 @@
+"""`ShardStats` as Prometheus metrics. The registry is an argument; the library's global one is never touched."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from platform import python_version
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from services.predictor.stats import Histogram, ShardStats
+from services.telemetry.names import METRICS, Metric, labels
+
+Stats = Mapping[int, ShardStats]
+Restarts = Mapping[int, Mapping[str, int]]
+
+
+def new_registry() -> CollectorRegistry:
+    """An empty registry, for those who may not import prometheus_client."""
+    return CollectorRegistry()
+
+
+class StatsCollector(Collector):
+    """Shows what it was last given. `update` and scrapes may come from different threads."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._lock = threading.Lock()
+        self._stats: dict[int, ShardStats] = {}
+        self._restarts: dict[int, dict[str, int]] = {}
+        self._build = _versions()
+        registry.register(self)
+
+    def update(self, stats: Stats, restarts: Restarts | None = None) -> None:
+        """Replaces all numbers. `stats`: snapshots of the shards that answer; `restarts`: shard -> cause -> count; its
+        keys are the shards that ought to be there.
+        """
+        with self._lock:
+            self._stats = dict(stats)
+            self._restarts = {shard: dict(causes) for shard, causes in (restarts or {}).items()}
+
+    def describe(self) -> Iterable[Any]:
+        """Nothing: names are checked by tests, not at registration."""
+        return ()
+
+    def collect(self) -> Iterator[Any]:
+        """All metrics of names.METRICS, with a 0 for every known label value that has not occurred."""
+        with self._lock:
+            stats, restarts = self._stats, self._restarts
+        shards = sorted(stats.keys() | restarts.keys())
+        for metric in METRICS:
+            family = _family(metric)
+            if metric.name == "streamrnn_build_info":
+                family.add_metric(self._build, 1)
+            elif metric.name == "streamrnn_shard_up":
+                for shard in shards:
+                    family.add_metric([str(shard)], int(shard in stats))
+            elif metric.name == "streamrnn_shard_restarts_total":
+                for shard in shards:
+                    _add(family, metric, shard, restarts.get(shard, {}))
+            else:
+                for shard in sorted(stats):
+                    _add(family, metric, shard, getattr(stats[shard], metric.field))
+            yield family
+
+
+def _family(metric: Metric) -> Any:
+    if metric.kind == "histogram":
+        return HistogramMetricFamily(metric.name, metric.help, labels=labels(metric))
+    if metric.kind == "counter":
+        return CounterMetricFamily(metric.name.removesuffix("_total"), metric.help, labels=labels(metric))
+    return GaugeMetricFamily(metric.name, metric.help, labels=labels(metric))
+
+
+def _add(family: Any, metric: Metric, shard: int, value: Any) -> None:
+    """One shard's samples of one metric; the shape of `value` decides."""
+    if isinstance(value, str):
+        if value:
+            family.add_metric([str(shard), value], 1)
+    elif isinstance(value, Mapping):
+        for name in dict.fromkeys([*metric.values, *map(str, value)]):
+            _add_one(family, [str(shard), name], _of(value, name))
+    else:
+        _add_one(family, [str(shard)], value)
+
+
+def _of(values: Mapping[Any, Any], name: str) -> Any:
+    return next((value for key, value in values.items() if str(key) == name), 0)
+
+
+def _add_one(family: Any, at: list[str], value: Any) -> None:
+    if isinstance(value, Histogram):
+        bounds = [*map(floatToGoString, value.bounds), "+Inf"]
+        family.add_metric(at, list(zip(bounds, value.counts.cumsum().tolist(), strict=True)), value.total)
+    else:
+        family.add_metric(at, float(value))
+
+
+def _versions() -> list[str]:
+    """Values of names.BUILD_LABELS."""
+    found = [python_version()]
+    for name in ("streamrnn", "torch", "ray", "kafka-python"):
+        try:
+            found.append(metadata.version(name))
+        except metadata.PackageNotFoundError:
+            found.append("unknown")
+    return [found[1], found[0], *found[2:]]

@@ -1,0 +1,167 @@
+"""The server as its users meet it: real processes, real Kafka, and the mistakes people make."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from chaos import FEATURES, random_model
+from serving import Serving, streamrnn, write_config
+
+from services.brokers.devbroker import DevBroker
+from services.brokers.kafka_client import group_offsets, open_producer, read_topic
+from services.codecs import predictions
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_model(tmp_path_factory.mktemp("models") / "model", seed=1)
+
+
+def send(bootstrap: str, topic: str, values: list[bytes], partition: int = 0, key: bytes = b"pump-1") -> None:
+    producer = open_producer({"bootstrap_servers": bootstrap})
+    producer.append(topic, partition, [key] * len(values), values, time.time_ns() // 1_000_000)
+    producer.flush()
+    producer.close()
+
+
+def reading(step: int) -> bytes:
+    return json.dumps({"at": 1_700_000_000_000 + 1000 * step, "x": [step * 0.1, 1.0, None]}).encode()
+
+
+def answered(bootstrap: str, pipeline: str) -> int:
+    got = read_topic({"bootstrap_servers": bootstrap}, f"{pipeline}.predictions")
+    return sum(len(predictions.decode(records)) for records in got.values() if len(records))
+
+
+def test_serves_refuses_bad_records_and_leaves_in_time_on_sigterm(broker: DevBroker, model: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, broker.bootstrap, model, "orderly")
+    assert streamrnn("topics", "create", "-c", str(config)).returncode == 0
+    with Serving(config) as server:
+        server.ready()
+        bad = [b"not json", b'{"at": 1, "x": [1, 2]}', b'{"at": 1, "x": [1, 2, NaN]}', b"[" * (1 << 19)]
+        send(broker.bootstrap, "orderly.readings", [reading(0), *bad, reading(1)])
+        server.until(lambda: answered(broker.bootstrap, "orderly") == 2, "two predictions")
+        server.until(lambda: 'streamrnn_readings_total{' in server.get("/metrics")[1], "metrics")
+        server.until(lambda: server.get("/readyz")[0] == 200, "readiness")
+        assert server.get("/healthz")[0] == 200
+        began_s = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.ended() == 0
+        assert time.monotonic() - began_s < 10, server.tail()
+    letters = read_topic({"bootstrap_servers": broker.bootstrap}, "orderly.dead-letters")[0]
+    assert letters.values == bad
+    reasons = [dict(letters.headers[row])["streamrnn.reason"] for row in range(len(bad))]
+    assert reasons == [b"not_json", b"wrong_length", b"not_finite", b"too_deep"]
+    assert group_offsets({"bootstrap_servers": broker.bootstrap}, "streamrnn-orderly", "orderly.readings")[0] == 6
+
+
+def test_of_two_servers_with_one_identity_the_newer_wins_and_the_older_says_why(
+    broker: DevBroker, model: Path, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, broker.bootstrap, model, "twins")
+    streamrnn("topics", "create", "-c", str(config))
+    with Serving(config) as older:
+        older.ready()
+        send(broker.bootstrap, "twins.readings", [reading(0)])
+        older.until(lambda: answered(broker.bootstrap, "twins") == 1, "the older answers")
+        with Serving(config) as newer:
+            newer.ready()
+            send(broker.bootstrap, "twins.readings", [reading(1)])
+            newer.until(lambda: answered(broker.bootstrap, "twins") == 2, "one of them answers")
+            assert older.ended() == 3
+            assert "another server with group 'streamrnn-twins'" in older.tail()
+            send(broker.bootstrap, "twins.readings", [reading(2)])
+            newer.until(lambda: answered(broker.bootstrap, "twins") == 3, "the newer goes on")
+
+
+def test_waits_for_a_broker_that_is_not_there_yet_and_says_so(own_broker: DevBroker, model: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, own_broker.bootstrap, model, "early")
+    streamrnn("topics", "create", "-c", str(config))
+    own_broker.stop()
+    with Serving(config) as server:
+        server.until(lambda: server.events("broker_away"), "it says that the broker is away")
+        assert server.get("/readyz")[0] == 503
+        assert server.get("/healthz")[0] == 200
+        own_broker.restart()
+        server.ready()
+        send(own_broker.bootstrap, "early.readings", [reading(0)])
+        server.until(lambda: answered(own_broker.bootstrap, "early") == 1, "a prediction")
+
+
+def test_refuses_topics_that_would_break_a_promise_and_names_the_setting(
+    broker: DevBroker, model: Path, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, broker.bootstrap, model, "homeless")
+    with Serving(config) as server:
+        assert server.ended() == 4
+        assert "homeless.readings" in server.tail()
+        assert "streamrnn topics create" in server.tail()
+    streamrnn("topics", "create", "-c", str(config))
+    more = write_config(tmp_path, broker.bootstrap, model, "homeless", topics={"partitions": 6})
+    check = streamrnn("topics", "check", "-c", str(more))
+    assert "partitions" in check.stdout
+    assert check.returncode == 1
+
+
+def test_refuses_a_damaged_model_and_one_of_other_features(broker: DevBroker, model: Path, tmp_path: Path) -> None:
+    damaged = random_model(tmp_path / "damaged", seed=2)
+    blob = bytearray((damaged / "model.safetensors").read_bytes())
+    blob[-1] ^= 1
+    (damaged / "model.safetensors").write_bytes(blob)
+    config = write_config(tmp_path, broker.bootstrap, damaged, "damaged")
+    streamrnn("topics", "create", "-c", str(config))
+    with Serving(config) as server:
+        assert server.ended() == 4
+        assert "model.safetensors" in server.tail()
+    config = write_config(tmp_path, broker.bootstrap, model, "foreign")
+    streamrnn("topics", "create", "-c", str(config))
+    with Serving(config) as server:
+        server.ready()
+        value = json.dumps({"at": 1, "x": {"flow": 1.0, "pressure": 2.0}}).encode()
+        send(broker.bootstrap, "foreign.readings", [value, reading(0)])
+        server.until(lambda: answered(broker.bootstrap, "foreign") == 1, "the good reading is answered")
+    letter = read_topic({"bootstrap_servers": broker.bootstrap}, "foreign.dead-letters")[0]
+    headers = dict(letter.headers[0])
+    assert headers["streamrnn.reason"] == b"unknown_feature"
+    assert b"pressure" in headers["__connect.errors.exception.message"]
+    assert all(feature.encode() in headers["__connect.errors.exception.message"] for feature in FEATURES)
+
+
+def test_a_server_that_is_killed_goes_on_where_it_was(broker: DevBroker, model: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, broker.bootstrap, model, "phoenix")
+    streamrnn("topics", "create", "-c", str(config))
+    with Serving(config) as server:
+        server.ready()
+        send(broker.bootstrap, "phoenix.readings", [reading(step) for step in range(5)])
+        server.until(lambda: answered(broker.bootstrap, "phoenix") == 5, "five predictions")
+        os.killpg(server.process.pid, signal.SIGKILL)
+        server.ended()
+    send(broker.bootstrap, "phoenix.readings", [reading(step) for step in range(5, 8)])
+    with Serving(config) as server:
+        ready = server.ready().events("ready")[0]
+        assert ready["streams"] == 1
+        server.until(lambda: answered(broker.bootstrap, "phoenix") == 8, "the rest")
+    got = predictions.decode(read_topic({"bootstrap_servers": broker.bootstrap}, "phoenix.predictions")[0])
+    assert got.offsets.tolist() == list(range(8))
+    assert [bool(flags & 1) for flags in got.flags.tolist()] == [True] + [False] * 7  # "new" once: nothing was forgotten
+
+
+def test_a_broker_that_is_away_for_a_minute_costs_nothing(own_broker: DevBroker, model: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, own_broker.bootstrap, model, "outage", epoch={"timeout_s": 20})
+    streamrnn("topics", "create", "-c", str(config))
+    with Serving(config) as server:
+        server.ready()
+        send(own_broker.bootstrap, "outage.readings", [reading(step) for step in range(3)])
+        server.until(lambda: answered(own_broker.bootstrap, "outage") == 3, "three predictions")
+        own_broker.kill()
+        time.sleep(60)  # the length of the outage is the case, not a wait for something
+        own_broker.restart()
+        send(own_broker.bootstrap, "outage.readings", [reading(step) for step in range(3, 6)])
+        server.until(lambda: answered(own_broker.bootstrap, "outage") == 6, "the rest", timeout_s=150)
+    got = predictions.decode(read_topic({"bootstrap_servers": own_broker.bootstrap}, "outage.predictions")[0])
+    assert got.offsets.tolist() == list(range(6))

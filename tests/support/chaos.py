@@ -1,0 +1,383 @@
+"""Chaos on the real thing: Kafka, Ray and SIGKILL, then a check of every single prediction.
+
+Run as a script it is the soak: `python tests/support/chaos.py --kills 1000`; the last line is one JSON object.
+The truth is what stands in the readings topic; every prediction is compared bit for bit with an offline unroll.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FEATURES = ("flow", "level", "temperature")
+BAD = (b"not json", b'{"at": 1, "x": [1]}', b'{"at": 1, "x": [1, 2, "3"]}', b"", b'{"at": 1, "x": [1, 1e999, 0]}')
+
+
+@dataclass
+class Report:
+    """What a run found; all of `lost` to `disagreements` must be 0 or True."""
+
+    kills: int = 0
+    broker_kills: int = 0
+    zombies: int = 0
+    zombies_fenced: int = 0
+    readings: int = 0
+    predictions: int = 0
+    rejected: int = 0
+    lost: int = 0
+    doubled: int = 0
+    out_of_order: int = 0
+    bit_identical: bool = False
+    dead_letters_exact: bool = False
+    state_identical: bool = False
+    offsets_agree: bool = False
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Nothing lost, doubled, out of order or different."""
+        return (self.lost, self.doubled, self.out_of_order) == (0, 0, 0) and all(
+            (self.bit_identical, self.dead_letters_exact, self.state_identical, self.offsets_agree)
+        )
+
+
+class Chaos:
+    """One pipeline under load. Use as a context manager; everything it starts it stops."""
+
+    def __init__(self, seed: int, *, streams: int = 24, partitions: int = 4, shards: int = 2, rate: float = 300.0,
+                 delivery: str = "exactly_once", stall_timeout_s: float = 20.0) -> None:  # fmt: skip
+        print(f"chaos seed {seed}", flush=True)
+        self.random = random.Random(seed)
+        self.streams, self.partitions, self.shards, self.rate = streams, partitions, shards, rate
+        self.delivery, self.stall_timeout_s = delivery, stall_timeout_s
+        self.report = Report()
+        self.events: list[dict[str, Any]] = []
+        self._stack = ExitStack()
+        self._quiet = threading.Event()
+        self._errors: list[Exception] = []
+
+    # ---- the world --------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Chaos:
+        with ExitStack() as stack:
+            self._open(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _open(self, stack: ExitStack) -> None:
+        from services.brokers import kafka_topics
+        from services.brokers.devbroker import DevBroker
+        from services.fleet.assembly import topic_names
+        from services.fleet.server import Server
+        from services.settings import load
+
+        self.began_s = time.monotonic()
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamrnn-chaos-")))
+        self.model = random_model(work / "model", seed=self.random.randrange(1 << 30))
+        self.broker = DevBroker(work / "broker", owned=True)
+        self.broker.start()
+        stack.callback(self.broker.stop)
+        config = work / "streamrnn.yaml"
+        config.write_text(
+            f"pipeline: chaos\nmodel: {self.model}\ndelivery: {self.delivery}\ndevice: cpu\n"
+            f"kafka: {{bootstrap_servers: '{self.broker.bootstrap}'}}\n"
+            f"topics: {{partitions: {self.partitions}, replication: 1}}\n"
+            f"epoch: {{timeout_s: 8}}\nstate: {{slots: 512}}\ntelemetry: {{port: 0}}\n"
+            f"fleet: {{shards: {self.shards}, stall_timeout_s: {self.stall_timeout_s}}}\n"
+        )
+        self.settings = load(config, [])
+        kafka_topics.create(self.settings.kafka, kafka_topics.spec(self.settings, topic_names(self.settings)))
+        self.server = Server(self.settings, self._notify)
+        stack.callback(self.server.close)
+        self.server.start()
+        self._run_thread = threading.Thread(target=self._guard(self.server.run), name="server", daemon=True)
+        self._run_thread.start()
+        stack.callback(self._run_thread.join)
+        stack.callback(self.server.stop)
+        self._load_thread = threading.Thread(target=self._guard(self._produce), name="load", daemon=True)
+        self._load_thread.start()
+        stack.callback(self._load_thread.join)
+        stack.callback(self._quiet.set)
+        self.until(lambda: len(self.ready()) == self.shards, "all shards ready")
+
+    def _notify(self, event: str, **fields: Any) -> None:
+        self.events.append({"event": event, **fields})
+        if event not in ("shard_started", "ready"):
+            print(f"  {time.monotonic() - self.began_s:7.1f} s {event} {fields}"[:220], flush=True)
+
+    def _guard(self, run: Callable[[], None]) -> Callable[[], None]:
+        def guarded() -> None:
+            try:
+                run()
+            except Exception as error:  # raised again by `until` in the main thread
+                self._errors.append(error)
+
+        return guarded
+
+    def _produce(self) -> None:
+        from services.brokers.kafka_client import open_producer
+
+        rng = np.random.default_rng(self.random.randrange(1 << 30))
+        producer = open_producer(self.settings.kafka)
+        level = rng.normal(size=(self.streams, len(FEATURES)))
+        at_ms = 1_700_000_000_000
+        tick_s = 0.05
+        began_s, sent = time.monotonic(), 0
+        while not self._quiet.wait(tick_s):
+            due = int((time.monotonic() - began_s) * self.rate)
+            by_partition: dict[int, tuple[list[bytes], list[bytes]]] = {}
+            for _ in range(min(due - sent, 2000)):
+                stream = int(rng.integers(self.streams))
+                level[stream] = 0.9 * level[stream] + rng.normal(size=len(FEATURES))
+                at_ms += int(rng.integers(1, 50))
+                x: list[float | None] = [round(float(v), 4) for v in level[stream]]
+                if rng.random() < 0.05:
+                    x[int(rng.integers(len(x)))] = None
+                value = json.dumps({"at": at_ms, "x": x}).encode()
+                if rng.random() < 0.01:
+                    value = BAD[int(rng.integers(len(BAD)))]
+                keys, values = by_partition.setdefault(stream % self.partitions, ([], []))
+                keys.append(b"sensor-%d" % stream)
+                values.append(value)
+            sent = due
+            for partition, (keys, values) in by_partition.items():
+                producer.append(self.settings.topics.readings, partition, keys, values, time.time_ns() // 1_000_000)
+            producer.flush()
+        producer.close()
+
+    # ---- looking ----------------------------------------------------------------------------------------------------
+
+    def ready(self) -> dict[int, Any]:
+        """Shard -> status of the incarnations that are ready."""
+        supervisor = self.server.supervisor
+        statuses = supervisor.statuses() if supervisor is not None else []
+        return {status.shard: status for status in statuses if status.stats.ready}
+
+    def until(self, done: Callable[[], Any], what: str, timeout_s: float = 120.0) -> Any:
+        """Polls until `done()` is true and returns its value."""
+        began_s = time.monotonic()
+        while True:
+            if self._errors:
+                raise self._errors[0]
+            if value := done():
+                return value
+            if time.monotonic() - began_s > timeout_s:
+                raise TimeoutError(f"not within {timeout_s:.0f} s: {what}; last events {self.events[-5:]}")
+            self._quiet.wait(0.02)
+
+    def moving(self, shard: int, epochs: int = 1) -> Any:
+        """Waits until the shard's present incarnation has kept `epochs` epochs; returns its status."""
+
+        def look() -> Any:
+            status = self.ready().get(shard)
+            return status if status is not None and status.stats.epochs["kept"] >= epochs else None
+
+        return self.until(look, f"shard {shard} keeps {epochs} epochs")
+
+    # ---- the blows --------------------------------------------------------------------------------------------------
+
+    def kill_actor(self, shard: int) -> None:
+        """SIGKILL at a random point of the shard's work, soon after it moves."""
+        status = self.moving(shard, self.random.randint(1, 8))
+        self._quiet.wait(self.random.random() * 0.1)
+        os.kill(status.pid, signal.SIGKILL)
+        self.report.kills += 1
+        self.until(lambda: (s := self.ready().get(shard)) is None or s.incarnation > status.incarnation, "death seen")
+
+    def kill_broker(self) -> None:
+        """SIGKILL of the broker at a random point, then its restart on the same data."""
+        self.moving(self.random.randrange(self.shards))
+        self._quiet.wait(self.random.random() * 0.2)
+        self.broker.kill()
+        self.report.broker_kills += 1
+        self.broker.restart()
+        for shard in range(self.shards):
+            self.progress(shard)
+
+    def progress(self, shard: int) -> None:
+        """Waits until the shard commits something it had not committed at the time of the call."""
+        before = self.ready().get(shard)
+        start = (before.incarnation, before.stats.epochs["kept"]) if before is not None else (-1, 0)
+
+        def look() -> bool:
+            status = self.ready().get(shard)
+            if status is None or not status.stats.epochs["kept"]:
+                return False
+            return (status.incarnation, status.stats.epochs["kept"]) > start
+
+        self.until(look, f"shard {shard} commits again")
+
+    def zombie(self, shard: int) -> None:
+        """SIGSTOP until a replacement has taken over, then SIGCONT: the old one must find itself fenced."""
+        status = self.moving(shard, 2)
+        os.kill(status.pid, signal.SIGSTOP)
+        self.report.zombies += 1
+        self.until(lambda: (s := self.ready().get(shard)) is not None and s.incarnation > status.incarnation, "takeover")
+        os.kill(status.pid, signal.SIGCONT)
+        left = self.until(
+            lambda: [e for e in self.events if e["event"] == "replaced_actor_left"
+                     and (e["shard"], e["incarnation"]) == (shard, status.incarnation)],
+            "the zombie leaves",
+        )  # fmt: skip
+        self.report.zombies_fenced += int(left[0]["end"] == "fenced")
+
+    # ---- the verdict ------------------------------------------------------------------------------------------------
+
+    def finish(self) -> Report:
+        """Ends the load, waits until all of it is answered, stops the server and checks everything."""
+        from services.brokers.kafka_client import read_topic
+
+        self._quiet.set()
+        self._load_thread.join()
+        self._quiet.clear()
+        readings = read_topic(self.settings.kafka, self.settings.topics.readings)
+        total = sum(len(records) for records in readings.values())
+        supervisor = self.server.supervisor
+        assert supervisor is not None
+
+        def drained() -> bool:
+            out = read_offsets(self.settings)
+            return all(out.get(p, 0) >= int(r.offsets[-1]) + 1 for p, r in readings.items() if len(r))
+
+        self.until(drained, "all readings are committed", 180)
+        self.server.stop()
+        self._run_thread.join()
+        supervisor.stop()
+        verify(self.settings, readings, self.report)
+        self.report.seconds = round(time.monotonic() - self.began_s, 1)
+        assert self.report.predictions + self.report.rejected + self.report.lost - self.report.doubled == total
+        return self.report
+
+
+def random_model(folder: Path, seed: int) -> Path:
+    """A small LSTM with random weights: what it predicts does not matter, every bit of it does."""
+    import torch
+
+    from rnn import weights
+    from rnn.config import ModelConfig
+    from rnn.network import Network
+
+    torch.manual_seed(seed)
+    config = ModelConfig(features=FEATURES, targets=FEATURES, cell="lstm", hidden=24, layers=1, head="gaussian",
+                         interval_s=1.0, scaler_memory=1000)  # fmt: skip
+    weights.save(folder, Network(config))
+    return folder
+
+
+def read_offsets(settings: Any) -> dict[int, int]:
+    """Committed offsets of the pipeline's group."""
+    from services.brokers.kafka_client import group_offsets
+
+    return dict(group_offsets(settings.kafka, settings.group, settings.topics.readings))
+
+
+def verify(settings: Any, readings: dict[int, Any], report: Report) -> None:
+    """Compares predictions, dead letters, changelog and offsets with an offline unroll of every stream."""
+    from rnn import weights
+    from rnn.engine import Engine
+    from services.brokers.kafka_client import read_topic
+    from services.codecs import predictions, state_rows
+    from services.codecs.readings import ReadingDecoder
+
+    network, card = weights.load(settings.model)
+    engine = Engine(network, 16, "cpu")
+    decoder = ReadingDecoder(network.config.features)
+    predicted = read_topic(settings.kafka, settings.topics.predictions)
+    letters = read_topic(settings.kafka, settings.topics.dead_letters)
+    changelog = read_topic(settings.kafka, settings.topics.changelog)
+    committed = read_offsets(settings)
+    same = dead = state = offsets_agree = True
+    for partition, records in readings.items():
+        accepted, rejected = decoder.decode(records)
+        got = predictions.decode(predicted[partition])
+        report.readings += len(records)
+        report.predictions += len(got)
+        report.rejected += len(rejected)
+        count = np.zeros(int(records.offsets[-1]) + 1, np.int64)
+        np.add.at(count, got.offsets, 1)
+        wanted = count[accepted.offsets]
+        report.lost += int((wanted == 0).sum())
+        report.doubled += int(np.maximum(wanted - 1, 0).sum()) + int(count.sum() - wanted.sum())
+        want_state: dict[bytes, tuple[int, bytes]] = {}
+        first_answer = {int(offset): row for row, offset in reversed(list(enumerate(got.offsets.tolist())))}
+        names = np.array(accepted.streams, dtype=object)
+        got_names = np.array(got.streams, dtype=object)
+        for stream in sorted(set(accepted.streams)):
+            mine = np.flatnonzero(names == stream)
+            engine.clear(np.zeros(1, np.int64))
+            result = engine.run(np.zeros(len(mine), np.int64), accepted.x[mine], accepted.at_ms[mine], accepted.seq[mine])
+            want_state[stream] = (int(accepted.offsets[mine[-1]]), engine.rows(np.zeros(1, np.int64))[0].tobytes())
+            rows = [first_answer.get(int(offset), -1) for offset in accepted.offsets[mine]]
+            if min(rows) >= 0:
+                for name in ("y", "lo", "hi", "score", "flags"):
+                    same &= identical(getattr(result, name), getattr(got, name)[rows])
+            order = got.offsets[got_names == stream]
+            report.out_of_order += int((np.diff(order) < 0).sum())
+        bad_offsets = rejected.records.offsets.tolist()
+        written = letters[partition]
+        from_headers = [int(dict(written.headers[row])["__connect.errors.offset"]) for row in range(len(written))]
+        dead &= from_headers == bad_offsets and written.values == rejected.records.values
+        kept, _ = state_rows.decode(changelog[partition], engine.layout, card.model)
+        have = {stream: (int(kept.offsets[row]), kept.rows[row].tobytes()) for row, stream in enumerate(kept.streams)}
+        state &= have == want_state
+        offsets_agree &= committed.get(partition) == int(records.offsets[-1]) + 1
+    report.bit_identical, report.dead_letters_exact = same, dead
+    report.state_identical, report.offsets_agree = state, offsets_agree
+
+
+def identical(a: np.ndarray, b: np.ndarray) -> bool:
+    """Bit for bit, every NaN counting as the same one (the wire's null has no payload)."""
+    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    if a.dtype.kind == "f":
+        a, b = np.where(np.isnan(a), np.float32(np.nan), a), np.where(np.isnan(b), np.float32(np.nan), b)
+    return a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def soak(kills: int, broker_kills: int, zombies: int, seed: int) -> Report:
+    """The blows in random order, then the verdict."""
+    with Chaos(seed, stall_timeout_s=6.0 if zombies else 20.0) as chaos:
+        blows = ["actor"] * kills + ["broker"] * broker_kills + ["zombie"] * zombies
+        chaos.random.shuffle(blows)
+        for done, blow in enumerate(blows, 1):
+            shard = chaos.random.randrange(chaos.shards)
+            {"actor": lambda: chaos.kill_actor(shard), "broker": chaos.kill_broker,
+             "zombie": lambda: chaos.zombie(shard)}[blow]()  # fmt: skip
+            print(f"{time.monotonic() - chaos.began_s:8.1f} s  blow {done} of {len(blows)}: {blow}", flush=True)
+        return chaos.finish()
+
+
+def main() -> int:
+    """Prints progress and, as the last line, the report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50, help="SIGKILLs of actors (default 50)")
+    parser.add_argument("--broker-kills", type=int, default=None, help="SIGKILLs of the broker (default kills / 5)")
+    parser.add_argument("--zombies", type=int, default=None, help="actors stopped past their takeover (default kills / 10)")
+    parser.add_argument("--seed", type=int, default=20_261_123)
+    args = parser.parse_args()
+    broker_kills = args.kills // 5 if args.broker_kills is None else args.broker_kills
+    zombies = args.kills // 10 if args.zombies is None else args.zombies
+    report = soak(args.kills, broker_kills, zombies, args.seed)
+    print(json.dumps(asdict(report)), flush=True)
+    return 0 if report.clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""`streamrnn serve` as a user starts it: a process of its own, watched through its log lines and its port."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def write_config(folder: Path, bootstrap: str, model: Path, pipeline: str, **more: Any) -> Path:
+    """A settings file for one pipeline; `more` are sections such as fleet={"shards": 1}."""
+    tree: dict[str, Any] = {
+        "pipeline": pipeline,
+        "model": str(model),
+        "kafka": {"bootstrap_servers": bootstrap},
+        "topics": {"partitions": 2, "replication": 1},
+        "fleet": {"shards": 1},
+        "state": {"slots": 256},
+        "telemetry": {"port": 0, "host": "127.0.0.1"},
+    }
+    for section, values in more.items():
+        if isinstance(values, dict):
+            tree[section] = {**tree.get(section, {}), **values}
+        else:
+            tree[section] = values
+    path = folder / f"{pipeline}.yaml"
+    path.write_text(json.dumps(tree))  # JSON is YAML
+    return path
+
+
+def streamrnn(*args: str, timeout_s: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
+    """Runs one command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "services.cli.main", *args],
+        capture_output=True, text=True, timeout=timeout_s, env={**os.environ, **env}, check=False,
+    )  # fmt: skip
+
+
+class Serving:
+    """A running server. Use as a context manager; it is killed with everything it started, also on failure."""
+
+    def __init__(self, config: Path) -> None:
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "services.cli.main", "serve", "--config", str(config)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Serving:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self._reader.join(10)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Log lines of one event so far."""
+        found = []
+        for line in list(self.lines):
+            if line.startswith("{"):
+                fields = json.loads(line)
+                if fields.get("event") == name:
+                    found.append(fields)
+        return found
+
+    def until(self, done: Callable[[], Any], what: str, timeout_s: float = 90.0) -> Any:
+        """Polls until `done()` is true; the server's log is in the error when it never is."""
+        began_s = time.monotonic()
+        while not (value := done()):
+            if self.process.poll() is not None and not done():
+                raise AssertionError(f"server ended with {self.process.returncode} before {what}:\n" + self.tail())
+            if time.monotonic() - began_s > timeout_s:
+                raise AssertionError(f"not within {timeout_s:.0f} s: {what}\n" + self.tail())
+            time.sleep(0.05)
+        return value
+
+    def ready(self) -> Serving:
+        """Waits until every shard has said that it is ready."""
+        self.until(lambda: self.events("ready"), "ready")
+        return self
+
+    def port(self) -> int:
+        """Where /metrics is."""
+        return int(self.until(lambda: self.events("listening"), "listening")[0]["port"])
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body of a page of the telemetry port."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port()}{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def ended(self, timeout_s: float = 60.0) -> int:
+        """Waits for the end; returns the exit code."""
+        code = self.process.wait(timeout_s)
+        self._reader.join(10)
+        return code
+
+    def tail(self) -> str:
+        """The last lines it printed."""
+        return "\n".join(self.lines[-30:])
