@@ -29,9 +29,9 @@ test: $(READY) ## every test, against real Kafka and real Ray (ARGS="-k name" fo
 
 check: $(READY) ## format, lint, types, import law, spelling, documents
 	$(say) "format (ruff)"
-	@$(BIN)/ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }
+	@$(BIN)/ruff format --check --quiet --output-format concise . || { echo "run: make format" >&2; exit 1; }
 	$(say) "lint (ruff)"
-	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff check --quiet --output-format concise .
 	$(say) "types (mypy)"
 	@$(BIN)/mypy --no-error-summary
 	$(say) "import law (import-linter)"
@@ -42,7 +42,8 @@ check: $(READY) ## format, lint, types, import law, spelling, documents
 	@$(BIN)/pytest -q tests/house
 
 format: $(READY) ## put the code into shape
-	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+	@$(BIN)/ruff check --fix --exit-zero --quiet --output-format concise .
+	@$(BIN)/ruff format .
 
 docs: $(READY) ## make the documents that are made of code
 	$(say) "docs/metrics.md"

@@ -1,8 +1,8 @@
-"""A stream's input state and the features a network sees; one code for serving and for training. Imports torch only.
+"""A stream's input state and the features a network sees; one code for serving and for training. Imports torch.
 
 The float part of the state is a row of `width` values: per feature the running mean, variance and last value; the count
 behind them; per target the mean and the standard deviation predicted for the next reading, in raw units, so that they
-stay true when the scaler moves. The clock is int64: last time, last sequence number, and a window of 64 seen ones.
+stay true when the scaler moves. Times and sequence numbers are in the clock, an int64 row (`rnn.clock`).
 
 `advance` is the readable whole. The engine calls its pieces, which work feature-major ([rows, streams], or a transposed
 view) and in place, for there one operation is one run over memory.
@@ -15,13 +15,8 @@ import math
 import torch
 from torch import Tensor
 
+from rnn import clock as clocks
 from rnn.config import ModelConfig
-
-NEVER_MS = -(1 << 62)
-"""`last_at_ms` of a stream that has had no reading; far enough below every time, and differences do not overflow."""
-
-CLOCK = ("last_at_ms", "last_seq", "seq_bits")
-INITIAL_CLOCK = (NEVER_MS, -1, 0)
 
 CLIP = 10.0
 """Scaled values beyond this are cut, in features only: one wild reading must not saturate every gate."""
@@ -59,7 +54,7 @@ class Inputs:
 
     def initial(self, n: int) -> tuple[Tensor, Tensor]:
         """State of n streams that have had no reading: (x_state [n, width] float32, clock [n, 3] int64)."""
-        clock = torch.tensor(INITIAL_CLOCK, dtype=torch.int64, device=self._row.device)
+        clock = torch.tensor(clocks.INITIAL, dtype=torch.int64, device=self._row.device)
         return self._row.repeat(n, 1), clock.repeat(n, 1)
 
     def advance(
@@ -117,4 +112,4 @@ class Inputs:
         int64 [n] each -> float32 [n]. A reading that is not after the last one counts as dt = 0.
         """
         interval = at_ms.sub(last_at_ms).clamp_(min=0).to(torch.float32).div_(self.interval_ms)
-        return interval.log1p_().sub_(math.log(2)).masked_fill_(last_at_ms == NEVER_MS, 0.0)
+        return interval.log1p_().sub_(math.log(2)).masked_fill_(last_at_ms == clocks.NEVER_MS, 0.0)

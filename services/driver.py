@@ -28,12 +28,12 @@ from rnn import weights
 from rnn.engine import Engine
 from rnn.network import Network
 from services.brokers.memory import Faults, MemoryBroker, MemoryChangelog, MemoryLedger, MemorySource
-from services.codecs import predictions
+from services.codecs import dead_letters, predictions
 from services.codecs.readings import ReadingDecoder
 from services.predictor.epoch import Origin
 from services.predictor.ports import Ledger
 from services.predictor.shard import Shard, ShardOptions
-from services.records import Flag, Header, Role
+from services.records import Flag, Header, Reason, Role
 
 GROUP = "streamrnn-driver"
 START_MS = 1_700_000_000_000
@@ -65,6 +65,11 @@ class DeadLetter:
     value: bytes | None
     headers: Mapping[str, bytes | None]  # its own and the `__connect.errors.*` ones
     partition: int
+
+    @property
+    def reason(self) -> Reason:
+        """The word for why."""
+        return Reason((self.headers[dead_letters.REASON] or b"").decode())
 
 
 class StreamDriver:

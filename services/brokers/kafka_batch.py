@@ -1,8 +1,8 @@
-"""Kafka's record batch (message format 2) <-> columns, many records a step.
+"""Kafka's record batches (message format 2) -> columns. `kafka_encode` is the way back.
 
 One pass finds where each record starts; numpy then decodes the same field of all records at once. Nothing here is
-private to a client library: the layout is Kafka's protocol
-(https://kafka.apache.org/documentation/#recordbatch). May import numpy, the standard library and kafka's checksum and codecs.
+private to a client library: the layout is Kafka's protocol (https://kafka.apache.org/documentation/#recordbatch).
+May import numpy, the standard library, records, and kafka's checksum and codecs.
 """
 
 from __future__ import annotations
@@ -33,30 +33,6 @@ DECODERS: dict[int, Callable[[bytes], bytes]] = {
 PAD = bytes(64)  # the three varints before a key may be read past a malformed last record; longer than they can be
 
 
-VARINT_BYTES = 5  # at most, for the sizes that fit into a batch
-RECORD_BYTES = 2 + 5 * VARINT_BYTES  # at most, beside key, value and headers
-
-
-def _varint(value: int) -> bytes:
-    value = (value << 1) ^ (value >> 63)
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-class _Varints(dict[int, bytes]):
-    def __missing__(self, value: int) -> bytes:
-        return _varint(value)
-
-
-DELTAS = [_varint(value) for value in range(1 << 13)]
-"""Offset deltas; also the most records of one batch."""
-VARINTS = _Varints(enumerate(DELTAS))
-
-
 class MalformedRecords(ValueError):
     """The bytes are not record batches. The message says what is wrong, not where: the caller knows."""
 
@@ -73,7 +49,7 @@ class Batch(NamedTuple):
     first_ms: int
     max_ms: int
     producer_id: int
-    count: int
+    records: int
     start: int  # of the batch in the buffer
     end: int
 
@@ -123,97 +99,16 @@ def is_abort(buffer: memoryview, batch: Batch) -> bool:
     return key[2:4] == b"\x00\x00"
 
 
-class RecordTooLarge(ValueError):
-    """A record does not fit into a batch of its own."""
-
-    def __init__(self, row: int, size: int) -> None:
-        super().__init__(f"record {row} needs {size} bytes")
-        self.row = row
-        self.size = size  # bytes, of a batch that holds nothing else
-
-
-def encode(
-    keys: Sequence[bytes | None],
-    values: Sequence[bytes | None],
-    headers: Sequence[Sequence[Header]] | None,
-    max_bytes: int,
-) -> list[tuple[bytes, int]]:
-    """The records as bodies of as few batches as fit into `max_bytes` each, header included: (body, number of records).
-
-    All records of a batch have its first timestamp. Raises RecordTooLarge.
-    """
-    room = max_bytes - HEAD.size
-    if headers is None and 0 < len(keys) <= len(DELTAS) and None not in keys and None not in values:
-        total = sum(map(len, keys)) + sum(map(len, values))  # type: ignore[arg-type]
-        if total + len(keys) * RECORD_BYTES <= room:
-            return [(_body(keys, values, None), len(keys))]
-    sizes = np.fromiter((_size(key) + _size(value) for key, value in zip(keys, values, strict=True)), np.int64, len(keys))
-    sizes += RECORD_BYTES
-    if headers is not None:
-        sizes += np.fromiter((_headers_size(found) for found in headers), np.int64, len(keys))
-    ends = np.cumsum(sizes)
-    bodies = []
-    start = 0
-    while start < len(keys):
-        before = int(ends[start - 1]) if start else 0
-        stop = min(int(np.searchsorted(ends, before + room, side="right")), start + len(DELTAS))
-        stop = max(stop, start + 1)
-        part = slice(start, stop)
-        body = _body(keys[part], values[part], None if headers is None else headers[part])
-        if len(body) > room:  # only a record alone can be: sizes are upper bounds
-            raise RecordTooLarge(start, len(body) + HEAD.size)
-        bodies.append((body, stop - start))
-        start = stop
-    return bodies
-
-
-def _body(
-    keys: Sequence[bytes | None], values: Sequence[bytes | None], headers: Sequence[Sequence[Header]] | None
-) -> bytes:
-    if headers is None and None not in keys and None not in values:
-        records = [
-            b"".join((b"\0\0", delta, VARINTS[len(key)], key, VARINTS[len(value)], value, b"\0"))  # type: ignore[arg-type]
-            for delta, key, value in zip(DELTAS, keys, values, strict=False)
-        ]
-    else:
-        tails = [b"\0"] * len(keys) if headers is None else [_headers(found) for found in headers]
-        records = [
-            b"".join((b"\0\0", delta, _blob(key), _blob(value), tail))
-            for delta, key, value, tail in zip(DELTAS, keys, values, tails, strict=False)
-        ]
-    return b"".join([part for record in records for part in (VARINTS[len(record)], record)])
-
-
-def _blob(data: bytes | None) -> bytes:
-    return b"\1" if data is None else VARINTS[len(data)] + data
-
-
-def _headers(headers: Sequence[Header]) -> bytes:
-    parts = [VARINTS[len(headers)]]
-    for name, value in headers:
-        parts += (_blob(name.encode()), _blob(value))
-    return b"".join(parts)
-
-
-def _size(data: bytes | None) -> int:
-    return 0 if data is None else len(data)
-
-
-def _headers_size(headers: Sequence[Header]) -> int:
-    return sum(2 * VARINT_BYTES + len(name.encode()) + _size(value) for name, value in headers)
-
-
 def decode(partition: int, batches: Sequence[Batch], buffer: memoryview) -> Records:
     """The records of `batches`, in order. Raises MalformedRecords."""
     bodies: list[bytes | memoryview] = []
     ends: list[int] = []
     at = 0
     for batch in batches:
-        body: bytes | memoryview = buffer[batch.start + HEAD.size : batch.end]
-        if kind := batch.attributes & CODEC:
-            body = _unpacked(kind, body)
-        bodies.append(body)
-        at += len(body)
+        body = buffer[batch.start + HEAD.size : batch.end]
+        kind = batch.attributes & CODEC
+        bodies.append(_unpacked(kind, body) if kind else body)
+        at += len(bodies[-1])
         ends.append(at)
     try:
         return _columns(partition, batches, b"".join([*bodies, PAD]), ends)
@@ -222,7 +117,7 @@ def decode(partition: int, batches: Sequence[Batch], buffer: memoryview) -> Reco
 
 
 def _columns(partition: int, batches: Sequence[Batch], data: bytes, ends: Sequence[int]) -> Records:
-    counts = [batch.count for batch in batches]
+    counts = [batch.records for batch in batches]
     starts, stops = _bounds(data, counts, ends)
     columns = _Columns(data, starts, stops)
     after_ms, after = columns.numbers(), columns.numbers()
@@ -308,7 +203,7 @@ class _Columns:
     def blobs(self) -> list[bytes | None]:
         """One byte string of each record, [n]; None where there is none."""
         sizes = self.numbers()
-        if len(sizes) and not (-1 <= sizes.min() and sizes.max() <= len(self.data)):
+        if len(sizes) and not (sizes.min() >= -1 and sizes.max() <= len(self.data)):
             raise MalformedRecords("a key or value of impossible length")
         begins = self.at
         self.at = begins + np.maximum(sizes, 0)

@@ -1,6 +1,6 @@
-"""Opens and drops kafka-python's clients without leaving threads behind, and says what their errors mean for the caller.
+"""Opens and drops kafka-python's clients without leaving threads behind, and says what their errors mean to the caller.
 
-Every failure becomes one of the ports' errors: `Unsettled` (try again), `Fenced` (leave), `Refused` (a person must act).
+Every failure becomes one of the ports' errors: `Unsettled` (try again), `Fenced` (leave), `Refused` (a person acts).
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def open_producer(options: Options, **own: Any) -> Producer:
         "allow_auto_create_topics": False,
         "metrics_enabled": False,
     }
-    return _open(Producer, kafka_options.producer, options, {**fixed, **own})
+    producer: Producer = _open(Producer, kafka_options.producer, options, {**fixed, **own})
+    return producer
 
 
 def open_admin(options: Options) -> KafkaAdminClient:
@@ -180,8 +181,6 @@ def _why(arguments: dict[str, Any]) -> str:
     host, _, port = arguments["bootstrap_servers"][0].rpartition(":")
     try:
         with socket.create_connection((host.strip("[]") or "127.0.0.1", int(port)), timeout=1.0):
-            return (
-                "the port is open, but nobody speaks Kafka there; check kafka.security_protocol and the ssl_ and sasl_ settings"
-            )
+            return "the port is open, but nobody speaks Kafka there; check kafka.security_protocol, ssl_* and sasl_*"
     except (OSError, ValueError) as error:
         return str(error)

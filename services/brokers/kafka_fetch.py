@@ -69,7 +69,7 @@ class ColumnarRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                     raise MalformedRecords("its checksum is wrong")
                 if self._is_visible(buffer, batch):
                     batches.append(batch)
-                    rows += batch.count
+                    rows += batch.records
                 self.leader_epoch, self.next_fetch_offset = batch.leader_epoch, batch.next_offset
                 if rows >= self._wanted and at < len(buffer):
                     yield from self._chunk(tp, batches, buffer)
@@ -79,8 +79,8 @@ class ColumnarRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         except MalformedRecords as error:
             self.drain()  # otherwise the fetcher would ask this response again and again
             raise Refused(
-                f"topic {tp.topic}, partition {tp.partition}: the record batch at offset {where} is malformed: {error}. "
-                "If it stays so after a restart, the broker's log is damaged there"
+                f"topic {tp.topic}, partition {tp.partition}: the record batch at offset {where} is malformed: {error}."
+                " If it stays so after a restart, the broker's log is damaged there"
             ) from error
         self.drain()  # before the last records are handed out, so that the next fetch starts at once
         yield from chunk
@@ -181,6 +181,11 @@ def rows_of(records: Records, start: int, stop: int) -> Records:
 def after(records: Records, offset: int) -> Records:
     """The rows from `offset` on: a fetch begins with the whole batch that holds the offset asked for."""
     return rows_of(records, int(np.searchsorted(records.offsets, offset)), len(records))
+
+
+def before(records: Records, offset: int) -> Records:
+    """The rows up to but not including `offset`."""
+    return rows_of(records, 0, int(np.searchsorted(records.offsets, offset)))
 
 
 def _columns(partition: int, records: Sequence[Any]) -> Records:

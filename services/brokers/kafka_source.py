@@ -177,8 +177,8 @@ class KafkaSource:
     def _meaning(self, error: Exception) -> Exception:
         if isinstance(error, kafka_errors.OffsetOutOfRangeError | kafka_errors.LogTruncationError):
             return Refused(
-                f"topic {self._topic}: a reading that comes next cannot be read any more ({error}). Retention deleted it "
-                "before it was read (raise retention.ms), or the topic was made anew (then start with another `group`)"
+                f"topic {self._topic}: the next readings are gone ({error}). Retention deleted them before they were "
+                "read (raise retention.ms), or the topic was made anew (then start with another `group`)"
             )
         if isinstance(error, kafka_errors.CorruptRecordError | UnicodeDecodeError):
             return Refused(f"topic {self._topic}: a record batch is malformed: {error}")

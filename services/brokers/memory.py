@@ -65,6 +65,8 @@ class MemorySource:
                     f"readings {position} to {log.start - 1} of partition {partition} were deleted before they were "
                     "read; raise retention.ms of the readings topic"
                 )
+            if position > log.end:
+                raise Refused(f"partition {partition} ends at {log.end}, before offset {position}: was it made anew?")
             wanted = min(room, self._poll_size(room))
             if wanted <= 0:
                 continue
@@ -130,26 +132,29 @@ class MemoryLedger:
         self._partitions = tuple(partitions)
         self._faults = faults or Faults()
         self._producer: Producer | None = None
-        self._fenced = False  # `fence` was called
+        self._connected = False  # `fence` was called, and no commit has failed since
+        self._known: dict[int, int] = {}  # partition -> committed offset when it was last read
 
     def fence(self) -> None:
-        """See ports.Ledger."""
+        """See ports.Ledger. Raises Unsettled when a fault says so, as the other calls."""
         self._faults.at(Step.FENCE)
         if self._transactional_id is not None:
             self._producer = self._broker.init_producer(self._transactional_id)
-        self._fenced = True
+        self._connected = True
 
     def committed(self) -> Mapping[int, int]:
         """See ports.Ledger."""
         self._faults.at(Step.COMMITTED)
-        return self._read()
+        self._known = self._read()
+        return dict(self._known)
 
     def commit(self, commit: Commit) -> None:
         """See ports.Ledger."""
-        if not self._fenced:
-            raise RuntimeError("call fence() before commit()")
+        if not self._connected:
+            raise RuntimeError("call fence() before commit(), and settle() after Unsettled")
         if not commit.writes and dict(commit.started) == dict(commit.offsets):
             raise ValueError("a commit without writes must move an offset")
+        self._connected = False
         at, transaction = self._faults.at, (self._transactional_id, self._producer)
         at(Step.BEFORE_BEGIN)
         at(Step.AFTER_BEGIN)  # Kafka's client begins without asking the broker; the first write opens the transaction
@@ -157,7 +162,7 @@ class MemoryLedger:
             self._broker.write(encoded, *transaction)
             at(Step.AFTER_APPEND)
         at(Step.BEFORE_OFFSETS)
-        self._broker.write_offsets(self._group, commit.offsets, *transaction)
+        self._broker.write_offsets(self._group, {**self._known, **commit.offsets}, *transaction)
         at(Step.BEFORE_END)
         if self._transactional_id is not None and self._producer is not None:
             self._broker.end(self._transactional_id, self._producer, commit=True)
@@ -165,20 +170,25 @@ class MemoryLedger:
         if self._transactional_id is not None:
             self._broker.complete(self._transactional_id)
         at(Step.READ_BACK)
-        if not self._holds(self._read(), commit.offsets):
-            raise Unsettled("the committed offsets are not those of the commit")
+        found = self._read()
+        if any(found.get(partition) != offset for partition, offset in commit.offsets.items()):
+            raise Unsettled(f"the group's offsets are {found}, not {dict(commit.offsets)}")
+        self._known, self._connected = found, True
 
     def settle(self, commit: Commit) -> bool:
         """See ports.Ledger. Without transactions False means only that the offsets were not moved."""
         self._faults.at(Step.SETTLE)
+        before = self._known
         self.fence()
         now = self.committed()
-        if self._holds(now, commit.offsets):
+        if all(now.get(partition) == offset for partition, offset in commit.offsets.items()):
             return True
-        if self._holds(now, commit.started, or_absent=True):
-            return False
-        raise Fenced(f"another owner has committed: the group's offsets are {dict(now)}, this epoch's "
-                     f"{dict(commit.started)} to {dict(commit.offsets)}")  # fmt: skip
+        for partition, offset in commit.started.items():
+            never = partition not in now and partition not in before
+            if now.get(partition) != offset and not never:
+                raise Fenced(f"another owner has committed: the offsets of group {self._group} are {dict(now)}, this "
+                             f"epoch went from {dict(commit.started)} to {dict(commit.offsets)}")  # fmt: skip
+        return False
 
     def close(self) -> None:
         """See ports.Ledger. A transaction under way is left to the next owner's `fence`, as after a crash."""
@@ -186,7 +196,3 @@ class MemoryLedger:
     def _read(self) -> dict[int, int]:
         offsets = self._broker.offsets(self._group)
         return {partition: offsets[partition] for partition in self._partitions if partition in offsets}
-
-    @staticmethod
-    def _holds(now: Mapping[int, int], meant: Mapping[int, int], or_absent: bool = False) -> bool:
-        return all(now.get(partition, offset if or_absent else None) == offset for partition, offset in meant.items())

@@ -20,7 +20,8 @@ Expire = Callable[[str], None]
 
 def end_process(sentence: str) -> None:
     """Says why on standard error and leaves at once: no clean-up can be trusted to return either."""
-    print(f"streamrnn: {sentence}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"streamrnn: {sentence}\n")
+    sys.stderr.flush()
     os._exit(EXIT_CODE)
 
 

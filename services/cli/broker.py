@@ -72,7 +72,9 @@ def status(folder: Folder = None) -> None:
         typer.echo(f"No broker runs in {broker.folder}; start it with: streamrnn broker start{_named(folder)}")
         raise typer.Exit(NOT_RUNNING)
     serves = broker.answers()
-    typer.echo(f"process {broker.pid} {'serves' if serves else 'does not answer'} at {broker.bootstrap}, log {broker.log}")
+    typer.echo(
+        f"process {broker.pid} {'serves' if serves else 'does not answer'} at {broker.bootstrap}, log {broker.log}"
+    )
     if not serves:
         raise typer.Exit(NOT_ANSWERING)
 

@@ -1,9 +1,9 @@
 """Looks at the frame of an Arrow IPC stream before Arrow does, so that nothing hostile reaches its readers.
 
 A frame is `ffffffff`, the metadata's length (int32), the metadata (a flatbuffer `Message`) and its body; the stream
-ends with `ffffffff 00000000` (Arrow columnar format, "IPC streaming format"). Compressed bodies are refused because their
-claimed size could be anything; dictionaries because a few bytes could stand for gigabytes. Imports the standard library
-only.
+ends with `ffffffff 00000000` (Arrow columnar format, "IPC streaming format"). Compressed bodies are refused because
+their claimed size could be anything; dictionaries because a few bytes could stand for gigabytes. Imports the standard
+library only.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from services.records import Reason
 
 CONTINUATION = b"\xff\xff\xff\xff"
 END = CONTINUATION + b"\x00\x00\x00\x00"
+MAX_BATCHES = 100
+"""Record batches in one packed record; each costs time, however few rows it has."""
 _SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3  # MessageHeader
 _HEADER_TYPE, _HEADER, _BODY_LENGTH = 1, 2, 3  # fields of Message
 _COMPRESSION = 3  # field of RecordBatch
@@ -39,6 +41,8 @@ def check_frames(value: bytes) -> None:
         if kind != (_SCHEMA if messages == 0 else _BATCH):
             what = "it uses dictionary encoding" if kind == _DICTIONARY else f"message {messages} has type {kind}"
             raise _bad(f"{what}; a packed record is a schema and plain record batches")
+        if messages > MAX_BATCHES:
+            raise _bad(f"it has more than {MAX_BATCHES} record batches; write larger ones")
         if compressed:
             raise _bad("its buffers are compressed; write them plain and let Kafka compress (compression.type)")
         at += 8 + length + body_bytes

@@ -1,12 +1,11 @@
 """The JSON contract as pydantic models, for documentation, JSON Schema and other people's tests. Not used when serving.
 
-docs/wire.md explains it; `readings_contract` and `predictions` are what serves it, and the tests hold the three together.
+docs/wire.md explains it; `readings_contract` and `predictions` are what serves it; the tests hold the three together.
 May import pydantic and this room.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +17,9 @@ FLOAT32_MAX = 3.4028234663852886e38
 FLAGS = tuple(str(flag.name).lower() for flag in Flag)
 """Spellings of the flags on the wire, in the order of their bits."""
 
+TIME = r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:?\d\d)?$"
+"""What a time looks like as text: RFC 3339, whose offset may be absent and then is UTC."""
+
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
 """A number that float32 can hold; neither a string nor a boolean."""
 
@@ -27,8 +29,8 @@ class ReadingV1(BaseModel):
 
     model_config = ConfigDict(extra="forbid", title="Reading")
 
-    at: Annotated[int, Field(strict=True, ge=0, le=MAX_AT_MS)] | datetime = Field(
-        description="When it was measured: milliseconds since 1970, or an ISO 8601 date and time (UTC without an offset)."
+    at: Annotated[int, Field(strict=True, ge=0, le=MAX_AT_MS)] | Annotated[str, Field(pattern=TIME)] = Field(
+        description="When it was measured: milliseconds since 1970, or an ISO 8601 date and time (no offset: UTC)."
     )
     x: list[Number | None] | dict[str, Number | None] = Field(
         description="One number per feature of the model in its order, or numbers by feature; null or absent = missing."
@@ -66,7 +68,7 @@ class PredictionV1(BaseModel):
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of both, under `$defs`."""
-    names = {"Reading": ReadingV1, "Prediction": PredictionV1}
+    names: dict[str, type[BaseModel]] = {"Reading": ReadingV1, "Prediction": PredictionV1}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "streamrnn wire contract, version 1",

@@ -8,6 +8,7 @@ msgspec, numpy and `services.records`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,8 @@ from services.records import NO_SEQ
 
 PACKED = b"\xff"
 """First byte of an Arrow IPC stream, and of no UTF-8 text."""
+
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')  # what msgspec does not take in the name of a field
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +48,22 @@ class JsonReadings:
             raise ValueError(f"features must be distinct and at least one, not {features!r}")
         self._contract = JsonContract(self._features)
         number = float | None
-        names = [f"f{i}" for i in range(len(self._features))]
-        by_name: Any = msgspec.defstruct(
-            "ByName",
-            [(field, number, None) for field in names],
-            rename=dict(zip(names, self._features, strict=True)),
-            forbid_unknown_fields=True,
-            gc=False,
-        )
-        in_order: Any = tuple[(number,) * len(self._features)]  # type: ignore[misc]
+        x: Any = tuple[(number,) * len(self._features)]  # type: ignore[misc]
+        if not any(_ESCAPED.search(name) for name in self._features):  # else x by name is left to the contract
+            names = [f"f{i}" for i in range(len(self._features))]
+            x |= msgspec.defstruct(
+                "ByName",
+                [(field, number, None) for field in names],
+                rename=dict(zip(names, self._features, strict=True)),
+                forbid_unknown_fields=True,
+                gc=False,
+            )
         whole = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
         reading: Any = msgspec.defstruct(
             "Reading",
             [
                 ("at", int | float | datetime),
-                ("x", in_order | by_name),
+                ("x", x),
                 ("seq", whole | None, NO_SEQ),
                 ("v", Literal[1], VERSION),
             ],

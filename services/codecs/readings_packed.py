@@ -150,7 +150,8 @@ def _wrong(what: str) -> Refusal:
 
 def _floats(array: Any) -> NDArray[np.float64]:
     """Values as float64 in an array of its own, null -> NaN."""
-    values = np.array(array.to_numpy(zero_copy_only=False), np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN is a missing value like any other
+        values = np.array(array.to_numpy(zero_copy_only=False), np.float64)
     if array.null_count:
         values[np.asarray(array.is_null())] = np.nan
     return values

@@ -18,7 +18,7 @@ HEADER = np.dtype(
     [
         ("mark", "S2"),  # b"SR"
         ("version", "<u2"),
-        ("layout", "V8"),  # first 8 bytes of the layout's fingerprint
+        ("layout", ">u8"),  # first 8 bytes of the layout's fingerprint
         ("model", "S12"),  # model id
         ("partition", "<i4"),
         ("offset", "<i8"),  # of the last reading folded in
@@ -90,8 +90,8 @@ def decode(
     head = np.frombuffer(b"".join([value[: HEADER.itemsize] for value in values]), HEADER)
     _check(records, index, head["mark"] == _MARK, "starts with {}", head["mark"], f"{_MARK!r}, as state rows do")
     _check(records, index, head["version"] == VERSION, "has version {}", head["version"], str(VERSION))
-    layouts, wanted = head["layout"].astype(object), _layout(layout)
-    _check(records, index, layouts == wanted, "has layout {}", layouts, wanted.hex())
+    wanted = _layout(layout)
+    _check(records, index, head["layout"] == wanted, "has layout {:016x}", head["layout"], f"{wanted:016x}")
     _check(records, index, lengths == width, "has {} bytes", lengths, str(width))
     here = head["partition"] == records.partition
     _check(records, index, here, "was written for partition {}", head["partition"], str(records.partition))
@@ -110,13 +110,12 @@ def _check(
     if not good.all():
         row = int(np.argmin(good))
         value = column[row]
-        text = _text(value)
-        raise _refused(records, int(index[row]), found.format(text), expected)
+        raise _refused(records, int(index[row]), found.format(_text(value)), expected)
 
 
-def _text(value: object) -> str:
+def _text(value: Any) -> Any:
     if not isinstance(value, bytes):
-        return str(value)
+        return value
     return value.decode() if value.isalnum() and value.isascii() else value.hex()
 
 
@@ -128,11 +127,11 @@ def _refused(records: Records, i: int, found: str, expected: str) -> StateRowRef
     )
 
 
-def _layout(fingerprint: str) -> bytes:
+def _layout(fingerprint: str) -> int:
     try:
         found = bytes.fromhex(fingerprint)[:_LAYOUT_BYTES]
     except ValueError:
         found = b""
     if len(found) < _LAYOUT_BYTES:
         raise ValueError(f"a layout is a fingerprint of at least {2 * _LAYOUT_BYTES} hex digits, not {fingerprint!r}")
-    return found
+    return int.from_bytes(found, "big")

@@ -62,9 +62,9 @@ def build_shard(
         timeout_s=settings.epoch.timeout_s,
     )
     changelog = KafkaChangelog(settings.kafka, topics[Role.CHANGELOG])
-    if engine.row_bytes + OVERHEAD_BYTES > ledger.max_value_bytes:
+    if engine.table.row_bytes + OVERHEAD_BYTES > ledger.max_value_bytes:
         raise Refused(
-            f"a state row of this model has {engine.row_bytes} bytes and topic {topics[Role.CHANGELOG]} takes records of "
+            f"a state row of this model has {engine.table.row_bytes} bytes and topic {topics[Role.CHANGELOG]} takes records of "
             f"{ledger.max_value_bytes}; raise its max.message.bytes"
         )
     max_rows = min(settings.epoch.max_readings, settings.state.slots)

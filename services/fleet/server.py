@@ -101,3 +101,4 @@ class Server:
 
         self._endpoint = Endpoint(registry, health, self.settings.telemetry.host, self.settings.telemetry.port)
         self._endpoint.start()
+        self._notify("listening", url=self._endpoint.url, port=self._endpoint.port)

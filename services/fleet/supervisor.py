@@ -22,6 +22,8 @@ from services.settings import Settings
 BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Waits before the n-th restart in a row; a minute of progress starts the row anew."""
 CALM_S = 60.0
+START_S = 600.0
+"""How long an actor may take to its first answer."""
 STOP_S = 8.0
 """After this an actor that was asked to stop is killed; its open transaction is aborted by the next owner's fence."""
 GRACE_S = 2.0
@@ -184,7 +186,9 @@ class Supervisor:
                 member.asked = None
         elif now_s - member.asked_s >= 0.5:
             member.asked, member.asked_s = member.actor.status.remote(), now_s
-        if now_s - member.moved_s > self.settings.fleet.stall_timeout_s:
+        # One that has never answered may be waiting for a node, an image or its imports; its death would be seen.
+        patience_s = self.settings.fleet.stall_timeout_s if member.status is not None else START_S
+        if now_s - member.moved_s > patience_s:
             self._replace(member)
 
     def _heard(self, member: _Member, status: ShardStatus, now_s: float) -> None:

@@ -73,9 +73,9 @@ class Shard:
         self.engine, self.decoder, self.origin = engine, decoder, origin
         self.partitions = tuple(partitions)
         self.options = options or ShardOptions()
-        self.store = StateStore(engine.row_bytes)
-        self.slots = Slots(engine.slots)
-        self.stats = ShardStats(model=origin.model, slots=engine.slots)
+        self.store = StateStore(engine.table.row_bytes)
+        self.slots = Slots(engine.table.slots)
+        self.stats = ShardStats(model=origin.model, slots=engine.table.slots)
         self._clock_ms, self._pause, self._notify = clock_ms, pause, notify
         self._position: dict[int, int] = {}  # partition -> first offset not yet folded in by a kept epoch
         self._committed: dict[int, int] = {}  # partition -> the group's offset; behind the position after retention
@@ -110,7 +110,12 @@ class Shard:
     def _restore(self, partition: int, done: int) -> None:
         first, end = self.changelog.span(partition)
         for records in self.changelog.read(partition):
-            kept, tombstones = state_rows.decode(records, self.engine.layout, self.origin.model)
+            try:
+                kept, tombstones = state_rows.decode(
+                    records, self.engine.table.layout, self.origin.model, self.engine.table.row_bytes
+                )
+            except state_rows.StateRowRefused as error:
+                raise Refused(str(error)) from error
             gone = self.store.numbers(partition, tombstones) if tombstones else np.zeros(0, np.int64)
             self.store.offsets[gone] = NO_ROW
             if len(kept):
@@ -166,12 +171,12 @@ class Shard:
         now_ms = self._clock_ms()
         epoch = Epoch(batch, self.origin, now_ms)
         numbers: NDArray[np.int64] = np.zeros(0, np.int64)
-        offsets, rows = np.zeros(0, np.int64), np.zeros((0, self.engine.row_bytes), np.uint8)
+        offsets, rows = np.zeros(0, np.int64), np.zeros((0, self.engine.table.row_bytes), np.uint8)
         if batch.readings:
             numbers, offsets, rows = self._step(batch, epoch)
         began = time.perf_counter()
         ended = self._ended(numbers, now_ms)
-        epoch.add_states(self.store, numbers, offsets, rows, self.engine.layout)
+        epoch.add_states(self.store, numbers, offsets, rows, self.engine.table.layout)
         epoch.add_tombstones(self.store, ended)
         commit = epoch.seal()
         self._phase("encode", began)

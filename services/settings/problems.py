@@ -100,35 +100,32 @@ def _expected(entry: Mapping[str, Any]) -> str:
 
 def unknown(path: Path, origin: str) -> str:
     """The sentence about a key that does not exist; names the nearest that does."""
+    asked = ".".join(path)
     if path[0] == FREE:
         asked = ".".join(path[:2])
         return f"{asked}: has no keys below it ({origin}); {FREE} holds kafka-python's settings by their own names"
-    known = {".".join(leaf) for leaf in leaves()}
-    section = [name for name in known if name.startswith(path[0] + ".")]
-    asked = ".".join(path)
-    if section and len(path) > 1:
-        near = difflib.get_close_matches(asked, section, n=1, cutoff=0.6)
-        hint = (
-            f"did you mean {near[0]}?"
-            if near
-            else f"{path[0]} has: {', '.join(sorted(s.split('.', 1)[1] for s in section))}"
-        )
-        if not near and (elsewhere := _elsewhere(path[-1], known)):
-            hint = f"did you mean {elsewhere}?"
-        return f"{asked}: no such setting ({origin}); {hint}"
-    sections = sorted({name.split(".", 1)[0] for name in known})
-    near = difflib.get_close_matches(path[0], sections, n=1, cutoff=0.6)
-    guess = ".".join((near[0], *path[1:])) if near else _elsewhere(path[-1], known)
-    hint = f"did you mean {guess}?" if guess else f"the first words are: {', '.join(sections)}"
+    known = [".".join(leaf) for leaf in leaves()]
+    sections = sorted({name.split(".")[0] for name in known})
+    inside = sorted(name.split(".")[1] for name in known if name.startswith(path[0] + "."))
+    near = _nearest(asked, [*known, *(f"{FREE}.{key}" for key in _KAFKA_KEYS), *({*sections} - {path[0]})])
+    if near:
+        hint = f"did you mean {near}?"
+    elif inside:
+        hint = f"{path[0]} has: {', '.join(inside)}"
+    else:
+        hint = f"the first words are: {', '.join(sections)}"
     return f"{asked}: no such setting ({origin}); {hint}"
 
 
-def _elsewhere(key: str, known: set[str]) -> str:
-    by_key = {name.rsplit(".", 1)[-1]: name for name in sorted(known)} | {
-        name: f"{FREE}.{name}" for name in _KAFKA_KEYS
-    }
-    near = difflib.get_close_matches(key, by_key, n=1, cutoff=0.75)
-    return by_key[near[0]] if near else ""
+def _nearest(asked: str, known: Sequence[str]) -> str:
+    """The known name that looks most like `asked`, as a whole or by its last word; empty when none does."""
+
+    def likeness(name: str) -> float:
+        last = difflib.SequenceMatcher(None, asked.rsplit(".")[-1], name.rsplit(".")[-1]).ratio()
+        return max(difflib.SequenceMatcher(None, asked, name).ratio(), 0.98 * last)
+
+    best = max(sorted(known), key=likeness)
+    return best if likeness(best) >= 0.7 else ""
 
 
 def explained(error: ValidationError, given: Mapping[str, Any], origin_of: Mapping[Path, str]) -> list[str]:

@@ -167,7 +167,7 @@ class Settings(BaseSettings):
         description="Connection settings of kafka-python by their own names: bootstrap_servers, security_protocol, "
         f"ssl_cafile, sasl_mechanism, sasl_plain_username, ... bootstrap_servers defaults to {BOOTSTRAP}.",
     )
-    topics: Topics = Field(default_factory=Topics, description="The pipeline's four topics.")
+    topics: Topics = Topics()
     group: str = Field(
         "",
         max_length=249,
@@ -186,11 +186,11 @@ class Settings(BaseSettings):
         "auto",
         description="Where the network runs: cpu, cuda, cuda:N. auto: the first GPU that is there, else the CPU.",
     )
-    epoch: Epoch = Field(default_factory=Epoch, description="The unit of commit.")
-    state: State = Field(default_factory=State, description="What streams carry from reading to reading.")
-    fleet: Fleet = Field(default_factory=Fleet, description="The actors and where they run.")
-    telemetry: Telemetry = Field(default_factory=Telemetry, description="The port with /metrics, /healthz and /readyz.")
-    log: Log = Field(default_factory=Log, description="What is said on standard error.")
+    epoch: Epoch = Epoch()
+    state: State = State()
+    fleet: Fleet = Fleet()
+    telemetry: Telemetry = Telemetry()
+    log: Log = Log()
 
     @classmethod
     def settings_customise_sources(

@@ -48,8 +48,7 @@ def broker(clock: Clock) -> MemoryBroker:
 
 
 def ledger(broker: MemoryBroker, faults: Faults | None = None, exactly_once: bool = True) -> MemoryLedger:
-    made = MemoryLedger(broker, GROUP, OWNER, (0, 1), exactly_once=exactly_once, faults=faults)
-    return made
+    return MemoryLedger(broker, GROUP, OWNER, (0, 1), exactly_once=exactly_once, faults=faults)
 
 
 def epoch(start: int = 0, end: int = 2, word: bytes = b"a") -> Commit:
@@ -174,9 +173,8 @@ def test_a_zombie_is_fenced_and_nothing_of_it_is_seen(broker: MemoryBroker) -> N
     zombie.fence()
     zombie.commit(epoch(0, 1, b"a"))
     owner.fence()
-    for _ in range(2):
-        with pytest.raises(Fenced):
-            zombie.commit(epoch(1, 2, b"zombie"))
+    with pytest.raises(Fenced):
+        zombie.commit(epoch(1, 2, b"zombie"))
     owner.commit(epoch(1, 2, b"b"))
     assert seen(broker) == everywhere(b"a", b"b")
     assert seen(broker, Isolation.READ_UNCOMMITTED) == everywhere(b"a", b"b")
@@ -256,6 +254,8 @@ def test_a_lost_epoch_can_be_committed_again_by_the_same_owner(broker: MemoryBro
     owner.fence()
     with pytest.raises(Unsettled):
         owner.commit(epoch())
+    with pytest.raises(RuntimeError, match="settle"):
+        owner.commit(epoch())  # it would get into the transaction that is still open
     assert owner.settle(epoch()) is False
     owner.commit(epoch())
     assert seen(broker) == everywhere(b"a")
@@ -371,6 +371,13 @@ def test_retention_moves_the_beginning_and_never_skips_silently(broker: MemoryBr
     with pytest.raises(ValueError, match="last stable"):
         broker.truncate(Role.READINGS, 0, 5)
     broker.check_integrity()
+
+
+def test_an_offset_beyond_the_end_is_refused(broker: MemoryBroker) -> None:
+    source = MemorySource(broker, (0,))
+    source.seek({0: 5})
+    with pytest.raises(Refused, match="made anew"):
+        source.poll(100, 0.0)
 
 
 def test_unknown_partition(broker: MemoryBroker) -> None:

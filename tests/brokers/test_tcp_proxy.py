@@ -69,6 +69,18 @@ def exchange(connection: socket.socket, data: bytes) -> bytes:
     return received
 
 
+@contextlib.contextmanager
+def two_ends() -> Iterator[tuple[TcpProxy, socket.socket, socket.socket]]:
+    """A proxy, a client's socket and the broker's socket for it."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        TcpProxy(server.getsockname()[1]) as proxy,
+        connect(proxy) as client,
+        server.accept()[0] as broker_side,
+    ):
+        yield proxy, client, broker_side
+
+
 def nothing_comes(connection: socket.socket) -> bool:
     connection.settimeout(STALL_S)
     try:
@@ -103,15 +115,14 @@ def test_a_connection_made_while_stalled_works_after_resume(proxy: TcpProxy) -> 
 
 
 def test_a_stall_to_the_client_lets_requests_through() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, TcpProxy(server.getsockname()[1]) as proxy:
-        with connect(proxy) as client, server.accept()[0] as broker_side:
-            proxy.stall(Way.TO_CLIENT)
-            client.sendall(b"request")
-            assert receive(broker_side, 7) == b"request"
-            broker_side.sendall(b"answer")
-            assert nothing_comes(client)
-            proxy.resume()
-            assert receive(client, 6) == b"answer"
+    with two_ends() as (proxy, client, broker_side):
+        proxy.stall(Way.TO_CLIENT)
+        client.sendall(b"request")
+        assert receive(broker_side, 7) == b"request"
+        broker_side.sendall(b"answer")
+        assert nothing_comes(client)
+        proxy.resume()
+        assert receive(client, 6) == b"answer"
 
 
 def test_cut_resets_and_refuses_until_healed(proxy: TcpProxy, client: socket.socket) -> None:
@@ -127,21 +138,19 @@ def test_cut_resets_and_refuses_until_healed(proxy: TcpProxy, client: socket.soc
 
 
 def test_half_closed_to_the_client_ends_only_that_direction() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, TcpProxy(server.getsockname()[1]) as proxy:
-        with connect(proxy) as client, server.accept()[0] as broker_side:
-            proxy.half_close(Way.TO_CLIENT)
-            assert client.recv(1) == b""
-            client.sendall(b"still heard")
-            assert receive(broker_side, 11) == b"still heard"
+    with two_ends() as (proxy, client, broker_side):
+        proxy.half_close(Way.TO_CLIENT)
+        assert client.recv(1) == b""
+        client.sendall(b"still heard")
+        assert receive(broker_side, 11) == b"still heard"
 
 
 def test_half_closed_to_the_broker_ends_only_that_direction() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, TcpProxy(server.getsockname()[1]) as proxy:
-        with connect(proxy) as client, server.accept()[0] as broker_side:
-            proxy.half_close(Way.TO_BROKER)
-            assert broker_side.recv(1) == b""
-            broker_side.sendall(b"still heard")
-            assert receive(client, 11) == b"still heard"
+    with two_ends() as (proxy, client, broker_side):
+        proxy.half_close(Way.TO_BROKER)
+        assert broker_side.recv(1) == b""
+        broker_side.sendall(b"still heard")
+        assert receive(client, 11) == b"still heard"
 
 
 def test_the_end_of_a_client_is_passed_on(client: socket.socket) -> None:

@@ -11,7 +11,7 @@ from chaos import FEATURES, random_model
 from serving import Serving, streamrnn, write_config
 
 from services.brokers.devbroker import DevBroker
-from services.brokers.kafka_client import group_offsets, open_producer, read_topic
+from services.brokers.kafka_client import ColumnProducer, group_offsets, read_topic
 from services.codecs import predictions
 
 pytestmark = pytest.mark.timeout(300)
@@ -23,7 +23,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def send(bootstrap: str, topic: str, values: list[bytes], partition: int = 0, key: bytes = b"pump-1") -> None:
-    producer = open_producer({"bootstrap_servers": bootstrap})
+    producer = ColumnProducer({"bootstrap_servers": bootstrap})
     producer.append(topic, partition, [key] * len(values), values, time.time_ns() // 1_000_000)
     producer.flush()
     producer.close()

@@ -133,10 +133,10 @@ class Chaos:
         return guarded
 
     def _produce(self) -> None:
-        from services.brokers.kafka_client import open_producer
+        from services.brokers.kafka_client import ColumnProducer
 
         rng = np.random.default_rng(self.random.randrange(1 << 30))
-        producer = open_producer(self.settings.kafka)
+        producer = ColumnProducer(self.settings.kafka)
         level = rng.normal(size=(self.streams, len(FEATURES)))
         at_ms = 1_700_000_000_000
         tick_s = 0.05
@@ -278,7 +278,7 @@ def random_model(folder: Path, seed: int) -> Path:
     torch.manual_seed(seed)
     config = ModelConfig(features=FEATURES, targets=FEATURES, cell="lstm", hidden=24, layers=1, head="gaussian",
                          interval_s=1.0, scaler_memory=1000)  # fmt: skip
-    weights.save(folder, Network(config))
+    weights.save(folder, Network(config), created_ms=0)
     return folder
 
 
@@ -335,7 +335,7 @@ def verify(settings: Any, readings: dict[int, Any], report: Report) -> None:
         written = letters[partition]
         from_headers = [int(dict(written.headers[row])["__connect.errors.offset"]) for row in range(len(written))]
         dead &= from_headers == bad_offsets and written.values == rejected.records.values
-        kept, _ = state_rows.decode(changelog[partition], engine.layout, card.model)
+        kept, _ = state_rows.decode(changelog[partition], engine.table.layout, card.model)
         have = {stream: (int(kept.offsets[row]), kept.rows[row].tobytes()) for row, stream in enumerate(kept.streams)}
         state &= have == want_state
         offsets_agree &= committed.get(partition) == int(records.offsets[-1]) + 1

@@ -31,9 +31,9 @@ class Way(enum.Flag):
 
 
 class TcpProxy:
-    """Listens on 127.0.0.1:`port`. Every method returns when its effect is in place, and may be called from any thread."""
+    """Listens on 127.0.0.1:`port`. Every method returns when its effect is in place; any thread may call it."""
 
-    def __init__(self, target_port: int | None = None, port: int | None = None) -> None:
+    def __init__(self, target_port: int = 0, port: int | None = None) -> None:
         self.port = port or free_ports(1)[0]
         self.target_port = target_port
         self.stalled = Way(0)

@@ -1,32 +1,34 @@
 """One random life of a shard on the in-memory broker, and a judge that believes only what was committed.
 
-The judge unrolls every stream offline, one reading at a time on an engine of its own, and compares bit for bit. What may
-be seen at any moment is decided by the group's committed offsets alone.
+The judge unrolls every stream offline, one reading at a time on an engine of its own, and compares bit for bit. What
+may be seen at any moment is decided by the group's committed offsets alone.
 """
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from rnn.config import ModelConfig
 from rnn.engine import Engine
 from rnn.network import Network
-from services.brokers.memory import Crash, Fault, Faults, Isolation, Step
-from services.codecs import state_rows
+from services.brokers.memory import Crash, Fault, Faults, Step
+from services.codecs import predictions, state_rows
 from services.driver import GROUP, START_MS, StreamDriver
-from services.predictor.ports import Fenced, Ledger
+from services.predictor.ports import Fenced, Refused
 from services.predictor.shard import Shard
-from services.records import NO_SEQ, Encoded, Role
+from services.predictor.state_store import NO_ROW
+from services.records import NO_SEQ, Records, Role
 
 Stream = tuple[int, bytes]  # partition and key: the same key in two partitions is two streams
+Row = tuple[int, int]  # offset of a record and row in it, -1 for a JSON reading
 FEATURES = ("flow", "level")
 NAMES = (b"pump-1", b"pump-2", "ventil-ä".encode(), b"\xff\xfe raw", b"x" * 256)
 
@@ -156,7 +158,9 @@ class Accepted:
 def network(model: int) -> Network:
     """A few small networks with random weights."""
     torch.manual_seed(model)
-    cell, head, layers, memory = (("lstm", "gaussian", 1, 20), ("gru", "gaussian", 2, 0), ("elman", "point", 1, 5))[model]
+    cell, head, layers, memory = (("lstm", "gaussian", 1, 20), ("gru", "gaussian", 2, 0), ("elman", "point", 1, 5))[
+        model
+    ]
     config = ModelConfig(FEATURES, FEATURES[:1] if model else (), cell, 5, layers, head, scaler_memory=memory)
     return Network(config).eval()
 
@@ -165,6 +169,8 @@ class Life(StreamDriver):
     """A driver whose shards can meet with mishaps and leave zombies behind."""
 
     def __init__(self, schedule: Schedule, exactly_once: bool = True) -> None:
+        self.faults = Faults(self._mishap)
+        self.slots, self.ttl_ms = schedule.slots, schedule.ttl_ms
         self.mishaps = list(schedule.mishaps)
         self.zombies: list[Shard] = []
         self.fenced = self.crashed = 0
@@ -175,7 +181,7 @@ class Life(StreamDriver):
             slots=schedule.slots,
             exactly_once=exactly_once,
             ttl_ms=schedule.ttl_ms,
-            faults=Faults(self._mishap),
+            faults=self.faults,
             poll_size=self._size,
         )
 
@@ -214,6 +220,10 @@ class Life(StreamDriver):
         except Fenced:
             self.fenced += 1
             self.shard = None
+        except Refused as refused:
+            if "retention" not in str(refused):  # a zombie may have committed, and what it read be deleted since
+                raise
+            self.shard = None
 
     def do(self, deed: Deed) -> None:
         """One deed; sends are the judge's."""
@@ -242,7 +252,7 @@ class Life(StreamDriver):
         try:
             zombie.turn()
             zombie.slots.check_integrity()
-        except (Crash, Fenced) as end:
+        except (Crash, Fenced, Refused) as end:
             self.fenced += isinstance(end, Fenced)
             self.zombies.remove(zombie)
 
@@ -256,15 +266,16 @@ class Life(StreamDriver):
 class Judge:
     """Knows what was sent, and looks at what is committed."""
 
-    def __init__(self, life: Life, check_states: bool = True) -> None:
-        self.life, self.check_states = life, check_states
+    def __init__(self, life: Life) -> None:
+        self.life = life
         self.findings = Findings()
         self._at_ms = START_MS
         self._engine = Engine(life.network, 64)
         self._slots: dict[Stream, int] = {}
-        self._sent: dict[Stream, list[Accepted]] = {}
-        self._stepped: dict[Stream, int] = {}  # how many of its readings were stepped offline
-        self._bad: dict[int, list[tuple[int, bytes | None, bytes | None]]] = {}  # partition -> offset, key, value
+        self._waiting: dict[Stream, list[Accepted]] = {}  # sent, not yet stepped offline
+        self._stepped: dict[int, dict[Row, Accepted]] = {}  # by partition
+        self._newest: dict[Stream, tuple[int, int]] = {}  # offset and time of the last state row; absent: no state
+        self._bad: dict[int, dict[int, tuple[bytes | None, bytes | None]]] = {}  # partition -> offset -> key, value
         self._read_to: dict[int, int] = {}  # partition -> changelog offset that was looked at
 
     # ---- sending ----------------------------------------------------------------------------------------------------
@@ -275,24 +286,19 @@ class Judge:
         for reading in deed.readings:
             self._at_ms += reading.dt_ms
             rows.append((reading, self._at_ms))
-        if not deed.packed:
-            for reading, at_ms in rows:
-                offset = self.life.send(
-                    NAMES[reading.name],
-                    at_ms,
-                    reading.x,
-                    seq=None if reading.seq == NO_SEQ else reading.seq,
-                    partition=deed.partition,
-                )
-                self._note(deed.partition, reading, Accepted(offset, -1, at_ms, reading.x, reading.seq))
+        if deed.packed:
+            value = _packed(rows)
+            offset = self.life.send_record(None, value, partition=deed.partition)
+            if len(rows) > self.life.slots:
+                self._note_bad(deed.partition, offset, None, value)
+                return
+            for row, (reading, at_ms) in enumerate(rows):
+                self._note(deed.partition, reading, offset, row, at_ms)
             return
-        value = _packed(rows)
-        offset = self.life.send_record(None, value, partition=deed.partition)
-        if len(rows) > self.life.max_rows:
-            self._note_bad(deed.partition, offset, None, value)
-            return
-        for row, (reading, at_ms) in enumerate(rows):
-            self._note(deed.partition, reading, Accepted(offset, row, at_ms, reading.x, reading.seq))
+        for reading, at_ms in rows:
+            seq = None if reading.seq == NO_SEQ else reading.seq
+            offset = self.life.send(NAMES[reading.name], at_ms, reading.x, seq=seq, partition=deed.partition)
+            self._note(deed.partition, reading, offset, -1, at_ms)
 
     def send_bad(self, deed: SendBad) -> None:
         """Writes a record that nobody can read."""
@@ -300,12 +306,13 @@ class Judge:
         offset = self.life.send_record(key, value, headers=[("origin", b"test")], partition=deed.partition)
         self._note_bad(deed.partition, offset, key, value)
 
-    def _note(self, partition: int, reading: Reading, accepted: Accepted) -> None:
-        self._sent.setdefault((partition, NAMES[reading.name]), []).append(accepted)
+    def _note(self, partition: int, reading: Reading, offset: int, row: int, at_ms: int) -> None:
+        stream = (partition, NAMES[reading.name])
+        self._waiting.setdefault(stream, []).append(Accepted(offset, row, at_ms, reading.x, reading.seq))
         self.findings.readings += 1
 
     def _note_bad(self, partition: int, offset: int, key: bytes | None, value: bytes | None) -> None:
-        self._bad.setdefault(partition, []).append((offset, key, value))
+        self._bad.setdefault(partition, {})[offset] = (key, value)
         self.findings.rejected += 1
 
     # ---- judging ----------------------------------------------------------------------------------------------------
@@ -315,111 +322,145 @@ class Judge:
         self.life.broker.check_integrity()
         committed = self.life.broker.offsets(GROUP, stable=False)
         for partition in range(self.life.broker.partitions):
-            self._changelog(partition, committed.get(partition, 0))
-            self._predictions(partition, committed.get(partition, 0))
-            self._dead_letters(partition, committed.get(partition, 0))
+            upto = committed.get(partition, 0)
+            self._changelog(partition, upto)
+            self._predictions(partition, upto)
+            self._dead_letters(partition, upto)
 
     def _step(self, stream: Stream, upto: int) -> None:
         """Unrolls the stream offline up to and with offset `upto`, one reading at a time."""
         slot = np.array([self._slots.setdefault(stream, len(self._slots))])
-        sent, done = self._sent.get(stream, []), self._stepped.get(stream, 0)
-        if done == 0:
+        if stream not in self._newest:
             self._engine.clear(slot)
-        while done < len(sent) and sent[done].offset <= upto:
-            reading = sent[done]
+        waiting = self._waiting.get(stream, [])
+        while waiting and waiting[0].offset <= upto:
+            reading = waiting.pop(0)
             x = np.array([[np.nan if value is None else value for value in reading.x]], np.float32)
             made = self._engine.run(slot, x, np.array([reading.at_ms]), np.array([reading.seq]))
-            band = (made.lo, made.hi) if made.lo is not None and made.hi is not None else ()
-            columns = (made.y, *band, made.score, made.flags)
-            reading.expected = (reading.at_ms, stream[1], self.life.model, *(_bits(column) for column in columns))
-            done += 1
-        self._stepped[stream] = done
-
-    def _state(self, stream: Stream) -> bytes:
-        slot = np.array([self._slots[stream]])
-        return self._engine.rows(slot)[0].tobytes()
+            columns = (made.y, made.lo, made.hi, made.score, made.flags)
+            reading.expected = (stream[1], reading.at_ms, self.life.model, *(_bits(column, 0) for column in columns))
+            self._stepped.setdefault(stream[0], {})[reading.offset, reading.row] = reading
 
     def _changelog(self, partition: int, committed: int) -> None:
-        """Steps every stream as the changelog says, and compares the states on the way."""
+        """Steps every stream as far as the changelog says, and compares the states on the way."""
         records = self.life.broker.records(Role.CHANGELOG, partition, start=self._read_to.get(partition, 0))
-        for row, (key, value) in enumerate(zip(records.keys, records.values, strict=True)):
+        kept, _ = state_rows.decode(records, self._engine.table.layout, self.life.model)
+        for row, key in enumerate(records.keys):
             assert key is not None
-            stream = (partition, key)
-            where = f"state of {stream} at changelog {int(records.offsets[row])}"
-            if value is None:
-                self._forget(stream, where)
+            stream, saved_ms = (partition, key), int(records.timestamps_ms[row])
+            where = f"changelog {partition}/{records.offsets[row]} of {key!r}"
+            if records.values[row] is None:
+                offset, last_ms = self._newest.pop(stream, (0, saved_ms))
+                if self.life.ttl_ms is None or saved_ms - last_ms <= self.life.ttl_ms:
+                    self.findings.states.append(f"{where}: forgotten {saved_ms - last_ms} ms after its last reading")
                 continue
-            one = _row(records, row)
-            kept, _ = state_rows.decode(one, self._engine.layout, self.life.model)
+            kept, _ = state_rows.decode(_one(records, row), self._engine.table.layout, self.life.model)
             offset = int(kept.offsets[0])
-            sent, done = self._sent.get(stream, []), self._stepped.get(stream, 0)
-            if done and offset < sent[done - 1].offset:
-                self.findings.states.append(f"{where} went back to offset {offset}")
+            if offset < self._newest.get(stream, (NO_ROW, 0))[0]:
+                self.findings.states.append(f"{where}: went back to reading {offset}")
                 continue
             self._step(stream, offset)
-            if self.check_states and kept.rows[0].tobytes() != self._state(stream):
-                self.findings.states.append(f"{where}, offset {offset}, differs from the offline one")
+            self._newest[stream] = (offset, saved_ms)
+            slot = np.array([self._slots[stream]])
+            if kept.rows[0].tobytes() != self._engine.rows(slot)[0].tobytes():
+                self.findings.states.append(f"{where}: not the offline state after reading {offset}")
             if offset >= committed:
-                self.findings.leaked.append(f"{where} is of reading {offset}, but {committed} is committed")
+                self.findings.leaked.append(f"{where}: of reading {offset}, but {committed} is committed")
         if len(records):
             self._read_to[partition] = int(records.offsets[-1]) + 1
-        for (its_partition, key), sent in self._sent.items():
-            done = self._stepped.get((its_partition, key), 0)
-            if its_partition == partition and done < len(sent) and sent[done].offset < committed:
-                self.findings.states.append(f"{(partition, key)} has no state for committed reading {sent[done].offset}")
-
-    def _forget(self, stream: Stream, where: str) -> None:
-        sent, done = self._sent.get(stream, []), self._stepped.get(stream, 0)
-        if not done:
-            self.findings.states.append(f"{where} is a tombstone of a stream without state")
-        self._sent[stream], self._stepped[stream] = sent[done:], 0
-        self._answered.setdefault(stream, []).extend(sent[:done])
-
-    @property
-    def _answered(self) -> dict[Stream, list[Accepted]]:
-        return self.__dict__.setdefault("answered", {})
+        for (its_partition, key), waiting in self._waiting.items():
+            if its_partition == partition and waiting and waiting[0].offset < committed:
+                self.findings.states.append(f"{key!r}: no state after committed reading {waiting[0].offset}")
 
     def _predictions(self, partition: int, committed: int) -> None:
-        must = {
-            (reading.offset, reading.row): reading
-            for stream in self._sent
-            if stream[0] == partition
-            for reading in (*self._answered.get(stream, ()), *self._sent[stream])
-            if reading.offset < committed
-        }
-        seen: dict[tuple[int, int], int] = {}
-        last: dict[str, tuple[int, int]] = {}
-        for made in self.life.predictions_of(partition):
-            key = (made.offset, made.row)
-            seen[key] = seen.get(key, 0) + 1
-            if seen[key] > 1:
-                self.findings.doubled.append(f"prediction of {partition}/{key}")
-                continue
-            if key not in must:
-                self.findings.leaked.append(f"prediction of {partition}/{key}, but {committed} is committed")
-                continue
-            if last.get(made.stream, (-1, -1)) > key:
-                self.findings.out_of_order.append(f"prediction of {partition}/{key}")
-            last[made.stream] = key
-            band = (made.lo, made.hi) if made.lo is not None and made.hi is not None else ()
-            columns = (made.y, *band, np.float32(made.score), np.uint8(made.flags))
-            got = (made.at_ms, made.stream_bytes, made.model, *(_bits(np.atleast_1d(column)) for column in columns))
-            if made.partition != partition or got != must[key].expected:
-                self.findings.different.append(f"prediction of {partition}/{key}: {got} != {must[key].expected}")
-        for key in sorted(must.keys() - seen.keys()):
-            self.findings.lost.append(f"prediction of {partition}/{key}")
+        stepped = self._stepped.get(partition, {})
+        seen: set[Row] = set()
+        last: dict[bytes, Row] = {}
+        made = predictions.decode(self.life.broker.records(Role.PREDICTIONS, partition))
+        for i, key in enumerate(zip(made.offsets.tolist(), made.rows.tolist(), strict=True)):
+            where = f"prediction of {partition}/{key}"
+            if key in seen:
+                self.findings.doubled.append(where)
+            elif key[0] >= committed or key not in stepped:
+                self.findings.leaked.append(f"{where}, but {committed} is committed")
+            elif last.get(made.streams[i], (NO_ROW, NO_ROW)) > key:
+                self.findings.out_of_order.append(where)
+            seen.add(key)
+            last[made.streams[i]] = key
+            columns = (made.y, made.lo, made.hi, made.score, made.flags)
+            got = (made.streams[i], int(made.at_ms[i]), made.models[i], *(_bits(column, i) for column in columns))
+            if key in stepped and (made.partitions[i] != partition or got != stepped[key].expected):
+                self.findings.different.append(f"{where}: {got} instead of {stepped[key].expected}")
+        must = {key for key in stepped if key[0] < committed}
+        self.findings.lost += [f"prediction of {partition}/{key}" for key in sorted(must - seen)]
 
     def _dead_letters(self, partition: int, committed: int) -> None:
-        must = {offset: (key, value) for offset, key, value in self._bad.get(partition, []) if offset < committed}
-        seen: list[int] = []
-        for letter in self.life.dead_letters():
-            if letter.partition != partition:
-                continue
-            offset = int(letter.headers["__connect.errors.offset"] or b"-1")
-            seen.append(offset)
-            if offset not in must:
-                self.findings.leaked.append(f"dead letter of {partition}/{offset}, but {committed} is committed")
-            elif must[offset] != (letter.key, letter.value):
-                self.findings.different.append(f"dead letter of {partition}/{offset}")
-        self.findings.doubled += [f"dead letter of {partition}/{offset}" for offset in set(seen) if seen.count(offset) > 1]
-        self.findings.lost += [f"dead letter of {partition}/{offset}" for offset in sorted(must.keys() - set(seen))]
+        must = {offset: record for offset, record in self._bad.get(partition, {}).items() if offset < committed}
+        letters = self.life.broker.records(Role.DEAD_LETTERS, partition)
+        seen: set[int] = set()
+        for i, record in enumerate(zip(letters.keys, letters.values, strict=True)):
+            headers = dict(letters.headers[i])
+            offset = int(headers["__connect.errors.offset"] or b"-1")
+            where = f"dead letter of {partition}/{offset}"
+            if offset in seen:
+                self.findings.doubled.append(where)
+            elif offset not in must:
+                self.findings.leaked.append(f"{where}, but {committed} is committed")
+            elif must[offset] != record:
+                self.findings.different.append(where)
+            seen.add(offset)
+        self.findings.lost += [f"dead letter of {partition}/{offset}" for offset in sorted(must.keys() - seen)]
+
+
+def play(schedule: Schedule, make: Callable[[Schedule], Life] = Life, watch: bool = True) -> tuple[Findings, Life]:
+    """Lives through the schedule, then lets a new owner read the rest. The judge looks at the end; with `watch` also
+    after every deed, until it finds something.
+    """
+    life = make(schedule)
+    judge = Judge(life)
+    for deed in schedule.deeds:
+        if isinstance(deed, Send):
+            judge.send(deed)
+        elif isinstance(deed, SendBad):
+            judge.send_bad(deed)
+        else:
+            life.do(deed)
+            if watch:
+                judge.look()
+            if judge.findings.all:
+                return judge.findings, life
+    life.drain()
+    judge.look()
+    return judge.findings, life
+
+
+def _bits(column: NDArray[np.generic] | None, row: int) -> bytes | None:
+    """The row's bits, every NaN counting as the same one (the wire's null has no payload)."""
+    if column is None:
+        return None
+    one = column[row]
+    if column.dtype.kind == "f":
+        one = np.where(np.isnan(one), np.float32(np.nan), one)
+    return np.asarray(one).tobytes()
+
+
+def _one(records: Records, row: int) -> Records:
+    rows = slice(row, row + 1)
+    return Records(records.partition, records.offsets[rows], records.timestamps_ms[rows], records.keys[rows],
+                   records.values[rows], {0: records.headers[row]} if row in records.headers else {})  # fmt: skip
+
+
+def _packed(rows: Sequence[tuple[Reading, int]]) -> bytes:
+    columns: dict[str, Any] = {
+        "stream": pa.array([NAMES[reading.name] for reading, _ in rows], pa.binary()),
+        "at": pa.array([at_ms for _, at_ms in rows], pa.timestamp("ms", "UTC")),
+        "seq": pa.array([None if reading.seq == NO_SEQ else reading.seq for reading, _ in rows], pa.int64()),
+    }
+    for i, feature in enumerate(FEATURES):
+        columns[feature] = pa.array([reading.x[i] for reading, _ in rows], pa.float32())
+    batch = pa.record_batch(columns)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    value: bytes = sink.getvalue().to_pybytes()
+    return value

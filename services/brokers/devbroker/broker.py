@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 import signal
 import subprocess
 import tempfile
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -182,10 +182,13 @@ class DevBroker:
         )
         for port in (ports.clients, ports.controller):
             if is_taken(port):
-                raise StartFailed(f"port {port} is taken by another process: end that one, or choose another port or folder")
+                raise StartFailed(
+                    f"port {port} is taken by another process: end that one, or choose another port or folder"
+                )
         return ports
 
     def _launch(self, class_path: list[Path], flags: list[str]) -> None:
+        self._forget_child()  # one that others have killed
         crashed = (self._data / "meta.properties").exists() and not (self._data / ".kafka_cleanshutdown").exists()
         ports = self._choose_ports()
         properties = self.folder / "server.properties"
@@ -222,8 +225,18 @@ class DevBroker:
                 broker.stop(timeout_s=120.0)  # the JVM writes its archive when it ends
 
     def _format(self, java: list[str], properties: Path, log: int) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        command = [*java, "kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", cluster, "-c", str(properties)]
+        # 22 letters, the first an A: one that begins with "-" would be read as an option.
+        cluster = base64.urlsafe_b64encode(b"\0" + secrets.token_bytes(15)).decode().rstrip("=")
+        command = [
+            *java,
+            "kafka.tools.StorageTool",
+            "format",
+            "--ignore-formatted",
+            "-t",
+            cluster,
+            "-c",
+            str(properties),
+        ]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
         if done.returncode != 0:
             raise StartFailed(f"Kafka could not prepare its data folder {self._data}. {self._log_end()}")

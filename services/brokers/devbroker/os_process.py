@@ -23,11 +23,14 @@ class ProcessId:
     @staticmethod
     def of(pid: int) -> ProcessId | None:
         """None: no such process, or it has ended and only waits to be reaped."""
+        process = Path("/proc", str(pid))
         try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            # A killed process whose first thread has gone may still hold its ports and locks through the others.
+            gone = fields[0] in "ZX" and len(list((process / "task").iterdir())) <= 1
         except (FileNotFoundError, ProcessLookupError):
             return None
-        return None if fields[0] in "ZX" else ProcessId(pid, int(fields[19]))
+        return None if gone else ProcessId(pid, int(fields[19]))
 
     def alive(self) -> bool:
         return ProcessId.of(self.pid) == self

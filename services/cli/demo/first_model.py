@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from services.datasets import Series
+
+TRAIN_SHARE = 0.7
 RECIPE = "1"
 """Raise when training changes in a way that the model configuration does not show."""
 
 
-def first_model(series: Any, cache: Path, progress: Callable[[str, float], None]) -> tuple[Path, bool]:
-    """The folder of the model, and whether it had to be trained now. `progress(sentence, share)` while training."""
-    from rnn import fit, weights
+def first_model(series: Series, cache: Path, progress: Callable[[str, float], None]) -> tuple[Path, bool]:
+    """The folder of the model, and whether it had to be trained now. `progress(sentence, share)` after each epoch."""
+    from rnn import weights
+    from rnn.fit import Epoch, default_config, fit
 
-    end = int(len(series.x) * 0.7)
-    config = fit.default_config(series.features, interval_s=60.0)
+    end = int(len(series) * TRAIN_SHARE)
+    config = default_config(series.features, series.interval_s)
     key = hashlib.sha256(f"{RECIPE} {series.digest} {end} {config.fingerprint()}".encode()).hexdigest()[:16]
     folder = cache / "models" / f"household-{key}"
     try:
@@ -24,6 +28,14 @@ def first_model(series: Any, cache: Path, progress: Callable[[str, float], None]
         return folder, False
     except weights.ModelRefused:
         pass
-    fitted = fit.fit(series.x[:end], series.at_ms[:end], config, progress=progress)
-    weights.save(folder, fitted.network, fitted.card)
+
+    def said(epoch: Epoch) -> None:
+        skill = 1 - epoch.validation_mse / epoch.persistence_mse
+        progress(f"epoch {epoch.epoch} of {epoch.epochs}, error {skill:.1%} below persistence", epoch.epoch / epoch.epochs)
+
+    x, at_ms = series.x[:end], series.at_ms[:end]
+    fitted = fit(config, x, at_ms, progress=said)
+    data = weights.DataRange(int(at_ms[0]), int(at_ms[-1]), len(x), series.digest)
+    scores = {"validation_mse": fitted.best.validation_mse, "persistence_mse": fitted.best.persistence_mse}
+    weights.save(folder, fitted.network, created_ms=time.time_ns() // 1_000_000, data=data, scores=scores)
     return folder, True

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from services.cli.demo.first_model import TRAIN_SHARE, first_model
 from services.cli.demo.view import View
 
 PARTITIONS = 4
@@ -62,8 +63,9 @@ def demo(
 def _demo(console: Any, stack: ExitStack, readings: int, streams: int, rate: float, kill: bool, keep: bool,
           out: Path) -> bool:  # fmt: skip
     from services import datasets
+    from services.datasets.series import cache_folder
     from services.brokers.devbroker import DevBroker
-    from services.brokers.kafka_client import open_producer
+    from services.brokers.kafka_client import ColumnProducer
     from services.brokers.kafka_source import KafkaSource
     from services.cli.demo.picture import draw
     from services.cli.demo.replay import Replay
@@ -71,7 +73,7 @@ def _demo(console: Any, stack: ExitStack, readings: int, streams: int, rate: flo
     from services.fleet.server import Server
 
     out.mkdir(parents=True, exist_ok=True)
-    cache = datasets.cache_folder()
+    cache = cache_folder(None)
     console.print("[bold]household power[/bold], UCI, CC BY 4.0: one house, one reading a minute, seven channels")
     series = datasets.household_power(cache)
     model, std = _model(console, series, cache)
@@ -104,7 +106,7 @@ def _demo(console: Any, stack: ExitStack, readings: int, streams: int, rate: flo
 
     tally.start(KafkaSource(settings.kafka, settings.topics.predictions, range(PARTITIONS)))
     stack.callback(tally.stop)
-    producer = open_producer(settings.kafka)
+    producer = ColumnProducer(settings.kafka)
     stack.callback(producer.close)
     replay.start(producer, settings.topics.readings, rate)
     stack.callback(replay.stop)
@@ -126,14 +128,12 @@ def _demo(console: Any, stack: ExitStack, readings: int, streams: int, rate: flo
 def _model(console: Any, series: Any, cache: Path) -> tuple[Path, Any]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from services.cli.demo.first_model import first_model
-
     columns = (TextColumn("training the first model"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=1.0)
         folder, trained = first_model(series, cache, lambda text, share: bar.update(task, description=text, completed=share))
     console.print(f"model {folder.name}, {'trained just now' if trained else 'found in the cache'}")
-    return folder, np.nanstd(series.x[: int(len(series.x) * 0.7)], axis=0)
+    return folder, np.nanstd(series.x[: int(len(series.x) * TRAIN_SHARE)], axis=0)
 
 
 def _settings(out: Path, bootstrap: str, model: Path) -> Any:

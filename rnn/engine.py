@@ -1,0 +1,195 @@
+"""The engine: readings in, predictions out, the states of all streams kept in a table on the device.
+
+Here is what a host decides: which readings are stepped together, which are duplicates, which streams start anew. The
+sums are in `rnn.forward`. Imports torch and numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rnn import clock as clocks
+from rnn.forward import Forward
+from rnn.network import Network
+from rnn.result import Result
+from rnn.state import StateTable
+from rnn.waves import MIN_ROWS, bucket, in_waves, latest_before, one_wave, place_in_stream
+
+__all__ = ["Engine", "Result"]
+
+
+class Engine:
+    """A network's weights in serving form, and the states of up to `slots` streams. Not safe for use by two threads.
+
+    On CPU a result is bit for bit the same however the readings are grouped into runs and whatever neighbours they
+    have, given that `check` finds nothing; it works on one thread, for splitting an operation would break that.
+    The weights are copied: a later change of `network` does not show.
+    """
+
+    def __init__(self, network: Network, slots: int, device: str = "cpu") -> None:
+        """Raises ValueError for a device that torch does not have, or no slots."""
+        self.device = torch.device(device)
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device: {device!r} asked for, but torch sees no GPU; use 'cpu' or install its driver")
+        self.network = network
+        self.config = network.config
+        self.table = StateTable(network, slots, self.device)
+        self._forward = Forward(network, self.table)
+        self._seen = np.zeros(slots + 1, dtype=np.int32)
+        # Readings stepped at a time: bounds the scratch, also where each has a wave of its own.
+        floats = (1 << 20) * (16 if self.device.type == "cuda" else 1)
+        self._chunk_rows = max(256, floats // self._forward.sums_width)
+
+    def run(
+        self, slots: NDArray[np.int64], x: NDArray[np.float32], at_ms: NDArray[np.int64], seq: NDArray[np.int64]
+    ) -> Result:
+        """Folds n readings into their streams' states and predicts each stream's next one.
+
+        slots [n] in 0..slots-1, any number of times each (readings of one slot are taken in the order given); x [n,
+        features] in raw units, NaN = missing; at_ms [n]; seq [n], negative = none. The result's arrays are new.
+        Raises ValueError for arrays of other shapes or types, and for slots outside the table.
+        """
+        n = len(slots)
+        self._refuse_misfits(slots, x, at_ms, seq)
+        whole = None
+        todo, stride = np.arange(n), n  # readings still to be stepped, and how many waves at a time
+        with _one_thread(), torch.inference_mode():
+            while len(todo):
+                now, later = todo[: self._chunk_rows], todo[self._chunk_rows :]
+                if stride < n:
+                    fits = place_in_stream(slots[now]) < stride
+                    now, later = now[fits], np.concatenate((now[~fits], later))
+                if len(now) == n:
+                    result, again = self._chunk(slots, x, at_ms, seq)
+                    if again is None:
+                        return result
+                else:
+                    result, again = self._chunk(slots[now], x[now], at_ms[now], seq[now])
+                whole = whole or self._blank(n)
+                if again is None:
+                    whole.put(now, result)
+                    todo, stride = later, 2 * stride
+                else:
+                    # What came after a reset was stepped in vain. From here on waves are taken one by one, then in
+                    # doubling strides: the vain steps stay in proportion, also where every reading resets its stream.
+                    whole.put(now[~again], result, np.flatnonzero(~again))
+                    todo, stride = np.sort(np.concatenate((now[again], later))), 1
+        return whole or self._blank(n)
+
+    def rows(self, slots: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """As `StateTable.rows`."""
+        return self.table.rows(slots)
+
+    def load(self, slots: NDArray[np.int64], rows: NDArray[np.uint8]) -> None:
+        """As `StateTable.load`."""
+        self.table.load(slots, rows)
+
+    def clear(self, slots: NDArray[np.int64]) -> None:
+        """As `StateTable.clear`."""
+        self.table.clear(slots)
+
+    def check(self, most: int = 512) -> list[int]:
+        """Bucket sizes up to `most` rows with which this device breaks the promise that a stream's result does not
+        depend on its batch; empty on a good CPU. Steps random readings of made-up streams twice, in batches of
+        every size, in a table of its own; well under 100 ms for networks of ordinary size.
+        """
+        probe = Engine(self.network, most, str(self.device))
+        random = np.random.default_rng(0)
+        x = random.normal(size=(2, most, len(self.config.features))).astype(np.float32)
+        at_ms, seq, slots = np.arange(most), np.full(most, -1), np.arange(most)
+
+        def stepped(batch: int, n: int) -> NDArray[np.uint8]:
+            probe.clear(slots[:n])
+            for begin in range(0, n, batch):
+                some = slice(begin, begin + batch)
+                for late in range(2):
+                    probe.run(slots[some], x[late, some], at_ms[some] + late * 1000, seq[some])
+            return probe.rows(slots[:n])
+
+        alone = stepped(MIN_ROWS, most)
+        sizes = sorted({bucket(n) for n in range(1, most + 1)})
+        return [size for size in sizes if size <= most and (stepped(size, size) != alone[:size]).any()]
+
+    def _blank(self, n: int) -> Result:
+        return Result.blank(n, len(self.config.targets), self._forward.banded)
+
+    def _refuse_misfits(
+        self, slots: NDArray[np.int64], x: NDArray[np.float32], at_ms: NDArray[np.int64], seq: NDArray[np.int64]
+    ) -> None:
+        n = len(slots)
+        wanted = ((slots, "slots", np.int64, (n,)), (x, "x", np.float32, (n, len(self.config.features))))
+        for array, name, dtype, shape in (*wanted, (at_ms, "at_ms", np.int64, (n,)), (seq, "seq", np.int64, (n,))):
+            if array.dtype != dtype or array.shape != shape:
+                raise ValueError(f"{name}: want {np.dtype(dtype)} {list(shape)}, got {array.dtype} {list(array.shape)}")
+        if n and not 0 <= slots.min() <= slots.max() < self.table.slots:
+            raise ValueError(f"slots: want 0..{self.table.slots - 1}, got {slots.min()}..{slots.max()}")
+
+    def _distinct(self, slots: NDArray[np.int64]) -> bool:
+        place = np.arange(len(slots), dtype=np.int32)
+        self._seen[slots] = place
+        return bool((self._seen[slots] == place).all())
+
+    def _chunk(
+        self, slots: NDArray[np.int64], x: NDArray[np.float32], at_ms: NDArray[np.int64], seq: NDArray[np.int64]
+    ) -> tuple[Result, NDArray[np.bool_] | None]:
+        """Result of at most `_chunk_rows` readings, and which of them must be run again because they came after a
+        reset of their stream (their part of the result means nothing); None: nothing was reset.
+        """
+        waves = one_wave(slots) if self._distinct(slots) else in_waves(slots)
+        flags, last_ms = clocks.judge(self.table.clock, waves, at_ms, seq)
+        twice = flags == clocks.DUPLICATE
+        if not twice.any():
+            result = self._forward.step(waves, x, at_ms, last_ms, flags)
+        else:
+            result = self._with_duplicates(slots, x, at_ms, last_ms, flags, twice)
+        reset = (result.flags & clocks.RESET) != 0
+        if not reset.any():
+            return result, None
+        self.table.clear(np.unique(slots[reset]))
+        for array in (result.y, result.lo, result.hi, result.score):
+            if array is not None:
+                array[reset] = np.nan
+        return result, latest_before(slots, reset) >= 0
+
+    def _with_duplicates(
+        self,
+        slots: NDArray[np.int64],
+        x: NDArray[np.float32],
+        at_ms: NDArray[np.int64],
+        last_ms: NDArray[np.int64],
+        flags: NDArray[np.uint8],
+        twice: NDArray[np.bool_],
+    ) -> Result:
+        """Steps all but the duplicates, which then repeat what was last predicted for their stream."""
+        result = self._blank(len(slots))
+        result.flags[:] = flags
+        doubles, kept = np.flatnonzero(twice), np.flatnonzero(~twice)
+        result.put(doubles, self._forward.last_predictions(slots[doubles], flags[doubles]))
+        if len(kept):
+            part = self._forward.step(in_waves(slots[kept]), x[kept], at_ms[kept], last_ms[kept], flags[kept])
+            result.put(kept, part)
+            source = latest_before(slots, ~twice)[doubles]  # the reading just before, where it is in this chunk
+            inside = source >= 0
+            for array in (result.y, result.lo, result.hi):
+                if array is not None:
+                    array[doubles[inside]] = array[source[inside]]
+        return result
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch splits large operations at places that depend on their size, and a part's rest takes another code path."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,227 @@
+"""One step of the serving network for many readings: gather the states, sum, scatter them.
+
+States are gathered once, stepped wave by wave (`rnn.waves`) and scattered once; what needs no state is done for all
+waves together. The input side works feature-major ([features, rows]), so that an operation is one run over memory; the
+cells and the head work row-major ([rows, units]), as `rnn.steps` explains. Logarithms and exponentials are only taken
+of whole scratch buffers, never of slices of rows, for the same reason. Imports torch and numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from rnn import clock as clocks
+from rnn.heads import HALF_LOG_TWO_PI, SCALE_FLOOR, band_width
+from rnn.inputs import CLIP, Inputs
+from rnn.network import Network
+from rnn.result import Result
+from rnn.scratch import BULK_ROWS, Scratch, ScratchPool
+from rnn.state import StateTable
+from rnn.steps import padded, step_of
+from rnn.waves import Waves, bucket
+
+WORST_Z = 1e6
+"""A surprise is reckoned with at most this many standard deviations, so that it stays finite."""
+
+
+class Forward:
+    """Weights in serving form, over one state table. Copies them: a later change of the network does not show."""
+
+    def __init__(self, network: Network, table: StateTable) -> None:
+        config, device = network.config, table.device
+        self.table = table
+        self.banded = config.head == "gaussian"
+        self._inputs = Inputs(config, network.scaler_mean.to(device), network.scaler_std.to(device))
+        self._steps = [step_of(cell, device) for cell in network.cells]
+        self.sums_width = self._steps[0].gates * self._steps[0].units
+        linear = network.head.linear
+        outputs = linear.out_features
+        self._head_weight = torch.zeros(self._steps[0].units, padded(outputs), device=device)
+        self._head_weight[: config.hidden, :outputs] = linear.weight.detach().t()
+        self._head_bias = torch.zeros(padded(outputs), device=device)
+        self._head_bias[:outputs] = linear.bias.detach()
+        self._all_targets = config.targets == config.features
+        self._band_width = band_width(config.band)
+        self._pool = ScratchPool(self._inputs, self._steps, outputs, table.parts["x"].shape[1], device)
+
+    def step(
+        self,
+        waves: Waves,
+        x: NDArray[np.float32],
+        at_ms: NDArray[np.int64],
+        last_ms: NDArray[np.int64],
+        flags: NDArray[np.uint8],
+    ) -> Result:
+        """Folds n readings in and returns their predictions; adds MISSING and RESET to `flags`.
+
+        x [n, features], at_ms [n] and, of the stream before each reading, last_ms [n]. A RESET reading's values mean
+        nothing, nor does what follows it in its stream; the caller clears the slot, whose row may hold anything.
+        """
+        streams, n = len(waves.slots), len(x)
+        scratch = self._pool.of(bucket(streams, BULK_ROWS), bucket(waves.rows, BULK_ROWS))
+        row: NDArray[np.int64] | slice = slice(0, n) if waves.order is None else waves.row
+        index, elapsed = self._stage(scratch, waves, row, x, at_ms, last_ms)
+        unknown = np.isnan(x)
+        missing = scratch.x.isnan() if unknown.any() else None  # [features, rows]
+        if missing is not None:
+            flags[unknown.any(axis=1)] |= clocks.MISSING
+        self._take_in(scratch, waves, index, elapsed, missing)
+        h = self._recur(scratch, waves, index)
+        self._predict(scratch, h)
+        self._judge(scratch, waves, missing)
+        self._scatter(scratch, waves, index[:streams])
+        return self._result(scratch, row, flags)
+
+    def last_predictions(self, slots: NDArray[np.int64], flags: NDArray[np.uint8]) -> Result:
+        """What the table holds as the latest prediction of each slot [n]; without a score."""
+        held = self.table.parts["x"].index_select(0, torch.from_numpy(slots).to(self.table.device))
+        y, half = held[:, self._inputs.predicted_mean], held[:, self._inputs.predicted_scale] * self._band_width
+        lo, hi = ((y - half).cpu().numpy(), (y + half).cpu().numpy()) if self.banded else (None, None)
+        return Result(y.cpu().numpy(), lo, hi, np.full(len(slots), np.nan, dtype=np.float32), flags)
+
+    def _stage(
+        self,
+        scratch: Scratch,
+        waves: Waves,
+        row: NDArray[np.int64] | slice,
+        x: NDArray[np.float32],
+        at_ms: NDArray[np.int64],
+        last_ms: NDArray[np.int64],
+    ) -> tuple[Tensor, Tensor]:
+        """Lays the readings out in rows. Returns the slots by rank, then padding [first wave's rows], and the elapsed
+        time [rows]. Rows without a reading hold zeros, and the first wave's belong to the table's padding row.
+        """
+        scratch.slots[: len(waves.slots)] = waves.slots
+        scratch.slots[len(waves.slots) : waves.sizes[0]] = self.table.slots
+        if isinstance(row, slice):
+            scratch.x_host[:, len(x) :] = 0
+            scratch.times[0, len(x) :] = clocks.NEVER_MS
+        else:
+            scratch.x_host[:] = 0
+            scratch.times[0] = clocks.NEVER_MS
+        scratch.x_host[:, row] = x.T
+        scratch.times[0, row] = last_ms
+        scratch.times[1, row] = at_ms
+        if scratch.x.device.type != "cpu":
+            scratch.x.copy_(torch.from_numpy(scratch.x_host))
+        last, at = torch.from_numpy(scratch.times).unbind(0)
+        device = self.table.device
+        index = torch.from_numpy(scratch.slots[: waves.sizes[0]]).to(device)
+        return index, self._inputs.elapsed(last, at).to(device)
+
+    def _take_in(self, scratch: Scratch, waves: Waves, index: Tensor, elapsed: Tensor, missing: Tensor | None) -> None:
+        """Input state after each reading, and the features."""
+        inputs, gathered = self._inputs, scratch.gathered[: len(index)]
+        self.table.gather("x", index, gathered)
+        scratch.before[:, : len(index)] = gathered.t()[: inputs.width]
+        folded = scratch.states[: inputs.predicted_mean.start]
+        for reading, old, new in _spans(scratch, waves):
+            state = folded[:, new]
+            state.copy_(folded[:, old])
+            inputs.fold(state, scratch.x[:, reading], None if missing is None else missing[:, reading])
+        after, features = scratch.after, inputs.features
+        torch.maximum(after[inputs.var], inputs.var_floor, out=scratch.std).sqrt_()
+        scaled, marks = scratch.features[:features], scratch.features[features : 2 * features]
+        torch.sub(after[inputs.last], after[inputs.mean], out=scaled).div_(scratch.std).clamp_(-CLIP, CLIP)
+        scratch.features[features:].zero_()
+        if missing is not None:
+            marks.copy_(missing)
+        scratch.features[2 * features] = elapsed
+
+    def _recur(self, scratch: Scratch, waves: Waves, index: Tensor) -> Tensor:
+        """Steps the layers, bottom first; returns the top one's h after each reading, [rows of all waves, units]."""
+        below = scratch.features[:, : waves.rows].t()
+        for layer, (step, parts) in enumerate(zip(self._steps, scratch.parts, strict=True)):
+            for name, part in zip("hc", parts, strict=False):
+                self.table.gather(f"{name}{layer}", index, part[: len(index)])
+            sums = step.project(below, out=scratch.sums[: waves.rows])
+            for reading, old, new in _spans(scratch, waves):
+                step.run(sums[reading], tuple(p[old] for p in parts), tuple(p[new] for p in parts), scratch.spare)
+            below = parts[0][scratch.lead : scratch.lead + waves.rows]
+        return below
+
+    def _predict(self, scratch: Scratch, h: Tensor) -> None:
+        """The head's residual brought to raw units: next = last + mean * std, in `after` and `out`."""
+        inputs, targets, after, out = self._inputs, self._inputs.targets, scratch.after, scratch.out
+        torch.addmm(self._head_bias, h, self._head_weight, out=scratch.head[: len(h)])
+        scratch.heads.copy_(scratch.head.t()[: len(scratch.heads)])
+        std = self._of_targets(scratch.std)
+        y = torch.mul(scratch.heads[:targets], std, out=out[:targets])
+        y += self._of_targets(after[inputs.last])
+        after[inputs.predicted_mean] = y
+        if self.banded:
+            scale = functional.softplus(scratch.heads[targets:]).add_(SCALE_FLOOR).mul_(std)
+            after[inputs.predicted_scale] = scale
+            half = scale.mul_(self._band_width)
+            torch.sub(y, half, out=out[targets : 2 * targets])
+            torch.add(y, half, out=out[2 * targets : 3 * targets])
+        else:
+            after[inputs.predicted_scale] = float("nan")
+
+    def _judge(self, scratch: Scratch, waves: Waves, missing: Tensor | None) -> None:
+        """Score of each reading under the prediction before it, in units of the standard deviation of that time, and
+        whether all that the reading left behind is finite.
+        """
+        inputs, score, finite = self._inputs, scratch.out[-2], scratch.out[-1]
+        checked = slice(0, inputs.width if self.banded else inputs.predicted_scale.start)
+        torch.sum(torch.mul(scratch.after[checked], 0, out=scratch.finite[checked]), 0, out=finite)
+        if not self.banded:
+            score.fill_(float("nan"))
+            return
+        before = scratch.before if waves.order is None else scratch.states.index_select(1, _row_before(scratch, waves))
+        mean, scale = before[inputs.predicted_mean], before[inputs.predicted_scale]
+        std = self._of_targets(inputs.std(before[inputs.var]))
+        z = self._of_targets(scratch.after[inputs.last]).sub(mean).div_(scale).clamp_(-WORST_Z, WORST_Z)
+        nats = torch.div(scale, std, out=std).log_().add_(z.square_().mul_(0.5)).add_(HALF_LOG_TWO_PI)
+        if missing is None:
+            torch.sum(nats, 0, out=score).div_(inputs.targets)
+        else:
+            unknown = self._of_targets(missing)
+            torch.sum(nats.masked_fill_(unknown, 0), 0, out=score).div_((~unknown).sum(0))
+
+    def _scatter(self, scratch: Scratch, waves: Waves, index: Tensor) -> None:
+        """Writes each stream's state after its last reading back to its slot; index [streams]."""
+        n, rows = len(index), scratch.gathered[: len(index)]
+        if waves.order is None:
+            last: slice | Tensor = slice(scratch.lead, scratch.lead + n)
+        else:
+            last = torch.from_numpy(waves.last_row + scratch.lead).to(index.device)
+        rows[:, : self._inputs.width] = scratch.states[:, last].t()
+        self.table.scatter("x", index, rows)
+        for layer, parts in enumerate(scratch.parts):
+            for name, part in zip("hc", parts, strict=False):
+                self.table.scatter(f"{name}{layer}", index, part[last])
+
+    def _result(self, scratch: Scratch, row: NDArray[np.int64] | slice, flags: NDArray[np.uint8]) -> Result:
+        targets, out = self._inputs.targets, scratch.out.cpu().numpy()
+        columns = [np.array(out[begin : begin + targets].T[row], order="C") for begin in (0, targets, 2 * targets)]
+        flags[np.isnan(out[-1][row])] |= clocks.RESET
+        y, lo, hi = columns if self.banded else (columns[0], None, None)
+        return Result(y, lo, hi, out[-2][row].copy(), flags)
+
+    def _of_targets(self, values: Tensor) -> Tensor:
+        """[features, rows] -> [targets, rows]; the same tensor where all features are targets in order."""
+        return values if self._all_targets else values.index_select(0, self._inputs.target_index)
+
+
+def _spans(scratch: Scratch, waves: Waves) -> Iterator[tuple[slice, slice, slice]]:
+    """For each wave its rows among the readings and, among lead + readings, the states before it and after it."""
+    old = 0
+    for start, size in zip(waves.starts, waves.sizes, strict=True):
+        new = scratch.lead + start
+        yield slice(start, start + size), slice(old, old + size), slice(new, new + size)
+        old = new
+
+
+def _row_before(scratch: Scratch, waves: Waves) -> Tensor:
+    """Where, among lead + readings, the state before each reading is; 0 for rows without one. [rows]"""
+    rows = np.zeros(scratch.rows, dtype=np.int64)
+    for reading, old, _ in _spans(scratch, waves):
+        rows[reading] = np.arange(old.start, old.stop)
+    return torch.from_numpy(rows).to(scratch.out.device)

@@ -1,0 +1,105 @@
+"""The state table: what every live stream carries between readings, a slot each; and rows of it as bytes.
+
+One tensor for each part, [slots + 1, width]; the last row is the padding row, which always holds the initial state.
+The float parts are on the device. The clock stays in host memory, for the host decides by it what a reading is.
+Imports torch and numpy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rnn import clock as clocks
+from rnn.network import Network
+from rnn.steps import padded
+
+LAYOUT_VERSION = 1
+"""Raise it when the meaning of a column changes while its name and width stay."""
+
+
+class StateTable:
+    """States of `slots` streams, all initial at first. Slots are numbered 0..slots-1; `slots` is the padding row.
+
+    `layout` names the config and the parts: rows may be loaded into a table of equal layout and into no other.
+    """
+
+    def __init__(self, network: Network, slots: int, device: torch.device | str = "cpu") -> None:
+        if slots < 1:
+            raise ValueError(f"slots: wants at least 1, got {slots}")
+        config, inputs = network.config, network.inputs
+        self.slots = slots
+        self.device = torch.device(device)
+        self.clock: NDArray[np.int64] = np.empty((slots + 1, len(clocks.INITIAL)), dtype=np.int64)
+        self.parts: dict[str, Tensor] = {}
+        self.widths: dict[str, int] = {}  # without padding
+        self._initial: dict[str, Tensor] = {}  # [padded width], 0 but for x
+        self._add_part("x", inputs.width, 4)
+        self._initial["x"][: inputs.width] = inputs.initial(1)[0][0]
+        for layer, cell in enumerate(network.cells):
+            for name in cell.PARTS:
+                self._add_part(f"{name}{layer}", config.hidden, padded(1))
+        self.clock[:] = clocks.INITIAL
+        self.parts["x"][:] = self._initial["x"]
+        self.row_bytes = 8 * self.clock.shape[1] + 4 * sum(self.widths.values())
+        widths = ",".join(f"{name}:{width}f4" for name, width in self.widths.items())
+        layout = f"{LAYOUT_VERSION};{config.fingerprint()};clock:{self.clock.shape[1]}i8,{widths}"
+        self.layout = hashlib.sha256(layout.encode()).hexdigest()
+
+    def _add_part(self, name: str, width: int, multiple: int) -> None:
+        room = -(-width // multiple) * multiple
+        self.widths[name] = width
+        self.parts[name] = torch.zeros(self.slots + 1, room, device=self.device)
+        self._initial[name] = torch.zeros(room, device=self.device)
+
+    def gather(self, name: str, slots: Tensor, out: Tensor) -> None:
+        """Rows of one part: slots [n] int64 on the device -> out [n, padded width]."""
+        torch.index_select(self.parts[name], 0, slots, out=out)
+
+    def scatter(self, name: str, slots: Tensor, rows: Tensor) -> None:
+        """Overwrites rows of one part; no slot may be named twice, nor the padding row. rows [n, padded width].
+
+        Sixteen bytes move at a time (widths are multiples of four floats): twice as fast as one float at a time.
+        """
+        self.parts[name].view(torch.complex128).index_copy_(0, slots, rows.view(torch.complex128))
+
+    def clear(self, slots: NDArray[np.int64]) -> None:
+        """Gives the slots [n] the initial state."""
+        self.clock[slots] = clocks.INITIAL
+        index = torch.from_numpy(np.ascontiguousarray(slots)).to(self.device)
+        for name, part in self.parts.items():
+            part[index] = self._initial[name]
+
+    def rows(self, slots: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """State rows as bytes, [n, row_bytes]: the clock, then each part without padding, all little-endian."""
+        out = np.empty((len(slots), self.row_bytes), dtype=np.uint8)
+        index = torch.from_numpy(np.ascontiguousarray(slots)).to(self.device)
+        end = 8 * self.clock.shape[1]
+        out[:, :end] = self.clock[slots].astype("<i8", copy=False).view(np.uint8)
+        for name, part in self.parts.items():
+            width = self.widths[name]
+            values = np.ascontiguousarray(part.index_select(0, index).cpu().numpy()[:, :width])
+            begin, end = end, end + 4 * width
+            out[:, begin:end] = values.astype("<f4", copy=False).view(np.uint8)
+        return out
+
+    def load(self, slots: NDArray[np.int64], rows: NDArray[np.uint8]) -> None:
+        """The inverse of `rows`: bit for bit the same states come back. Raises ValueError for rows of a wrong size."""
+        if rows.dtype != np.uint8 or rows.shape != (len(slots), self.row_bytes):
+            raise ValueError(
+                f"state rows: want uint8 [{len(slots)}, {self.row_bytes}], got {rows.dtype} {list(rows.shape)}; "
+                "they were written by a model of another layout"
+            )
+        index = torch.from_numpy(np.ascontiguousarray(slots)).to(self.device)
+        end = 8 * self.clock.shape[1]
+        self.clock[slots] = np.ascontiguousarray(rows[:, :end]).view("<i8")
+        for name, part in self.parts.items():
+            width = self.widths[name]
+            begin, end = end, end + 4 * width
+            values = np.zeros((len(slots), part.shape[1]), dtype=np.float32)
+            values[:, :width] = np.ascontiguousarray(rows[:, begin:end]).view("<f4")
+            self.scatter(name, index, torch.from_numpy(values).to(self.device))

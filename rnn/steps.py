@@ -1,0 +1,115 @@
+"""The cells of `rnn.cells` arranged for serving: no gradients, in place, few operations. Imports torch only.
+
+The same equations with three changes that leave a result within 1e-6. tanh(x) is 2 sigmoid(2 x) - 1 with the factor 2
+inside the weights, because one sigmoid over all gates is several times as fast as torch's tanh on CPU. Weights are
+transposed and a layer is padded with units of zero weight to a multiple of 8: h = c = 0 stays so for ever. Sums run
+over [m, gates * units] buffers without holes whose size is a multiple of 64 floats.
+
+Hazard: the last three are what makes a row's result independent of m and of its place, bit for bit, on CPU. torch
+takes another code path (other rounding in exp and log) for what is left over after whole vector registers, and MKL
+another one below 4 rows; with whole registers and `m` a multiple of 8 neither is ever taken.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rnn.cells import LSTM, Cell, Elman
+
+LANE = 8
+"""Layers are padded to a multiple of this many units."""
+
+
+def padded(width: int) -> int:
+    """Least multiple of LANE that holds `width`."""
+    return -(-width // LANE) * LANE
+
+
+class Step:
+    """One layer's weights in serving form. A subclass adds `run`, one step for m rows."""
+
+    SCALES: tuple[float, ...] = ()  # factor inside each gate's weights: 2 where the gate is a tanh
+
+    def __init__(self, cell: Cell, device: torch.device) -> None:
+        self.parts = len(cell.PARTS)
+        self.gates = cell.GATES
+        self.units = padded(cell.hidden)
+        self.weight_x = self._arranged(cell.weight_ih, device)  # [padded inputs, gates * units]
+        self.weight_h = self._arranged(cell.weight_hh, device)  # [units, gates * units]
+        self.bias_x = self._arranged(cell.bias_ih.unsqueeze(1), device)[0]  # [gates * units]
+        self.bias_h = self._arranged(cell.bias_hh.unsqueeze(1), device)[0]
+
+    def _arranged(self, weight: Tensor, device: torch.device) -> Tensor:
+        """[gates * hidden, k] -> [padded k, gates * units], scaled and padded with zeros."""
+        k, hidden = weight.shape[1], weight.shape[0] // self.gates
+        by_gate = weight.detach().to(device, torch.float32).view(self.gates, hidden, k)
+        by_gate = by_gate * by_gate.new_tensor(self.SCALES).view(-1, 1, 1)
+        out = by_gate.new_zeros(padded(k), self.gates, self.units)
+        out[:k, :, :hidden] = by_gate.permute(2, 0, 1)
+        return out.view(-1, self.gates * self.units)
+
+    def project(self, x: Tensor, out: Tensor) -> Tensor:
+        """The sums that need no state: x [rows, padded inputs] -> out [rows, gates * units]."""
+        return torch.addmm(self.bias_x, x, self.weight_x, out=out)
+
+    def run(self, sums: Tensor, before: tuple[Tensor, ...], after: tuple[Tensor, ...], spare: Tensor) -> None:
+        """One reading of m streams. sums [m, gates * units], of `project`, is used up; before and after hold the
+        state's parts, each [m, units]; spare is scratch of at least m * gates * units floats.
+        """
+        raise NotImplementedError
+
+
+class ElmanStep(Step):
+    SCALES = (2.0,)
+
+    def __init__(self, cell: Elman, device: torch.device) -> None:
+        super().__init__(cell, device)
+        self.bias_x += self.bias_h
+
+    def run(self, sums: Tensor, before: tuple[Tensor, ...], after: tuple[Tensor, ...], spare: Tensor) -> None:
+        sums.addmm_(before[0], self.weight_h).sigmoid_()
+        torch.mul(sums, 2, out=after[0]).sub_(1)
+
+
+class LSTMStep(Step):
+    SCALES = (1.0, 1.0, 2.0, 1.0)
+
+    def __init__(self, cell: LSTM, device: torch.device) -> None:
+        super().__init__(cell, device)
+        self.bias_x += self.bias_h
+
+    def run(self, sums: Tensor, before: tuple[Tensor, ...], after: tuple[Tensor, ...], spare: Tensor) -> None:
+        h, c = after
+        m = len(sums)
+        room = spare[: m * self.units].view(m, self.units)
+        i, f, g, o = sums.addmm_(before[0], self.weight_h).sigmoid_().view(m, 4, self.units).unbind(1)
+        torch.mul(before[1], f, out=c)
+        torch.mul(i, g, out=room)
+        c.add_(room.add_(room)).sub_(i)  # + i (2 g - 1)
+        torch.add(c, c, out=room).sigmoid_().mul_(2).sub_(1)
+        torch.mul(room, o, out=h)
+
+
+class GRUStep(Step):
+    SCALES = (1.0, 1.0, 2.0)
+
+    def run(self, sums: Tensor, before: tuple[Tensor, ...], after: tuple[Tensor, ...], spare: Tensor) -> None:
+        (h,) = after
+        m, units = len(sums), self.units
+        product = torch.addmm(self.bias_h, before[0], self.weight_h, out=spare[: m * 3 * units].view(m, 3 * units))
+        product[:, : 2 * units] += sums[:, : 2 * units]
+        r, z = product[:, : 2 * units].sigmoid_().view(m, 2, units).unbind(1)
+        n = torch.mul(product[:, 2 * units :], r, out=h).add_(sums[:, 2 * units :]).sigmoid_().mul_(2).sub_(1)
+        # (1 - z) n + z h = n + z (h - n); `product` is free again but for z
+        rest = torch.sub(before[0], n, out=product[:, 2 * units :]).mul_(z)
+        n.add_(rest)
+
+
+def step_of(cell: Cell, device: torch.device) -> Step:
+    """The serving form of a layer; a copy, so later changes of the cell do not show."""
+    if isinstance(cell, LSTM):
+        return LSTMStep(cell, device)
+    if isinstance(cell, Elman):
+        return ElmanStep(cell, device)
+    return GRUStep(cell, device)

@@ -1,0 +1,78 @@
+"""A past series cut into lanes that are stepped side by side, and what training sees of them.
+
+Features come from `rnn.inputs.Inputs.advance`, reading after reading: the very code that serves. Imports torch and numpy
+only; knows no optimiser and no engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rnn.inputs import Inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """Equally long pieces of one series, each a stream of its own that starts with nothing known."""
+
+    x: NDArray[np.float32]  # [steps, lanes, features], raw units, NaN = missing
+    at_ms: NDArray[np.int64]  # [steps, lanes]
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """What a network sees at every step of every lane, and what it should have said."""
+
+    feats: Tensor  # [steps, lanes, inputs.outputs]
+    change: Tensor  # [steps, lanes, targets]: (x_{t+1} - last value at t) / std at t, the truth for a head's mean
+    weight: Tensor  # [steps, lanes, targets]: 1 = counts in the loss; 0 = missing, not to be known, or burn-in
+
+    def __len__(self) -> int:
+        return len(self.feats)
+
+    def each(self, window: int, start: int = 0) -> Iterator[Windows]:
+        """Consecutive windows of `window` steps (the last one may be shorter), from step `start` on."""
+        for lo in range(start, len(self), window):
+            hi = lo + window
+            yield Windows(self.feats[lo:hi], self.change[lo:hi], self.weight[lo:hi])
+
+
+def cut(x: NDArray[np.float32], at_ms: NDArray[np.int64], lanes: int) -> Lanes:
+    """Cuts x [n, features] and at_ms [n], in time order, into `lanes` pieces of n // lanes readings.
+
+    The n % lanes oldest readings are left out. Raises ValueError if a piece would have fewer than two readings.
+    """
+    steps = len(x) // lanes
+    if steps < 2:
+        raise ValueError(f"{len(x)} readings cannot be cut into {lanes} lanes of at least two; give more, or fewer lanes")
+    kept = slice(len(x) - steps * lanes, None)
+    pieces = np.ascontiguousarray(x[kept].reshape(lanes, steps, -1).swapaxes(0, 1), dtype=np.float32)
+    return Lanes(pieces, np.ascontiguousarray(at_ms[kept].reshape(lanes, steps).T))
+
+
+def prepare(inputs: Inputs, lanes: Lanes, burn_in: int) -> Windows:
+    """Features, truth and weights of every step. The first `burn_in` steps of a lane only warm its state up.
+
+    A step counts if something was read at it and the target's next value is known. The last step of a lane never does:
+    its truth lies outside the lane, maybe in a range that training must not look into.
+    """
+    x, at_ms = torch.from_numpy(lanes.x), torch.from_numpy(lanes.at_ms)
+    steps, n, _ = x.shape
+    targets = inputs.target_index
+    feats = torch.empty(steps, n, inputs.outputs)
+    change = torch.empty(steps, n, len(targets))
+    state, clock = inputs.initial(n)
+    for t in range(steps):
+        feats[t], scaled_last, std, mean = inputs.advance(state, clock, x[t], at_ms[t])
+        if t + 1 < steps:
+            change[t] = ((x[t + 1] - mean) / std - scaled_last)[:, targets]
+    change[-1] = torch.nan
+    known = ~change.isnan() & ~x.isnan().all(dim=2, keepdim=True)
+    known[:burn_in] = False
+    return Windows(feats, change.masked_fill_(~known, 0.0), known.to(torch.float32))

@@ -1,0 +1,272 @@
+"""The one place that writes to Kafka: `ports.Ledger` on kafka-python. An epoch is one transaction.
+
+    prepare   encode every record; what cannot be written is refused before anything is begun
+    begin     the transaction opens with its first record
+    append    whole batches, one future each; every future is checked
+    offsets   under the group, in the same transaction
+    commit    and read the group's offsets back: the client can report a commit that never happened
+
+After any error the producer is never used again: its leftovers would get into the next transaction. `settle` makes a
+new one, whose initialisation aborts or completes what the old one left, and reads what is true.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import errors as kafka_errors
+
+from services.brokers import kafka_append, kafka_topics
+from services.brokers.kafka_append import Part
+from services.brokers.kafka_connect import (
+    ANSWER_MS,
+    Producer,
+    asked,
+    close_consumer,
+    drop,
+    is_fenced,
+    meaning,
+    open_consumer,
+    open_producer,
+)
+from services.brokers.kafka_encode import HEAD_BYTES, RECORD_BYTES
+from services.brokers.kafka_options import Options
+from services.brokers.watchdog import Expire, Watchdog, end_process
+from services.predictor.ports import Fenced, Refused, Unsettled
+from services.records import Commit, Encoded, Role
+
+log = logging.getLogger(__name__)
+
+Delivery = Literal["exactly_once", "at_least_once"]
+
+KEY_BYTES = 256
+SLACK_S = 5.0
+"""The watchdog waits so much longer than Kafka's transaction timeout: by then the transaction has ended by itself."""
+TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
+
+
+class KafkaLedger:
+    """See ports.Ledger.
+
+    topics: name of every role's topic; `partitions` are the shard's, the same in each.
+    timeout_s: Kafka's transaction timeout. A commit that takes much longer ends the process through `on_expiry`, as the
+        client library may never return.
+    bulk: None: whole batches if the client library allows it, else record by record.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        group: str,
+        transactional_id: str,
+        topics: Mapping[Role, str],
+        partitions: Sequence[int],
+        delivery: Delivery = "exactly_once",
+        timeout_s: float = 30.0,
+        bulk: bool | None = None,
+        on_expiry: Expire = end_process,
+    ) -> None:
+        self._options, self._group, self._topics = options, group, dict(topics)
+        self._transactional_id = transactional_id if delivery == "exactly_once" else None
+        self._tps = {partition: TopicPartition(topics[Role.READINGS], partition) for partition in partitions}
+        self._timeout_s, self._bulk = timeout_s, bulk
+        self._watchdog = Watchdog(timeout_s + SLACK_S, on_expiry)
+        self._max_bytes: dict[str, int] = {}  # topic -> its max.message.bytes
+        self._known: dict[int, int] = {}  # partition -> committed offset when it was last read
+        self._producer: Producer | None = None
+        self._appender: kafka_append.Appender | None = None
+        self._offsets: KafkaConsumer | None = None  # reads and never polls
+
+    @property
+    def max_value_bytes(self) -> int:
+        """The largest value that every output topic takes. May ask the broker: raises Unsettled or Refused."""
+        self._describe()
+        return min(self._max_bytes.values()) - HEAD_BYTES - RECORD_BYTES - KEY_BYTES
+
+    def fence(self) -> None:
+        """See ports.Ledger. Raises Unsettled when the broker does not answer, Refused when topics are missing."""
+        self._max_bytes = {}
+        self._describe()
+        self._let_go()
+        own: dict[str, Any] = _timeouts(self._timeout_s, self._options)
+        if self._transactional_id is not None:
+            own["transactional_id"] = self._transactional_id
+        producer = open_producer(self._options, **own)
+        try:
+            with self._watchdog.guard(f"taking over {self._transactional_id}"):
+                for topic in self._max_bytes:
+                    producer.partitions_for(topic)
+                if self._transactional_id is not None:
+                    producer.init_transactions()
+        except Exception as error:
+            drop(producer)
+            raise meaning(error, self._options, f"taking over {self._transactional_id}") from error
+        self._producer = producer
+        self._appender = kafka_append.appender(producer, self._bulk)
+
+    def committed(self) -> Mapping[int, int]:
+        """See ports.Ledger. Raises Unsettled when the broker does not answer."""
+        self._known = self._read(ANSWER_MS)
+        return dict(self._known)
+
+    def commit(self, commit: Commit) -> None:
+        """See ports.Ledger. Raises Refused, before anything is written, for a record larger than its topic takes."""
+        producer = self._producer
+        if producer is None:
+            raise RuntimeError("call fence() before commit(), and settle() after Unsettled")
+        if not commit.writes and dict(commit.started) == dict(commit.offsets):
+            raise ValueError("a commit without writes must move an offset")
+        parts = [self._prepare(encoded) for encoded in commit.writes if len(encoded)]
+        # All partitions' offsets: one that is not renewed expires (offsets.retention.minutes), though it is needed.
+        offsets = {**self._known, **commit.offsets}
+        began_s = time.monotonic()
+        try:
+            with self._watchdog.guard("a commit"):
+                if self._transactional_id is not None:
+                    self._transact(producer, parts, offsets)
+                else:
+                    self._write(parts, offsets)
+                found = self._read(round(self._timeout_s * 1000))
+        except Exception as error:
+            raise self._failed(error, time.monotonic() - began_s) from error
+        if any(found.get(partition) != offset for partition, offset in commit.offsets.items()):
+            self._let_go()
+            meant = dict(commit.offsets)
+            raise Unsettled(f"the commit reported success, but the group's offsets are {found}, not {meant}")
+        self._known = found
+
+    def settle(self, commit: Commit) -> bool:
+        """See ports.Ledger. Raises Unsettled while the broker does not answer; call it again then. With at-least-once
+        delivery False means only that the offsets were not moved.
+        """
+        before = self._known
+        self.fence()
+        now = dict(self.committed())
+        if all(now.get(partition) == offset for partition, offset in commit.offsets.items()):
+            return True
+        if all(
+            now.get(partition) == offset or (partition not in now and partition not in before)
+            for partition, offset in commit.started.items()
+        ):
+            return False
+        raise Fenced(f"another owner has committed: the offsets of group {self._group} are {now}, "
+                     f"this epoch went from {dict(commit.started)} to {dict(commit.offsets)}")  # fmt: skip
+
+    def close(self) -> None:
+        """See ports.Ledger. What is under way is left to the next owner's `fence`, as after a crash."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            drop(producer, wait_s=2.0)
+        if self._offsets is not None:
+            close_consumer(self._offsets)
+            self._offsets = None
+        self._watchdog.close()
+
+    # ---- writing ----------------------------------------------------------------------------------------------------
+
+    def _prepare(self, encoded: Encoded) -> Part:
+        topic = self._topics[encoded.role]
+        return kafka_append.prepare(topic, encoded, self._max_bytes[topic])
+
+    def _transact(self, producer: Producer, parts: Sequence[Part], offsets: Mapping[int, int]) -> None:
+        producer.begin_transaction()
+        self._append(parts)
+        producer.send_offsets_to_transaction(self._named(offsets), self._group)
+        producer.commit_transaction()
+
+    def _write(self, parts: Sequence[Part], offsets: Mapping[int, int]) -> None:
+        # A state row may be ahead of the offsets (a replayed reading is then recognised), never ahead of a prediction.
+        states = [part for part in parts if part.encoded.role is Role.CHANGELOG]
+        self._append([part for part in parts if part.encoded.role is not Role.CHANGELOG])
+        self._append(states)
+        self._opened().commit(self._named(offsets), timeout_ms=round(self._timeout_s * 1000))
+
+    def _append(self, parts: Sequence[Part]) -> None:
+        assert self._appender is not None
+        for future in self._appender.append(parts):
+            future.get(timeout=self._timeout_s)
+
+    def _failed(self, error: Exception, took_s: float) -> Exception:
+        """Drops the producer and names the error. Fenced only when somebody else was the cause for certain: Kafka says
+        the same after it has ended a transaction that took too long.
+        """
+        last = getattr(getattr(self._producer, "_transaction_manager", None), "last_error", None)
+        self._let_go()
+        if (is_fenced(error) or is_fenced(last)) and took_s < self._timeout_s:
+            return Fenced(f"{self._transactional_id} has another owner: {type(error).__name__}: {error}")
+        if isinstance(error, TOO_LARGE):
+            return Refused(f"a batch was refused as too large ({error}); was max.message.bytes of a topic lowered?")
+        return meaning(error, self._options, "a commit")
+
+    def _let_go(self) -> None:
+        producer, self._producer, self._appender = self._producer, None, None
+        if producer is not None:
+            drop(producer)
+
+    # ---- reading ----------------------------------------------------------------------------------------------------
+
+    def _describe(self) -> None:
+        if not self._max_bytes:
+            outputs = [self._topics[role] for role in (Role.PREDICTIONS, Role.CHANGELOG, Role.DEAD_LETTERS)]
+            self._max_bytes = kafka_topics.max_message_bytes(self._options, outputs, max(self._tps) + 1)
+
+    def _opened(self) -> KafkaConsumer:
+        if self._offsets is None:
+            self._offsets = open_consumer(self._options, group_id=self._group, retry_backoff_ms=2)
+        return self._offsets
+
+    def _read(self, timeout_ms: int) -> dict[int, int]:
+        found = asked(self._options, f"reading the offsets of group {self._group}", self._fetch, timeout_ms)
+        return {partition: found[tp].offset for partition, tp in self._tps.items() if tp in found}
+
+    def _fetch(self, timeout_ms: int) -> dict[TopicPartition, OffsetAndMetadata]:
+        """All offsets in one request; `committed`, which is public, asks for one partition at a time. Both wait for
+        transactions under way, because the consumer is read-committed.
+        """
+        consumer = self._opened()
+        fetch = getattr(getattr(consumer, "_coordinator", None), "fetch_committed_offsets", None)
+        if fetch is not None:
+            found: dict[TopicPartition, OffsetAndMetadata] = fetch(list(self._tps.values()), timeout_ms=timeout_ms)
+            return found
+        each = {tp: consumer.committed(tp, metadata=True, timeout_ms=timeout_ms) for tp in self._tps.values()}
+        return {tp: offset for tp, offset in each.items() if offset is not None}
+
+    def _named(self, offsets: Mapping[int, int]) -> dict[TopicPartition, OffsetAndMetadata]:
+        return {self._tps[partition]: OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()}
+
+
+def fence_all(options: Options, transactional_ids: Iterable[str], timeout_s: float = 30.0) -> None:
+    """Shuts out whoever owns these ids; their transactions are aborted, or completed if they were decided. Raises
+    Unsettled when the broker does not answer.
+    """
+    for name in transactional_ids:
+        producer = open_producer(options, transactional_id=name, **_timeouts(timeout_s, options))
+        try:
+            asked(options, f"taking over {name}", producer.init_transactions)
+        finally:
+            drop(producer, wait_s=2.0)
+
+
+def _timeouts(timeout_s: float, options: Options) -> dict[str, int]:
+    """A request may fail and be tried again before a record is given up, and that before the transaction ends."""
+    whole_ms = round(timeout_s * 1000)
+    chosen = {
+        "request_timeout_ms": whole_ms // 3,
+        "delivery_timeout_ms": whole_ms * 2 // 3,
+        "transaction_timeout_ms": whole_ms,
+        "max_block_ms": whole_ms,
+    }
+    return {name: int(options.get(name) or value) for name, value in chosen.items()}
+
+
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    return "UnstableOffsetCommit" not in record.getMessage()
+
+
+# Waiting for a transaction's markers is the normal course of a read-back; the library logs each look as an error.
+logging.getLogger("kafka.coordinator.consumer").addFilter(_is_worth_saying)

@@ -1,0 +1,72 @@
+"""Fixtures that all tests share: real brokers, names and seeds.
+
+A broker that cannot be had fails the tests that need it; nothing is skipped and nothing stands in for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from services.brokers.devbroker import DevBroker
+
+hypothesis.settings.register_profile("here", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=None, help="repeat a run: the seed that it printed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.seed is None:
+        config.option.seed = 0 if os.environ.get("CI") else secrets.randbelow(2**32)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: {config.option.seed} (repeat with --seed {config.option.seed})"
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """A seed of this test's own, from the run's; printed, so that a failure shows it."""
+    digest = hashlib.sha256(f"{request.config.option.seed} {request.node.nodeid}".encode()).digest()
+    print(f"seed {(own := int.from_bytes(digest[:4], 'big'))} of --seed {request.config.option.seed}")
+    return own
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevBroker]:
+    """A real broker that all tests share. Use topics of your own (`topic_names`) and do not stop it."""
+    running = DevBroker(tmp_path_factory.mktemp("broker"), owned=True)
+    try:
+        yield running.start()
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[DevBroker]:
+    """A running broker for one test, which may kill and restart it."""
+    running = DevBroker(tmp_path / "own-broker", owned=True)
+    try:
+        yield running.start()
+    finally:
+        running.kill()
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def topic_names() -> Callable[[], str]:
+    """Each call gives a pipeline name nobody has used on the shared broker: topics are called after it."""
+    return lambda: f"t{next(_numbers)}-{secrets.token_hex(3)}"

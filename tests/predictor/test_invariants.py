@@ -1,0 +1,166 @@
+"""Invariants 1 to 5 and 7 of docs/DESIGN.md over random lives: schedules, poll sizes, crashes, zombies, bad records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, find, given, note, settings
+from hypothesis import strategies as st
+from trial import (
+    BAD,
+    NAMES,
+    Compact,
+    Deed,
+    Kill,
+    Life,
+    Reading,
+    Schedule,
+    Send,
+    SendBad,
+    TakeOver,
+    Turn,
+    Wait,
+    play,
+)
+
+from services.brokers.memory import Fault, MemoryLedger
+from services.driver import GROUP
+from services.predictor.ports import Ledger, Refused
+from services.records import NO_SEQ, Commit
+
+TTL_MS = 10_000
+
+number = st.one_of(st.integers(-400, 400).map(lambda n: n / 8), st.none(), st.sampled_from([0.0, -0.0, 3e38, 1e-40]))
+reading = st.builds(
+    Reading,
+    name=st.integers(0, len(NAMES) - 1),
+    x=st.tuples(number, number),
+    dt_ms=st.sampled_from([1000, 1000, 1000, 1, 0, -5000, 90_000]),
+    seq=st.one_of(st.just(NO_SEQ), st.integers(0, 70)),
+)
+
+
+def deeds(partitions: int, zombies: bool, waits: bool) -> st.SearchStrategy[Deed]:
+    """What can happen, with sends and turns as the usual things."""
+    partition = st.integers(0, partitions - 1)
+    some = st.lists(reading, min_size=1, max_size=8).map(tuple)
+    usual: list[st.SearchStrategy[Deed]] = [
+        st.builds(Send, partition, some, st.booleans()),
+        st.builds(Send, partition, some),
+        st.builds(SendBad, partition, st.integers(0, len(BAD) - 1)),
+        st.just(Turn()),
+        st.just(Turn()),
+    ]
+    rare: list[st.SearchStrategy[Deed]] = [st.just(Kill()), st.just(Compact())]
+    if zombies:
+        rare += [st.just(TakeOver()), st.builds(Turn, st.integers(0, 3))]
+    if waits:
+        usual += [st.builds(Wait, st.integers(1, 2 * TTL_MS))]
+    return st.one_of(*usual, *rare)
+
+
+@st.composite
+def schedules(draw: st.DrawFn, zombies: bool = True, waits: bool = False, most: int = 30) -> Schedule:
+    """Any life of at most `most` deeds."""
+    partitions = draw(st.integers(1, 3))
+    faults = [Fault.CRASH, Fault.LOST, *([None] if zombies else [])]
+    return Schedule(
+        model=draw(st.integers(0, 2)),
+        partitions=partitions,
+        slots=draw(st.integers(1, 7)),
+        polls=tuple(draw(st.lists(st.integers(0, 9), min_size=1, max_size=4).filter(any))),
+        mishaps=tuple(draw(st.lists(st.tuples(st.integers(0, 15), st.sampled_from(faults)), max_size=6))),
+        deeds=tuple(draw(st.lists(deeds(partitions, zombies, waits), min_size=1, max_size=most))),
+        ttl_ms=TTL_MS if waits else None,
+    )
+
+
+def patient(examples: int) -> settings:
+    """No deadline: the first example loads torch."""
+    return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@patient(150)
+@given(schedules())
+def test_exactly_once_whatever_happens(schedule: Schedule) -> None:
+    findings, life = play(schedule)
+    note(f"{life.crashed} crashed, {life.fenced} fenced")
+    assert findings.all == []
+
+
+@patient(75)
+@given(schedules(waits=True))
+def test_exactly_once_while_idle_streams_are_forgotten(schedule: Schedule) -> None:
+    findings, _ = play(schedule)
+    assert findings.all == []
+
+
+@patient(75)
+@given(schedules(zombies=False))
+def test_at_least_once_loses_nothing_and_repeats_only_what_is_equal(schedule: Schedule) -> None:
+    findings, _ = play(schedule, at_least_once, watch=False)
+    findings.doubled.clear()
+    assert findings.all == []
+
+
+# ---- the tests can fail ------------------------------------------------------------------------------------------
+
+
+def at_least_once(schedule: Schedule) -> Life:
+    """The same without transactions, and the shard knows it."""
+    return Life(schedule, exactly_once=False)
+
+
+class NoTransaction(Life):
+    """The shard believes in transactions that are not there."""
+
+    def ledger(self) -> Ledger:
+        return MemoryLedger(self.broker, GROUP, "none", range(self.broker.partitions), False, self.faults)
+
+
+class OffsetsFirst(Life):
+    """Offsets are committed in a transaction of their own, before what they stand for."""
+
+    class Ledger(MemoryLedger):
+        def commit(self, commit: Commit) -> None:
+            super().commit(Commit(commit.started, commit.offsets, ()))
+            super().commit(commit)
+
+    def ledger(self) -> Ledger:
+        return self.Ledger(self.broker, GROUP, "careless", range(self.broker.partitions), True, self.faults)
+
+
+def found(what: str, make: Callable[[Schedule], Life], watch: bool = False) -> Schedule:
+    """The simplest life in which the judge finds `what`. Raises NoSuchExample."""
+
+    def fails(schedule: Schedule) -> bool:
+        try:
+            findings, _ = play(schedule, make, watch)
+        except Refused:
+            return False  # the shard itself has noticed
+        return bool(getattr(findings, what))
+
+    return find(schedules(zombies=False, most=8), fails, settings=patient(500), random=Random(1))
+
+
+@pytest.mark.parametrize(
+    ("what", "make"),
+    [("doubled", at_least_once), ("doubled", NoTransaction), ("lost", OffsetsFirst)],
+)
+def test_the_judge_finds_what_a_broken_commit_does(what: str, make: Callable[[Schedule], Life]) -> None:
+    schedule = found(what, make)
+    assert schedule.mishaps, "nothing goes wrong without a mishap"
+
+
+def test_the_judge_sees_what_should_not_be_visible_yet() -> None:
+    assert found("leaked", NoTransaction, watch=True).mishaps
+
+
+def test_the_judge_sees_a_zombie_that_is_not_fenced() -> None:
+    readings = (Reading(0, (1.0, 2.0)), Reading(0, (2.0, 3.0)))
+    schedule = Schedule(0, 1, 4, (9,), (), (Turn(), Send(0, readings), TakeOver(), Turn(), Turn(0)))
+    assert play(schedule)[0].all == []
+    findings, _ = play(schedule, at_least_once, watch=False)
+    assert findings.doubled == ["prediction of 0/(0, -1)", "prediction of 0/(1, -1)"]

@@ -1,0 +1,233 @@
+"""What Prometheus, a load balancer and a person see of a server's numbers, over real HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import socket
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from services.predictor.stats import ShardStats
+from services.records import Reason
+from services.telemetry.collector import StatsCollector, new_registry
+from services.telemetry.endpoint import CannotListen, Endpoint, Health
+from services.telemetry.names import CAUSES, FLAGS, METRICS, OUTCOMES, PREFIX, REASONS, labels
+
+
+@pytest.fixture
+def served():
+    """An endpoint over an empty collector, with health that tests may change."""
+    registry = new_registry()
+    said: dict[str, object] = {"health": Health()}
+
+    def health() -> Health:
+        now = said["health"]
+        if isinstance(now, Exception):
+            raise now
+        assert isinstance(now, Health)
+        return now
+
+    with Endpoint(registry, health, "127.0.0.1", 0) as endpoint:
+        yield endpoint, StatsCollector(registry), said
+
+
+def get(url: str, accept: str = "") -> tuple[int, str, str]:
+    try:
+        with urlopen(Request(url, headers={"Accept": accept}), timeout=10) as answer:
+            return answer.status, answer.headers["Content-Type"], answer.read().decode()
+    except HTTPError as error:
+        return error.code, error.headers["Content-Type"], error.read().decode()
+
+
+def samples(text: str) -> dict[str, list]:
+    found: dict[str, list] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append(sample)
+    return found
+
+
+def some_stats() -> ShardStats:
+    stats = ShardStats(model="3f9a0c12be77", readings=7, predictions=7, ready=True, slots=100, slots_used=3)
+    stats.rejected[Reason.NOT_JSON] = 2
+    stats.flagged["late"] = 1
+    stats.lag = {0: 5, 2: 6}
+    stats.last_progress_s = 1_700_000_000.5
+    stats.latency_s.observe(np.array([0.001, 0.02, 0.02, 1_000.0]))
+    stats.phase_s["forward"].observe(0.003)
+    return stats
+
+
+# ---- metrics --------------------------------------------------------------------------------------------------------
+
+
+def test_every_named_metric_is_served_with_its_labels_and_no_other(served) -> None:
+    endpoint, collector, _ = served
+    collector.update({0: some_stats(), 1: some_stats()}, {0: {}, 1: {}})
+    status, content_type, text = get(f"{endpoint.url}/metrics")
+    assert status == 200
+    assert content_type.startswith("text/plain")
+    found = samples(text)
+    assert found.keys() == {series for metric in METRICS for series in metric.series()}
+    for metric in METRICS:
+        for series in metric.series():
+            for sample in found[series]:
+                assert sample.labels.keys() - {"le"} == set(labels(metric)), series
+
+
+def test_numbers_arrive_as_they_were_counted(served) -> None:
+    endpoint, collector, _ = served
+    collector.update({3: some_stats()}, {3: {"died": 2}})
+    found = samples(get(f"{endpoint.url}/metrics")[2])
+
+    def value(name: str, **wanted: str) -> float:
+        (one,) = [sample.value for sample in found[name] if sample.labels == {"shard": "3", **wanted}]
+        return one
+
+    assert value("streamrnn_readings_total") == 7
+    assert value("streamrnn_rejected_total", reason="not_json") == 2
+    assert value("streamrnn_flagged_readings_total", flag="late") == 1
+    assert value("streamrnn_consumer_lag_messages", partition="2") == 6
+    assert value("streamrnn_last_progress_timestamp_seconds") == 1_700_000_000.5
+    assert value("streamrnn_shard_ready") == 1
+    assert value("streamrnn_shard_restarts_total", cause="died") == 2
+    assert value("streamrnn_model_info", model="3f9a0c12be77") == 1
+    assert value("streamrnn_step_seconds_count", phase="forward") == 1
+    assert value("streamrnn_end_to_end_latency_seconds_count") == 4
+    assert math.isclose(value("streamrnn_end_to_end_latency_seconds_sum"), 1_000.041)
+    assert value("streamrnn_end_to_end_latency_seconds_bucket", le="0.005") == 1
+    assert value("streamrnn_end_to_end_latency_seconds_bucket", le="0.02") == 3
+    assert value("streamrnn_end_to_end_latency_seconds_bucket", le="300.0") == 3
+    assert value("streamrnn_end_to_end_latency_seconds_bucket", le="+Inf") == 4
+
+
+def test_what_never_happened_is_a_zero_not_an_absence(served) -> None:
+    endpoint, collector, _ = served
+    collector.update({0: ShardStats()}, {0: {}})
+    found = samples(get(f"{endpoint.url}/metrics")[2])
+    for name, label, words in [
+        ("streamrnn_rejected_total", "reason", REASONS),
+        ("streamrnn_flagged_readings_total", "flag", FLAGS),
+        ("streamrnn_epochs_total", "outcome", OUTCOMES),
+        ("streamrnn_shard_restarts_total", "cause", CAUSES),
+    ]:
+        assert {sample.labels[label]: sample.value for sample in found[name]} == dict.fromkeys(words, 0.0)
+
+
+def test_a_shard_that_is_being_replaced_is_down_and_keeps_no_old_numbers(served) -> None:
+    endpoint, collector, _ = served
+    collector.update({0: some_stats(), 1: some_stats()}, {0: {}, 1: {}})
+    collector.update({0: some_stats()}, {0: {}, 1: {"died": 1}})
+    found = samples(get(f"{endpoint.url}/metrics")[2])
+    assert {sample.labels["shard"]: sample.value for sample in found["streamrnn_shard_up"]} == {"0": 1, "1": 0}
+    assert {sample.labels["shard"] for sample in found["streamrnn_live_streams"]} == {"0"}
+
+
+def test_scrapers_that_ask_for_openmetrics_get_it(served) -> None:
+    endpoint, collector, _ = served
+    collector.update({0: some_stats()}, {0: {}})
+    _, content_type, text = get(f"{endpoint.url}/metrics", accept="application/openmetrics-text; version=1.0.0")
+    assert content_type.startswith("application/openmetrics-text")
+    assert text.endswith("# EOF\n")
+
+
+def test_the_same_server_twice_in_one_process_does_not_collide() -> None:
+    first, second = StatsCollector(new_registry()), StatsCollector(new_registry())
+    first.update({0: some_stats()})
+    assert [family.name for family in first.collect()] == [family.name for family in second.collect()]
+
+
+def test_names_follow_the_conventions() -> None:
+    for metric in METRICS:
+        assert metric.name.startswith(PREFIX)
+        assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
+        assert metric.name.endswith("_info") == (metric.kind == "info"), metric.name
+        assert metric.help.endswith("."), metric.name
+        if metric.unit in ("seconds", "ratio", "rows", "messages") and "restored" not in metric.name:
+            assert metric.unit in metric.name, metric.name
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+    fields = {metric.field for metric in METRICS if metric.field}
+    assert fields == set(ShardStats.__dataclass_fields__), "every field of ShardStats is a metric"
+
+
+# ---- probes ---------------------------------------------------------------------------------------------------------
+
+
+def test_ready_only_with_no_reason_against_it_and_alive_meanwhile(served) -> None:
+    endpoint, _, said = served
+    assert get(f"{endpoint.url}/readyz")[0] == 200
+    said["health"] = Health(unready=["shard 1 is restoring state: 40%"])
+    status, content_type, text = get(f"{endpoint.url}/readyz")
+    assert (status, content_type) == (503, "application/json")
+    assert json.loads(text) == {"alive": True, "ready": False, "reasons": ["shard 1 is restoring state: 40%"]}
+    assert get(f"{endpoint.url}/healthz")[0] == 200
+
+
+def test_not_alive_is_neither_healthy_nor_ready(served) -> None:
+    endpoint, _, said = served
+    said["health"] = Health(alive=False)
+    assert get(f"{endpoint.url}/healthz")[0] == 503
+    assert get(f"{endpoint.url}/readyz")[0] == 503
+
+
+def test_a_check_that_breaks_is_an_answer_not_a_hang(served) -> None:
+    endpoint, _, said = served
+    said["health"] = ValueError("password=hunter2")
+    status, _, text = get(f"{endpoint.url}/healthz")
+    assert status == 503
+    assert "ValueError" in text
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/", 200), ("/metrics/", 200), ("/readyz?verbose", 200), ("/nothing", 404)]
+)
+def test_other_paths(served, path: str, status: int) -> None:
+    endpoint, _, _ = served
+    assert get(endpoint.url + path)[0] == status
+
+
+def test_head_gives_the_status_without_a_body_on_a_connection_that_stays(served) -> None:
+    endpoint, _, _ = served
+    connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=10)
+    for _ in range(2):
+        connection.request("HEAD", "/healthz")
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"")
+    connection.close()
+
+
+# ---- the port -------------------------------------------------------------------------------------------------------
+
+
+def test_a_busy_port_names_the_setting(served) -> None:
+    endpoint, _, _ = served
+    second = Endpoint(new_registry(), Health, "127.0.0.1", endpoint.port)
+    with pytest.raises(CannotListen, match=rf"telemetry\.port: 127\.0\.0\.1:{endpoint.port} is taken"):
+        second.start()
+    second.stop()
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no such host.invalid"])
+def test_an_address_of_another_machine_names_the_setting(host: str) -> None:
+    with pytest.raises(CannotListen, match=r"telemetry\.host"):
+        Endpoint(new_registry(), Health, host, 0).start()
+
+
+def test_stop_frees_the_port_even_with_a_client_that_never_speaks() -> None:
+    endpoint = Endpoint(new_registry(), Health, "127.0.0.1", 0)
+    endpoint.start()
+    port = endpoint.port
+    with socket.create_connection(("127.0.0.1", port)):
+        endpoint.stop()
+        endpoint.stop()
+        again = Endpoint(new_registry(), Health, "127.0.0.1", port)
+        again.start()
+        assert get(f"{again.url}/healthz")[0] == 200
+        again.stop()

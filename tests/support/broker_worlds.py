@@ -1,0 +1,133 @@
+"""The worlds that a shard may live in, behind one face: Kafka, and the broker in memory that stands for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from services.brokers.kafka_changelog import KafkaChangelog
+from services.brokers.kafka_client import ColumnProducer, read_topic
+from services.brokers.kafka_ledger import KafkaLedger
+from services.brokers.kafka_source import KafkaSource
+from services.brokers.kafka_topics import TopicSpec, create
+from services.brokers.memory import Isolation, MemoryBroker, MemoryChangelog, MemoryLedger, MemorySource
+from services.predictor.ports import Changelog, Ledger, Source
+from services.records import Header, Records, Role
+
+Port = TypeVar("Port", bound=Source | Ledger | Changelog)
+
+PARTITIONS = (0, 1)
+GROUP = "streamrnn-contract"
+
+
+class World(Protocol):
+    """What a contract test may ask for."""
+
+    null_headers: bool  # a header can be written without a value, and a record without key and value
+
+    def source(self, partitions: Sequence[int] = PARTITIONS) -> Source: ...
+    def ledger(self, owner: str = "shard-0", exactly_once: bool = True) -> Ledger: ...
+    def changelog(self) -> Changelog: ...
+    def send(
+        self,
+        partition: int,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        headers: Sequence[Sequence[Header]] | None = None,
+    ) -> None:
+        """Readings written by a sensor, outside of transactions."""
+
+    def read(self, role: Role, partition: int) -> Records:
+        """What a read-committed consumer gets from the beginning."""
+
+    def close(self) -> None: ...
+
+
+class MemoryWorld:
+    """The broker in memory."""
+
+    null_headers = True
+
+    def __init__(self) -> None:
+        self.broker = MemoryBroker(len(PARTITIONS), lambda: time.time_ns() // 1_000_000)
+
+    def source(self, partitions: Sequence[int] = PARTITIONS) -> Source:
+        return MemorySource(self.broker, partitions)
+
+    def ledger(self, owner: str = "shard-0", exactly_once: bool = True) -> Ledger:
+        return MemoryLedger(self.broker, GROUP, owner, PARTITIONS, exactly_once=exactly_once)
+
+    def changelog(self) -> Changelog:
+        return MemoryChangelog(self.broker)
+
+    def send(
+        self,
+        partition: int,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        headers: Sequence[Sequence[Header]] | None = None,
+    ) -> None:
+        for row, (key, value) in enumerate(zip(keys, values, strict=True)):
+            self.broker.append(Role.READINGS, partition, key, value, headers[row] if headers else ())
+
+    def read(self, role: Role, partition: int) -> Records:
+        return self.broker.records(role, partition, Isolation.READ_COMMITTED)
+
+    def close(self) -> None:
+        pass
+
+
+class KafkaWorld:
+    """Kafka; `fast` is the way through the client library's private parts."""
+
+    def __init__(self, bootstrap: str, pipeline: str, fast: bool) -> None:
+        self.options = {"bootstrap_servers": bootstrap}
+        self.names = {role: f"{pipeline}.{role.value}" for role in Role}
+        self.group = pipeline
+        self.fast = self.null_headers = fast
+        create(self.options, TopicSpec(self.names, len(PARTITIONS)))
+        self.producer = ColumnProducer(self.options, bulk=fast)
+        self.opened: list[Source | Ledger | Changelog] = []
+
+    def source(self, partitions: Sequence[int] = PARTITIONS) -> Source:
+        return self._kept(KafkaSource(self.options, self.names[Role.READINGS], partitions, columnar=self.fast))
+
+    def ledger(self, owner: str = "shard-0", exactly_once: bool = True) -> KafkaLedger:
+        return self._kept(
+            KafkaLedger(
+                self.options,
+                group=self.group,
+                transactional_id=f"{self.group}-{owner}",
+                topics=self.names,
+                partitions=PARTITIONS,
+                delivery="exactly_once" if exactly_once else "at_least_once",
+                bulk=self.fast,
+            )
+        )
+
+    def changelog(self) -> Changelog:
+        return self._kept(KafkaChangelog(self.options, self.names[Role.CHANGELOG], columnar=self.fast))
+
+    def send(
+        self,
+        partition: int,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        headers: Sequence[Sequence[Header]] | None = None,
+    ) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        self.producer.append(self.names[Role.READINGS], partition, keys, values, now_ms, headers)
+        self.producer.flush()
+
+    def read(self, role: Role, partition: int) -> Records:
+        return read_topic(self.options, self.names[role], [partition])[partition]
+
+    def close(self) -> None:
+        self.producer.close()
+        for port in self.opened:
+            port.close()
+
+    def _kept(self, port: Port) -> Port:
+        self.opened.append(port)
+        return port
