@@ -27,14 +27,14 @@ def step_of(features: int) -> Any:
     weights = [weight.detach() for weight in (cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh)]
     head_weight, head_bias = head.weight.detach(), head.bias.detach()
     lstm_cell, linear = torch.lstm_cell, torch.nn.functional.linear
-    tensor, frombuffer, cat, float32 = torch.tensor, torch.frombuffer, torch.cat, torch.float32
+    tensor, frombuffer, float32 = torch.tensor, torch.frombuffer, torch.float32
 
     def step(value: Any, key: bytes, timestamp: int, headers: Any, state: Any) -> dict[str, Any]:
         x = value["x"]
-        h, c = frombuffer(state.get_bytes("hc", ZEROS), dtype=float32).view(2, 1, HIDDEN)
-        hc = lstm_cell(tensor([x]), (h, c), *weights)
-        state.set_bytes("hc", cat(hc).numpy().tobytes())
-        out = linear(hc[0], head_weight, head_bias).view(3, features).tolist()
+        hc = frombuffer(state.get_bytes("hc", ZEROS), dtype=float32).view(2, 1, HIDDEN).unbind()
+        h, c = lstm_cell(tensor([x]), hc, *weights)
+        state.set_bytes("hc", h.numpy().tobytes() + c.numpy().tobytes())
+        out = linear(h, head_weight, head_bias).view(3, features).tolist()
         context = message_context()
         return {
             "v": 1,

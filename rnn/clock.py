@@ -39,7 +39,7 @@ def judge(
         reading = slice(begin, end) if waves.order is None else waves.order[begin:end]
         at, was = at_ms[reading], last[:active]
         late = at <= was
-        flag = np.where(was == NEVER_MS, np.uint8(NEW), late * np.uint8(LATE))
+        flag = (was == NEVER_MS).view(np.uint8) + 2 * late.view(np.uint8)  # NEW or LATE, never both
         before[reading] = was
         if numbered:
             twice = _count(top[:active], bits[:active], seq[reading], late)

@@ -21,7 +21,7 @@ from rnn.cells import GRU, LSTM, Cell, State
 from rnn.config import ModelConfig
 from rnn.heads import surprise
 from rnn.network import Network
-from rnn.windows import Windows, cut, prepare
+from rnn.windows import Windows, cut, moments, prepare
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Recipe:
     clip_norm: float = 1.0
     validation: float = 0.1  # share of the readings, the latest ones, that decide which epoch's weights are kept
     patience: int = 480  # updates without a better validation error after which training stops
-    threads: int = 2  # of torch; results are bit-identical for equal seed, data, threads and machine
+    threads: int = 1  # of torch; more help little, and hurt where other work runs beside. Part of what fixes the result
     budget_s: float | None = None  # a guard: no new epoch begins after that; None for reproducible results
 
 
@@ -84,9 +84,10 @@ def fit(
 ) -> Fitted:
     """Trains a new network on x [n, features] (raw units, NaN = missing) and at_ms [n], one series in time order.
 
-    The first readings (1 - `validation` of them) are learned from, the global scaler included; the latest only choose
-    among epochs. `progress` is called after each epoch. Raises ValueError for a series that is too short, has other
-    features than the config, or no two different values of a feature... and FloatingPointError if training diverges.
+    The earlier readings (all but the share `validation`) are learned from, the global scaler included; the latest only
+    choose among epochs. `progress` is called after each epoch. Raises ValueError for a series that is too short, has other
+    features than the config; FloatingPointError if training diverges. Equal config, data and recipe give bit-identical
+    weights on one machine.
     """
     recipe = recipe or Recipe()
     x, at_ms = np.asarray(x, dtype=np.float32), np.asarray(at_ms, dtype=np.int64)
@@ -100,7 +101,9 @@ def fit(
         raise ValueError(f"{len(x)} readings are too few to train on: {least} are needed for validation alone")
     with _reproducible(recipe):
         network = Network(config)
-        _set_scaler(network, x[:rows])
+        mean, std = moments(x[:rows])
+        network.scaler_mean.copy_(torch.from_numpy(mean))
+        network.scaler_std.copy_(torch.from_numpy(std))
         train = prepare(network.inputs, cut(x[:rows], at_ms[:rows], _lanes(rows, recipe)), recipe.burn_in)
         later = cut(x[rows:], at_ms[rows:], _lanes(len(x) - rows, recipe))
         validation = prepare(network.inputs, later, recipe.burn_in)
@@ -192,7 +195,7 @@ def unroll(network: Network, feats: Tensor, state: Sequence[State] | None) -> tu
 
 
 def _kernel(cell: Cell, xs: Tensor, state: State) -> tuple[Tensor, State]:
-    weights = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
+    weights: list[Tensor] = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
     before = [part.unsqueeze(0) for part in state]
     one_layer = (True, 1, 0.0, True, False, False)  # biases, layers, dropout, training, bidirectional, batch first
     if isinstance(cell, LSTM):
@@ -205,19 +208,6 @@ def _kernel(cell: Cell, xs: Tensor, state: State) -> tuple[Tensor, State]:
 
 def _lanes(rows: int, recipe: Recipe) -> int:
     return max(1, min(recipe.lanes, rows // recipe.lane_steps))
-
-
-def _set_scaler(network: Network, x: NDArray[np.float32]) -> None:
-    """The global scaler: mean and standard deviation of what was observed; 0 and 1 for a feature never seen, and a
-    standard deviation of 1 for one that never changes.
-    """
-    seen = ~np.isnan(x)
-    count = np.maximum(seen.sum(axis=0), 1)
-    mean = np.where(seen, x, 0.0).sum(axis=0, dtype=np.float64) / count
-    std = np.sqrt(np.where(seen, x - mean, 0.0).__pow__(2).sum(axis=0) / count)
-    std[~(std > np.maximum(1e-6 * np.abs(mean), 1e-12))] = 1.0
-    network.scaler_mean.copy_(torch.from_numpy(mean))
-    network.scaler_std.copy_(torch.from_numpy(std))
 
 
 @contextmanager

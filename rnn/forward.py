@@ -48,6 +48,8 @@ class Forward:
         self._head_bias[:outputs] = linear.bias.detach()
         self._all_targets = config.targets == config.features
         self._band_width = band_width(config.band)
+        # A sum with weights so small that only what is not finite can make it so.
+        self._tiny = torch.full((1, 3 * self._inputs.width), 1e-20, device=device)
         self._pool = ScratchPool(self._inputs, self._steps, outputs, table.parts["x"].shape[1], device)
 
     def step(
@@ -66,12 +68,12 @@ class Forward:
         streams, n = len(waves.slots), len(x)
         scratch = self._pool.of(bucket(streams, BULK_ROWS), bucket(waves.rows, BULK_ROWS))
         row: NDArray[np.int64] | slice = slice(0, n) if waves.order is None else waves.row
-        index, elapsed = self._stage(scratch, waves, row, x, at_ms, last_ms)
+        index = self._stage(scratch, waves, row, x, at_ms, last_ms)
         unknown = np.isnan(x)
-        missing = scratch.x.isnan() if unknown.any() else None  # [features, rows]
+        missing = scratch.x[:-1].isnan() if unknown.any() else None  # [features, rows]
         if missing is not None:
             flags[unknown.any(axis=1)] |= clocks.MISSING
-        self._take_in(scratch, waves, index, elapsed, missing)
+        self._take_in(scratch, waves, index, missing)
         h = self._recur(scratch, waves, index)
         self._predict(scratch, h)
         self._judge(scratch, waves, missing)
@@ -93,38 +95,30 @@ class Forward:
         x: NDArray[np.float32],
         at_ms: NDArray[np.int64],
         last_ms: NDArray[np.int64],
-    ) -> tuple[Tensor, Tensor]:
-        """Lays the readings out in rows. Returns the slots by rank, then padding [first wave's rows], and the elapsed
-        time [rows]. Rows without a reading hold zeros, and the first wave's belong to the table's padding row.
+    ) -> Tensor:
+        """Lays the readings out in rows. Returns the slots by rank, then padding, [rows of the first wave]. Rows
+        without a reading hold zeros, and the first wave's belong to the table's padding row.
         """
         scratch.slots[: len(waves.slots)] = waves.slots
         scratch.slots[len(waves.slots) : waves.sizes[0]] = self.table.slots
-        if isinstance(row, slice):
-            scratch.x_host[:, len(x) :] = 0
-            scratch.times[0, len(x) :] = clocks.NEVER_MS
-        else:
-            scratch.x_host[:] = 0
-            scratch.times[0] = clocks.NEVER_MS
-        scratch.x_host[:, row] = x.T
-        scratch.times[0, row] = last_ms
-        scratch.times[1, row] = at_ms
+        scratch.x_host[:, slice(len(x), None) if isinstance(row, slice) else slice(None)] = 0
+        scratch.x_host[:-1, row] = x.T
+        dt_ms = np.maximum(at_ms - last_ms, 0)
+        scratch.x_host[-1, row] = np.where(last_ms == clocks.NEVER_MS, self._inputs.interval_ms, dt_ms)
         if scratch.x.device.type != "cpu":
             scratch.x.copy_(torch.from_numpy(scratch.x_host))
-        last, at = torch.from_numpy(scratch.times).unbind(0)
-        device = self.table.device
-        index = torch.from_numpy(scratch.slots[: waves.sizes[0]]).to(device)
-        return index, self._inputs.elapsed(last, at).to(device)
+        return torch.from_numpy(scratch.slots[: waves.sizes[0]]).to(self.table.device)
 
-    def _take_in(self, scratch: Scratch, waves: Waves, index: Tensor, elapsed: Tensor, missing: Tensor | None) -> None:
+    def _take_in(self, scratch: Scratch, waves: Waves, index: Tensor, missing: Tensor | None) -> None:
         """Input state after each reading, and the features."""
-        inputs, gathered = self._inputs, scratch.gathered[: len(index)]
+        inputs, gathered, x = self._inputs, scratch.gathered[: len(index)], scratch.x[:-1]
         self.table.gather("x", index, gathered)
         scratch.before[:, : len(index)] = gathered.t()[: inputs.width]
         folded = scratch.states[: inputs.predicted_mean.start]
         for reading, old, new in _spans(scratch, waves):
             state = folded[:, new]
             state.copy_(folded[:, old])
-            inputs.fold(state, scratch.x[:, reading], None if missing is None else missing[:, reading])
+            inputs.fold(state, x[:, reading], None if missing is None else missing[:, reading])
         after, features = scratch.after, inputs.features
         torch.maximum(after[inputs.var], inputs.var_floor, out=scratch.std).sqrt_()
         scaled, marks = scratch.features[:features], scratch.features[features : 2 * features]
@@ -132,7 +126,7 @@ class Forward:
         scratch.features[features:].zero_()
         if missing is not None:
             marks.copy_(missing)
-        scratch.features[2 * features] = elapsed
+        inputs.elapsed(scratch.x[-1], out=scratch.features[2 * features])
 
     def _recur(self, scratch: Scratch, waves: Waves, index: Tensor) -> Tensor:
         """Steps the layers, bottom first; returns the top one's h after each reading, [rows of all waves, units]."""
@@ -168,16 +162,17 @@ class Forward:
         """Score of each reading under the prediction before it, in units of the standard deviation of that time, and
         whether all that the reading left behind is finite.
         """
-        inputs, score, finite = self._inputs, scratch.out[-2], scratch.out[-1]
-        checked = slice(0, inputs.width if self.banded else inputs.predicted_scale.start)
-        torch.sum(torch.mul(scratch.after[checked], 0, out=scratch.finite[checked]), 0, out=finite)
+        inputs, score, after = self._inputs, scratch.out[-3], scratch.after
+        scaler, said = inputs.predicted_mean.start, inputs.targets * (3 if self.banded else 1)
+        torch.mm(self._tiny[:, :scaler], after[:scaler], out=scratch.out[-2:-1])
+        torch.mm(self._tiny[:, :said], scratch.out[:said], out=scratch.out[-1:])
         if not self.banded:
             score.fill_(float("nan"))
             return
         before = scratch.before if waves.order is None else scratch.states.index_select(1, _row_before(scratch, waves))
         mean, scale = before[inputs.predicted_mean], before[inputs.predicted_scale]
         std = self._of_targets(inputs.std(before[inputs.var]))
-        z = self._of_targets(scratch.after[inputs.last]).sub(mean).div_(scale).clamp_(-WORST_Z, WORST_Z)
+        z = self._of_targets(after[inputs.last]).sub(mean).div_(scale).clamp_(-WORST_Z, WORST_Z)
         nats = torch.div(scale, std, out=std).log_().add_(z.square_().mul_(0.5)).add_(HALF_LOG_TWO_PI)
         if missing is None:
             torch.sum(nats, 0, out=score).div_(inputs.targets)
@@ -200,10 +195,10 @@ class Forward:
 
     def _result(self, scratch: Scratch, row: NDArray[np.int64] | slice, flags: NDArray[np.uint8]) -> Result:
         targets, out = self._inputs.targets, scratch.out.cpu().numpy()
-        columns = [np.array(out[begin : begin + targets].T[row], order="C") for begin in (0, targets, 2 * targets)]
-        flags[np.isnan(out[-1][row])] |= clocks.RESET
-        y, lo, hi = columns if self.banded else (columns[0], None, None)
-        return Result(y, lo, hi, out[-2][row].copy(), flags)
+        said = out[: 3 * targets].reshape(3, targets, -1)[: 3 if self.banded else 1].transpose(0, 2, 1)[:, row]
+        y, lo, hi = (*np.array(said, order="C"), None, None)[:3]
+        flags[~np.isfinite(out[-2:, row]).all(axis=0)] |= clocks.RESET
+        return Result(y, lo, hi, out[-3, row].copy(), flags)
 
     def _of_targets(self, values: Tensor) -> Tensor:
         """[features, rows] -> [targets, rows]; the same tensor where all features are targets in order."""

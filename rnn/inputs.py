@@ -64,16 +64,19 @@ class Inputs:
 
         x_state [n, width], clock [n, 3] are changed in place; x [n, features] in raw units, NaN = missing; at_ms [n].
         Returns (features [n, outputs], scaled_last [n, features], std [n, features], mean [n, features]): the last
-        three are what a head's residual needs: raw = (scaled_last + head mean) * std + mean.
+        three are what a head's residual needs: raw = (scaled_last + head mean) * std + mean. A late reading counts as
+        no time after the last one, a stream's first reading as one interval after it.
         """
         missing = x.isnan()
         state = x_state.t()
         self.fold(state, x.t().clone(), missing.t())
         std = self.std(state[self.var])
         scaled_last = (state[self.last] - state[self.mean]) / std
-        elapsed = self.elapsed(clock[:, 0], at_ms)
-        torch.maximum(clock[:, 0], at_ms, out=clock[:, 0])
-        features = torch.cat((scaled_last.clamp(-CLIP, CLIP).t(), missing.to(x.dtype), elapsed.unsqueeze(1)), dim=1)
+        last_ms = clock[:, 0]
+        dt_ms = (at_ms - last_ms).clamp_(min=0).to(x.dtype).masked_fill_(last_ms == clocks.NEVER_MS, self.interval_ms)
+        elapsed = self.elapsed(dt_ms).unsqueeze(1)
+        last_ms.copy_(torch.maximum(last_ms, at_ms))
+        features = torch.cat((scaled_last.clamp(-CLIP, CLIP).t(), missing.to(x.dtype), elapsed), dim=1)
         return features, scaled_last.t(), std.t(), state[self.mean].t().clone()
 
     def fold(self, state: Tensor, x: Tensor, missing: Tensor | None) -> None:
@@ -106,10 +109,6 @@ class Inputs:
         """Standard deviation that values are scaled by: var [features, n] -> [features, n], never below the floor."""
         return torch.maximum(var, self.var_floor).sqrt_()
 
-    def elapsed(self, last_at_ms: Tensor, at_ms: Tensor) -> Tensor:
-        """log1p(dt / interval) - log 2, so that the usual interval gives 0; 0 as well for a stream's first reading.
-
-        int64 [n] each -> float32 [n]. A reading that is not after the last one counts as dt = 0.
-        """
-        interval = at_ms.sub(last_at_ms).clamp_(min=0).to(torch.float32).div_(self.interval_ms)
-        return interval.log1p_().sub_(math.log(2)).masked_fill_(last_at_ms == clocks.NEVER_MS, 0.0)
+    def elapsed(self, dt_ms: Tensor, out: Tensor | None = None) -> Tensor:
+        """log1p(dt / interval) - log 2, so that the usual interval gives 0. dt_ms [n] float32 >= 0 -> [n]."""
+        return torch.mul(dt_ms, 0.5 / self.interval_ms, out=out).add_(0.5).log_()

@@ -29,9 +29,8 @@ class Scratch:
     lead: int
     rows: int
     slots: NDArray[np.int64]  # [lead], host
-    times: NDArray[np.int64]  # [2, rows], host: last_at_ms and at_ms
-    x_host: NDArray[np.float32]  # [features, rows]
-    x: Tensor  # [features, rows]; x_host itself on CPU
+    x_host: NDArray[np.float32]  # [features + 1, rows]: the readings, and the time in ms since the ones before
+    x: Tensor  # [features + 1, rows]; x_host itself on CPU
     gathered: Tensor  # [lead, padded width], rows of the state table's part x
     before: Tensor  # [width, lead]
     states: Tensor  # [width, lead + rows]
@@ -43,8 +42,7 @@ class Scratch:
     parts: list[tuple[Tensor, ...]]  # of each layer, [lead + rows, units]
     head: Tensor  # [rows, padded outputs]
     heads: Tensor  # [outputs, rows]
-    finite: Tensor  # [width, rows]
-    out: Tensor  # [3 targets + 2, rows]: y, lo, hi, score, and NaN where the step was not finite
+    out: Tensor  # [3 targets + 3, rows]: y, lo, hi, score, and two rows that are finite where states and outputs are
 
 
 class ScratchPool:
@@ -70,15 +68,16 @@ class ScratchPool:
         inputs, units, gates = self._inputs, self._steps[0].units, self._steps[0].gates
         features, targets = inputs.features, inputs.targets
         host = torch.device("cpu")
-        x_host = self._take("x_host", (features, rows), host)
-        states = self._take("states", (inputs.width, lead + rows))
+        x_host = self._take("x_host", (features + 1, rows), host)
+        # Columns a power of two apart would fall on the same cache lines: transposing took six times as long.
+        states = self._take("states", (inputs.width, lead + rows + 16))[:, : lead + rows]
+        out = self._take("out", (3 * targets + 3, rows + 16))[:, :rows]
         return Scratch(
             lead,
             rows,
             self._take("slots", (lead,), host, torch.int64).numpy(),
-            self._take("times", (2, rows), host, torch.int64).numpy(),
             x_host.numpy(),
-            x_host if self._device.type == "cpu" else self._take("x", (features, rows)),
+            x_host if self._device.type == "cpu" else self._take("x", (features + 1, rows)),
             self._take("gathered", (lead, self._width)),
             states[:, :lead],
             states,
@@ -93,8 +92,7 @@ class ScratchPool:
             ],
             self._take("head", (rows, padded(self._outputs))),
             self._take("heads", (self._outputs, rows)),
-            self._take("finite", (inputs.width, rows)),
-            self._take("out", (3 * targets + 2, rows)),
+            out,
         )
 
     def _take(

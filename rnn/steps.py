@@ -85,8 +85,7 @@ class LSTMStep(Step):
         room = spare[: m * self.units].view(m, self.units)
         i, f, g, o = sums.addmm_(before[0], self.weight_h).sigmoid_().view(m, 4, self.units).unbind(1)
         torch.mul(before[1], f, out=c)
-        torch.mul(i, g, out=room)
-        c.add_(room.add_(room)).sub_(i)  # + i (2 g - 1)
+        c.addcmul_(i, g, value=2).sub_(i)  # + i (2 g - 1)
         torch.add(c, c, out=room).sigmoid_().mul_(2).sub_(1)
         torch.mul(room, o, out=h)
 

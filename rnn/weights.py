@@ -258,7 +258,7 @@ def _flush(folder: Path) -> None:
 
 
 def _put_in_place(fresh: Path, folder: Path) -> None:
-    """Renames `fresh` to `folder`. Between the two renames that replace a model a reader finds none, never a mixture."""
+    """Renames `fresh` to `folder`. While it replaces a model a reader may find none, never a mixture."""
     try:
         fresh.rename(folder)  # also replaces an empty folder
     except OSError:

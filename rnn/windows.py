@@ -1,7 +1,7 @@
 """A past series cut into lanes that are stepped side by side, and what training sees of them.
 
-Features come from `rnn.inputs.Inputs.advance`, reading after reading: the very code that serves. Imports torch and numpy
-only; knows no optimiser and no engine.
+Features come from `rnn.inputs.Inputs.advance`, reading after reading: the very code that serves. Imports torch and
+numpy; knows no optimiser and no engine.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def cut(x: NDArray[np.float32], at_ms: NDArray[np.int64], lanes: int) -> Lanes:
     """
     steps = len(x) // lanes
     if steps < 2:
-        raise ValueError(f"{len(x)} readings cannot be cut into {lanes} lanes of at least two; give more, or fewer lanes")
+        raise ValueError(
+            f"{len(x)} readings cannot be cut into {lanes} lanes of at least two; give more, or fewer lanes"
+        )
     kept = slice(len(x) - steps * lanes, None)
     pieces = np.ascontiguousarray(x[kept].reshape(lanes, steps, -1).swapaxes(0, 1), dtype=np.float32)
     return Lanes(pieces, np.ascontiguousarray(at_ms[kept].reshape(lanes, steps).T))
@@ -76,3 +78,16 @@ def prepare(inputs: Inputs, lanes: Lanes, burn_in: int) -> Windows:
     known = ~change.isnan() & ~x.isnan().all(dim=2, keepdim=True)
     known[:burn_in] = False
     return Windows(feats, change.masked_fill_(~known, 0.0), known.to(torch.float32))
+
+
+def moments(x: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(mean, standard deviation) of what is observed of each feature, x [n, features] with NaN = missing.
+
+    0 and 1 for a feature that was never seen; a standard deviation of 1 for one that never changes.
+    """
+    seen = ~np.isnan(x)
+    count = np.maximum(seen.sum(axis=0), 1)
+    mean = np.where(seen, x, 0.0).sum(axis=0, dtype=np.float64) / count
+    std = np.sqrt(np.square(np.where(seen, x - mean, 0.0)).sum(axis=0) / count)
+    std[~(std > np.maximum(1e-6 * np.abs(mean), 1e-12))] = 1.0
+    return mean, std

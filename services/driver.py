@@ -160,11 +160,15 @@ class StreamDriver:
         return polled
 
     def turn(self) -> int:
-        """One turn of the shard's loop; starts it if there is none. Returns how many records it read."""
-        if self.shard is None:
-            self.restart()
-        assert self.shard is not None
-        return self.shard.turn()
+        """One turn of the shard's loop; starts it if there is none. Returns how many records it read. A shard that raises
+        (`Crash`, `Fenced`, `Refused`) has ended.
+        """
+        shard = self.shard or self.restart()
+        try:
+            return shard.turn()
+        except BaseException:
+            self.shard = None
+            raise
 
     def crash(self) -> None:
         """The shard's process dies between two turns: what it held in memory is gone."""

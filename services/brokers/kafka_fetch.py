@@ -70,7 +70,8 @@ class ColumnarRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                 if self._is_visible(buffer, batch):
                     batches.append(batch)
                     rows += batch.records
-                self.leader_epoch, self.next_fetch_offset = batch.leader_epoch, batch.next_offset
+                self.leader_epoch = batch.leader_epoch
+                self.next_fetch_offset = max(self.next_fetch_offset, batch.next_offset)
                 if rows >= self._wanted and at < len(buffer):
                     yield from self._chunk(tp, batches, buffer)
                     batches, rows = [], 0

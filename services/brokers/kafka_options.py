@@ -103,7 +103,7 @@ def check(options: Options) -> None:
             raise ValueError(f"kafka.{name} is not a setting of the Kafka client; did you mean kafka.{near}?")
     if options.get("bootstrap_servers", True) in ("", [], None):
         raise ValueError("kafka.bootstrap_servers is empty; give host:port, or a list of them")
-    if (protocol := options.get("security_protocol", "PLAINTEXT")) not in (
+    if (protocol := options.get("security_protocol") or "PLAINTEXT") not in (
         "PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL",
     ):  # fmt: skip
         raise ValueError(f"kafka.security_protocol is {protocol!r}; use PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL")

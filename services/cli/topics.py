@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Create or check the readings, predictions, changelog and dead-letter topics.")
+app = typer.Typer(
+    no_args_is_help=True, help="Create or check the readings, predictions, changelog and dead-letter topics."
+)
 
 Config = Annotated[str | None, typer.Option("--config", "-c", help="YAML file of settings.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. --set topics.partitions=12.")]

@@ -75,6 +75,7 @@ def _times(path: Path, column: object) -> np.ndarray:
     wrong = np.flatnonzero(times.isna())
     if len(wrong):
         raise WrongTable(
-            f"{path}: line {int(wrong[0]) + 2}: {str(column.iloc[wrong[0]])[:40]!r} is neither milliseconds since 1970 nor ISO 8601"
+            f"{path}: line {int(wrong[0]) + 2}: {str(column.iloc[wrong[0]])[:40]!r} is neither milliseconds since 1970 "
+            "nor ISO 8601"
         )
     return np.asarray(times.dt.as_unit("ms").astype("int64").to_numpy())

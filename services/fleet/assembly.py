@@ -64,8 +64,8 @@ def build_shard(
     changelog = KafkaChangelog(settings.kafka, topics[Role.CHANGELOG])
     if engine.table.row_bytes + OVERHEAD_BYTES > ledger.max_value_bytes:
         raise Refused(
-            f"a state row of this model has {engine.table.row_bytes} bytes and topic {topics[Role.CHANGELOG]} takes records of "
-            f"{ledger.max_value_bytes}; raise its max.message.bytes"
+            f"a state row of this model has {engine.table.row_bytes} bytes and topic {topics[Role.CHANGELOG]} takes "
+            f"records of {ledger.max_value_bytes}; raise its max.message.bytes"
         )
     max_rows = min(settings.epoch.max_readings, settings.state.slots)
     ttl_days = settings.state.ttl_days
@@ -97,6 +97,7 @@ def device_of(setting: str) -> str:
         index = int(setting.partition(":")[2] or 0)
         if not torch.cuda.is_available() or index >= torch.cuda.device_count():
             raise Refused(
-                f"device: {setting} is asked for, but torch sees {torch.cuda.device_count()} GPUs; set device: auto or cpu"
+                f"device: {setting} is asked for, but torch sees {torch.cuda.device_count()} GPUs; "
+                "set device: auto or cpu"
             )
     return setting

@@ -1,4 +1,4 @@
-"""`streamrnn serve` as a value: checks the topics, runs the fleet, shows it on one port. Used by the command and the demo."""
+"""`streamrnn serve` as a value: checks the topics, runs the fleet, shows it on one port. The demo uses it as well."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ class Server:
         self._collector: Any = None
         self._beat_s = time.monotonic()  # last tick, for /healthz
         self.supervisor: Supervisor | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the telemetry pages are; empty before `start`."""
+        return "" if self._endpoint is None else f"{self._endpoint.url}/metrics"
 
     def start(self) -> None:
         """Opens the port, waits for the broker as long as it takes, checks topics and model, starts the fleet.
@@ -87,12 +92,10 @@ class Server:
         return kafka_topics.partition_count(self.settings.kafka, names)
 
     def _open_endpoint(self) -> None:
-        from prometheus_client import CollectorRegistry
-
-        from services.telemetry.collector import StatsCollector
+        from services.telemetry.collector import StatsCollector, new_registry
         from services.telemetry.endpoint import Endpoint, Health
 
-        registry = CollectorRegistry()
+        registry = new_registry()
         self._collector = StatsCollector(registry)
 
         def health() -> Health:

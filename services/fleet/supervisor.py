@@ -8,9 +8,11 @@ The only module that imports ray.
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +25,7 @@ BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Waits before the n-th restart in a row; a minute of progress starts the row anew."""
 CALM_S = 60.0
 START_S = 600.0
-"""How long an actor may take to its first answer."""
+"""How long an actor may take to its first progress."""
 STOP_S = 8.0
 """After this an actor that was asked to stop is killed; its open transaction is aborted by the next owner's fence."""
 GRACE_S = 2.0
@@ -84,12 +86,15 @@ class Supervisor:
 
         fleet = self.settings.fleet
         if not ray.is_initialized():
-            _init_ray(fleet.ray_address, fleet.shards * fleet.cpus_per_shard, fleet.shards * fleet.gpus_per_shard)
+            with _own_signals():
+                _init_ray(fleet.ray_address, fleet.shards * fleet.cpus_per_shard, fleet.shards * fleet.gpus_per_shard)
             self._owns_ray = True
         if self.settings.delivery == "exactly_once":
             ids = [transactional_id(self.settings.group, shard) for shard in range(self.partitions)]
             fence_all(self.settings.kafka, ids)
-        self._actor_class = ray.remote(
+        # mypy does not know Ray's options for actors. Two threads: the loop, and answers to the supervisor.
+        remote: Any = ray.remote
+        self._actor_class = remote(
             num_cpus=fleet.cpus_per_shard, num_gpus=fleet.gpus_per_shard, max_restarts=0, max_concurrency=4
         )(ShardActor)
         for member in self._members:
@@ -128,8 +133,8 @@ class Supervisor:
             if late:
                 self._notify("killed_at_stop", shards=[m.shard for m in self._members if m.run in late])
         self._drain_events()
-        for gone in (*self._members, *self._replaced):
-            _kill(gone.actor)
+        for actor in [member.actor for member in self._members] + [old.actor for old in self._replaced]:
+            _kill(actor)
         self._members, self._replaced = [], []
         if self._owns_ray:
             ray.shutdown()
@@ -164,9 +169,7 @@ class Supervisor:
         member.incarnation += 1
         member.due_s, member.status, member.asked, member.ready_s = None, None, None, None
         member.moved_s, member.moved_at = time.monotonic(), -1.0
-        member.actor = self._actor_class.remote(
-            self.settings, member.shard, member.incarnation, self.partitions
-        )
+        member.actor = self._actor_class.remote(self.settings, member.shard, member.incarnation, self.partitions)
         member.run = member.actor.run.remote()
         self._notify(
             "shard_started",
@@ -186,8 +189,8 @@ class Supervisor:
                 member.asked = None
         elif now_s - member.asked_s >= 0.5:
             member.asked, member.asked_s = member.actor.status.remote(), now_s
-        # One that has never answered may be waiting for a node, an image or its imports; its death would be seen.
-        patience_s = self.settings.fleet.stall_timeout_s if member.status is not None else START_S
+        # Before its first progress it may be waiting for a node, an image or its imports; its death would be seen.
+        patience_s = self.settings.fleet.stall_timeout_s if member.moved_at > 0 else START_S
         if now_s - member.moved_s > patience_s:
             self._replace(member)
 
@@ -195,7 +198,7 @@ class Supervisor:
         member.status = status
         for event in status.events:
             self._notify(event.name, shard=status.shard, incarnation=status.incarnation, **event.fields)
-        if status.stats.last_progress_s != member.moved_at:
+        if status.stats.last_progress_s > member.moved_at:
             member.moved_s, member.moved_at = now_s, status.stats.last_progress_s
         if status.stats.ready:
             member.ready_s = member.ready_s or now_s
@@ -270,6 +273,20 @@ def _kill(actor: Any) -> None:
     if actor is not None:
         with suppress(ray.exceptions.RayError, ValueError):
             ray.kill(actor, no_restart=True)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """`ray.init` puts a handler of its own on SIGTERM, which would end the server in the middle of an epoch."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, how in before.items():
+            signal.signal(number, how)
 
 
 def _init_ray(address: str | None, cpus: float, gpus: float) -> None:

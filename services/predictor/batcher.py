@@ -1,7 +1,8 @@
 """From decoded polls to batches: which readings are stepped together, and committed together.
 
-A batch becomes one epoch. A poll is one batch unless it names more distinct streams than there are slots; then it is cut,
-never inside a packed record and never leaving a hole in a partition's offsets. Imports numpy, records and the state store.
+A batch becomes one epoch. A poll is one batch unless it names more distinct streams than there are slots; then it is
+cut, never inside a packed record and never leaving a hole in a partition's offsets. Imports numpy, records and the
+state store.
 """
 
 from __future__ import annotations
@@ -39,8 +40,12 @@ class Batch:
         """Accepted readings in all parts."""
         return sum(len(part.readings) for part in self.parts)
 
-    def column(self, name: str) -> NDArray[np.generic]:
-        """Field `name` of all parts' readings, one after the other [readings, ...]."""
+    def x(self) -> NDArray[np.float32]:
+        """Values of all parts' readings, one after the other [readings, features]."""
+        return np.concatenate([part.readings.x for part in self.parts])
+
+    def column(self, name: str) -> NDArray[np.int64]:
+        """Field `name` of all parts' readings, one after the other [readings]."""
         return np.concatenate([getattr(part.readings, name) for part in self.parts])
 
     def numbers(self) -> NDArray[np.int64]:

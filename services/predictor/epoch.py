@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn.engine import Result
 from services.codecs import dead_letters, predictions, state_rows
 from services.predictor.batcher import Batch
 from services.predictor.state_store import StateStore
 from services.records import Commit, Encoded, Predictions, Role, StateRows
+
+if TYPE_CHECKING:
+    from rnn.engine import Result
 
 
 @dataclass(frozen=True, slots=True)

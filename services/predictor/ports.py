@@ -67,7 +67,7 @@ class Ledger(Protocol):
         """Next offset of each of the shard's partitions that has one, transactions in flight waited for."""
 
     def commit(self, commit: Commit) -> None:
-        """Returns when all of `commit` is visible to read-committed consumers and read back. Raises Unsettled or Fenced.
+        """Returns when all of `commit` is visible to read-committed consumers and read back. Raises Unsettled, Fenced.
         An empty `writes` with unchanged offsets is not allowed.
         """
 

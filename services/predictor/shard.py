@@ -197,9 +197,7 @@ class Shard:
         self._count(batch, epoch, len(ended))
         return True
 
-    def _step(
-        self, batch: Batch, epoch: Epoch
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
+    def _step(self, batch: Batch, epoch: Epoch) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
         """Steps all readings; returns the dirty streams' numbers [k], last offsets [k] and new rows [k, row_bytes]."""
         began = time.perf_counter()
         numbers, which = np.unique(batch.numbers(), return_inverse=True)
@@ -214,7 +212,7 @@ class Shard:
         offsets[which] = batch.column("offsets")  # repeated indices: the last one, which is the stream's newest, stays
         self._phase("batch", began)
         began = time.perf_counter()
-        result = self.engine.run(placed.slots[which], batch.column("x"), batch.column("at_ms"), batch.column("seq"))
+        result = self.engine.run(placed.slots[which], batch.x(), batch.column("at_ms"), batch.column("seq"))
         rows = self.engine.rows(placed.slots)
         self._phase("forward", began)
         began = time.perf_counter()

@@ -1,8 +1,8 @@
 """Which stream sits in which slot of the device's state table. Plain arrays; may import numpy only.
 
-A slot is free, clean (equal to the committed row, may be taken from its stream at any time) or dirty (holds readings of
-the open epoch, is never taken). After every epoch all slots are clean again: kept ones by `kept`, dropped ones are freed
-by `dropped`, because the device then holds a state that never became true.
+A slot is free, clean (equal to the committed row, may be taken from its stream at any time) or dirty (holds readings
+of the open epoch, is never taken). After every epoch all slots are clean again: kept ones by `kept`, dropped ones are
+freed by `dropped`, because the device then holds a state that never became true.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NONE = -1
 
 
 class NoRoom(Exception):
-    """More distinct streams in one epoch than there are slots. The shard splits its polls so that this cannot happen."""
+    """More distinct streams in one epoch than there are slots. The shard cuts its polls so that this cannot happen."""
 
 
 @dataclass(frozen=True, slots=True)

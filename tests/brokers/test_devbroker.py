@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -96,6 +97,15 @@ def test_a_broker_that_others_killed_is_started_again(own_broker: DevBroker) -> 
     os.kill(pid, signal.SIGKILL)
     assert own_broker.start().answers()
     assert own_broker.pid != pid
+
+
+def test_a_broker_whose_folder_was_deleted_can_still_be_ended(tmp_path: Path) -> None:
+    broker = DevBroker(tmp_path / "gone", owned=True).start()
+    pid = broker.pid
+    assert pid is not None
+    shutil.rmtree(broker.folder, ignore_errors=True)
+    broker.kill()
+    assert ProcessId.of(pid) is None
 
 
 def test_two_brokers_side_by_side_are_two(

@@ -84,9 +84,16 @@ def test_times(decoder, polled, at, expected):
 
 @pytest.mark.parametrize(
     ("rest", "expected"),
-    [("", NO_SEQ), (',"seq":null', NO_SEQ), (',"seq":0', 0), (',"seq":3.0', 3), (',"seq":9223372036854775807', 2**63 - 1),
-     (',"v":1', NO_SEQ), (',"v":1.0,"seq":7', 7)],
-)  # fmt: skip
+    [
+        ("", NO_SEQ),
+        (',"seq":null', NO_SEQ),
+        (',"seq":0', 0),
+        (',"seq":3.0', 3),
+        (',"seq":9223372036854775807', 2**63 - 1),
+        (',"v":1', NO_SEQ),
+        (',"v":1.0,"seq":7', 7),
+    ],
+)
 def test_sequence_numbers_and_versions(decoder, polled, rest, expected):
     readings, rejected = one(decoder, polled, obj(rest=rest))
     assert rejected.details == []

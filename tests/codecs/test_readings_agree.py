@@ -19,14 +19,13 @@ FEATURES = ("a", "b c", "é")
 DECODER = ReadingDecoder(FEATURES)
 CONTRACT = JsonContract(FEATURES)
 
-tokens = st.sampled_from(
-    """0 -0 1 1.0 -1.5 1e2 1E+400 -1e400 3.4028235677973366e38 3.4028235677973362e38 1e39 1e-400 NaN Infinity -Infinity
-    null true false "1" "" [] {} [1] {"a":1} 01 1. 18446744073709551616 9223372036854775807 9223372036854775808
-    253402300799999 253402300800000 253402300799999.0 9007199254740993.0 "2026-11-14T22:33:20Z"
-    "2026-11-14T22:33:20.1234567" "9999-12-31T23:59:59.9999999" "0001-01-01T00:00:00+23:59" "2026-13-01T00:00:00Z"
-    "\\u0032026-11-14T22:33:20Z\"""".split()
-    + ["9" * 401, '"2026-11-14 22:33:20"']
-)
+WORDS = r"""
+0 -0 1 1.0 -1.5 1e2 1E+400 -1e400 3.4028235677973366e38 3.4028235677973362e38 1e39 1e-400 NaN Infinity -Infinity
+null true false "1" "" [] {} [1] {"a":1} 01 1. 18446744073709551616 9223372036854775807 9223372036854775808
+253402300799999 253402300800000 253402300799999.0 9007199254740993.0 "2026-11-14T22:33:20Z" "2026-13-01T00:00:00Z"
+"2026-11-14T22:33:20.1234567" "9999-12-31T23:59:59.9999999" "0001-01-01T00:00:00+23:59" "\u0032026-11-14T22:33:20Z"
+"""
+tokens = st.sampled_from([*WORDS.split(), "9" * 401, '"2026-11-14 22:33:20"'])
 numbers = st.one_of(
     st.floats(width=64).map(repr).map(lambda text: text.replace("nan", "NaN").replace("inf", "Infinity")),
     st.integers().map(str),
@@ -106,7 +105,7 @@ def verdicts(polled: list[bytes]) -> list[tuple[Any, ...]]:
 
 
 @given(st.lists(values(), min_size=1, max_size=6))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_any_bytes(polled):
     assert verdicts(polled) == [spelled_out(value) for value in polled]
 

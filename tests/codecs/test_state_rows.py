@@ -119,5 +119,5 @@ def test_a_record_without_key_is_refused():
     ("model", "layout"), [("", LAYOUT), ("x" * 13, LAYOUT), ("é", LAYOUT), (MODEL, "00"), (MODEL, "zz" * 8)]
 )
 def test_names_that_do_not_fit(model, layout):
-    with pytest.raises(ValueError, match="model id|layout"):
+    with pytest.raises(ValueError, match=r"model id|layout"):
         state_rows.encode(states(), model, layout)

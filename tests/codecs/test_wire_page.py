@@ -27,11 +27,8 @@ FEATURES = (
 
 
 def examples(kind):
-    found = [
-        (info.split()[1:], text.encode())
-        for language, info, text in EXAMPLES
-        if language == "json" and info.split()[0] == kind
-    ]
+    marked = [(info.split(), text.encode()) for language, info, text in EXAMPLES if language == "json"]
+    found = [(words[1:], text) for words, text in marked if words[0] == kind]
     assert found
     return found
 
@@ -108,9 +105,8 @@ def test_the_table_of_headers(polled):
 def test_the_table_of_a_state_row():
     rows = table("bytes")
     starts = [int(row[0].split()[0]) for row in rows]
-    assert starts == [state_rows.HEADER.fields[name][1] for name in state_rows.HEADER.names] + [
-        state_rows.HEADER.itemsize
-    ]
+    header = state_rows.HEADER
+    assert starts == [*(header.fields[name][1] for name in header.names), header.itemsize]
 
 
 def test_the_fields_of_the_tables():

@@ -49,7 +49,9 @@ def test_a_poll_is_cut_without_loss(partitions: list[list], slots: int) -> None:
             inside = (piece.readings.offsets >= piece.started) & (piece.readings.offsets < piece.next_offset)
             assert inside.all()
             position[piece.partition] = piece.next_offset
-            seen[piece.partition] += list(zip(piece.readings.offsets, piece.readings.rows, piece.readings.streams, strict=True))
+            seen[piece.partition] += list(
+                zip(piece.readings.offsets, piece.readings.rows, piece.readings.streams, strict=True)
+            )
             rejected[piece.partition] += piece.rejected.records.values
             assert store.names(piece.numbers) == piece.readings.streams
     for whole in parts:

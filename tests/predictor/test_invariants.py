@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, find, given, note, settings
+from hypothesis import HealthCheck, Phase, find, given, note, settings
 from hypothesis import strategies as st
 from trial import (
     BAD,
@@ -78,8 +78,9 @@ def schedules(draw: st.DrawFn, zombies: bool = True, waits: bool = False, most: 
 
 
 def patient(examples: int) -> settings:
-    """No deadline: the first example loads torch."""
-    return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    """No deadline, as the first example loads torch; no explanations, as they trace every line."""
+    phases = [phase for phase in Phase if phase is not Phase.explain]
+    return settings(max_examples=examples, deadline=None, phases=phases, suppress_health_check=list(HealthCheck))
 
 
 @patient(150)

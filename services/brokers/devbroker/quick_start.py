@@ -17,12 +17,14 @@ from services.brokers.devbroker.errors import DevBrokerError
 _log = logging.getLogger(__name__)
 
 
-def archive_flags(cache: Path, class_path: Sequence[Path], rehearse: Callable[[list[str]], None]) -> list[str]:
-    """JVM flags for a quick start; makes the archive first where it is missing.
+def archive_flags(
+    cache: Path, jvm: Sequence[str], class_path: Sequence[Path], rehearse: Callable[[list[str]], None]
+) -> list[str]:
+    """Flags, beside `jvm`, for a quick start; makes the archive first where it is missing.
 
     `rehearse(flags)` has to run a broker with these flags once, from start to ordered end.
     """
-    archive = jars.kafka_cache(cache) / f"quick-start-{_fingerprint(class_path)}.aot"
+    archive = jars.kafka_cache(cache) / f"quick-start-{_fingerprint(jvm, class_path)}.aot"
     if not archive.exists():
         try:
             with jars.locked(archive.with_name("lock")):
@@ -47,8 +49,8 @@ def _make(archive: Path, rehearse: Callable[[list[str]], None]) -> None:
         archive.touch()
 
 
-def _fingerprint(class_path: Sequence[Path]) -> str:
-    """Of all that the JVM compares before it uses an archive: itself, and each jar's path and time."""
-    parts = [(jars.java().parent.parent / "release").read_text()]
+def _fingerprint(jvm: Sequence[str], class_path: Sequence[Path]) -> str:
+    """Of all that the JVM compares before it uses an archive: itself, its flags, and each jar's path and time."""
+    parts = [(jars.java().parent.parent / "release").read_text(), *jvm]
     parts += [f"{jar} {jar.stat().st_mtime_ns} {jar.stat().st_size}" for jar in class_path]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

@@ -22,9 +22,9 @@ def serves(port: int, timeout_s: float = 2.0) -> bool:
             connection.sendall(struct.pack(">i", len(body)) + body)
             (size,) = struct.unpack(">i", _exactly(connection, 4))
             answer = _exactly(connection, size)
-    except OSError:
+            _correlation, _throttle_ms, brokers = struct.unpack_from(">iii", answer)
+    except (OSError, struct.error):
         return False
-    _correlation, _throttle_ms, brokers = struct.unpack_from(">iii", answer)
     return bool(brokers > 0)
 
 

@@ -31,7 +31,9 @@ def first_model(series: Series, cache: Path, progress: Callable[[str, float], No
 
     def said(epoch: Epoch) -> None:
         skill = 1 - epoch.validation_mse / epoch.persistence_mse
-        progress(f"epoch {epoch.epoch} of {epoch.epochs}, error {skill:.1%} below persistence", epoch.epoch / epoch.epochs)
+        progress(
+            f"epoch {epoch.epoch} of {epoch.epochs}, error {skill:.1%} below persistence", epoch.epoch / epoch.epochs
+        )
 
     x, at_ms = series.x[:end], series.at_ms[:end]
     fitted = fit(config, x, at_ms, progress=said)

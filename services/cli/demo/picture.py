@@ -1,4 +1,4 @@
-"""The demo's picture: actual, prediction and band of one stream, and the latency of every prediction around the kill."""
+"""The demo's picture: actual, prediction and band of one stream, and the latency of every prediction."""
 
 from __future__ import annotations
 

@@ -63,13 +63,13 @@ def demo(
 def _demo(console: Any, stack: ExitStack, readings: int, streams: int, rate: float, kill: bool, keep: bool,
           out: Path) -> bool:  # fmt: skip
     from services import datasets
-    from services.datasets.series import cache_folder
     from services.brokers.devbroker import DevBroker
     from services.brokers.kafka_client import ColumnProducer
     from services.brokers.kafka_source import KafkaSource
     from services.cli.demo.picture import draw
     from services.cli.demo.replay import Replay
     from services.cli.demo.tally import Tally
+    from services.datasets.series import cache_folder
     from services.fleet.server import Server
 
     out.mkdir(parents=True, exist_ok=True)
@@ -118,9 +118,9 @@ def _demo(console: Any, stack: ExitStack, readings: int, streams: int, rate: flo
     draw(picture, replay, tally, killed.shard if killed else 0, killed.at_ms if killed else None,
          "global active power", "kW")  # fmt: skip
     summary = _summary(replay, tally, killed, took_s)
-    _print_summary(console, summary, tally, picture, server)
+    _print_summary(console, summary, picture)
     if keep:
-        _keep(console, settings, out, runner)
+        _keep(console, settings, out, runner, server.url)
     print(json.dumps(summary), flush=True)
     return bool(summary["lost"] or summary["doubled"])
 
@@ -128,10 +128,17 @@ def _demo(console: Any, stack: ExitStack, readings: int, streams: int, rate: flo
 def _model(console: Any, series: Any, cache: Path) -> tuple[Path, Any]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("training the first model"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("training the first model"),
+        BarColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=1.0)
-        folder, trained = first_model(series, cache, lambda text, share: bar.update(task, description=text, completed=share))
+        folder, trained = first_model(
+            series, cache, lambda text, share: bar.update(task, description=text, completed=share)
+        )
     console.print(f"model {folder.name}, {'trained just now' if trained else 'found in the cache'}")
     return folder, np.nanstd(series.x[: int(len(series.x) * TRAIN_SHARE)], axis=0)
 
@@ -246,28 +253,47 @@ def _summary(replay: Any, tally: Any, killed: _Kill | None, took_s: float) -> di
     }
 
 
-def _print_summary(console: Any, summary: dict[str, Any], tally: Any, picture: Path, server: Any) -> None:
-    console.rule("what happened")
+def _print_summary(console: Any, summary: dict[str, Any], picture: Path) -> None:
     good = not summary["lost"] and not summary["doubled"] and not summary["out_of_order"]
-    console.print(f"readings in      {summary['readings']:>10,}", highlight=False)
-    console.print(f"predictions out  {summary['predictions']:>10,}   "
-                  f"lost {summary['lost']}, doubled {summary['doubled']}, out of order {summary['out_of_order']}",
-                  style="green" if good else "bold red", highlight=False)  # fmt: skip
-    console.print(f"actors killed    {summary['kills']:>10}", highlight=False)
-    console.print(f"error            {summary['skill']:>10.1%}   below persistence (mean squared, z-scored, all channels); "
-                  f"the 80 % band held {summary['coverage_80']:.1%}", highlight=False)  # fmt: skip
-    console.print(f"latency          {summary['p50_ms']:>7.0f} ms   p50; p99 {summary['p99_ms']:.0f} ms with the recovery, "
-                  f"{summary['p99_ms_without_recovery']:.0f} ms without", highlight=False)  # fmt: skip
-    console.print(f"picture          {picture}", highlight=False)
+    rows = (
+        ("readings in", f"{summary['readings']:,}", ""),
+        (
+            "predictions out",
+            f"{summary['predictions']:,}",
+            f"lost {summary['lost']}, doubled {summary['doubled']}, out of order {summary['out_of_order']}",
+        ),
+        ("actors killed", f"{summary['kills']}", ""),
+        (
+            "error",
+            f"{summary['skill']:.1%}",
+            f"below persistence (mean squared, z-scored); the 80 % band held {summary['coverage_80']:.1%}",
+        ),
+        (
+            "latency",
+            f"{summary['p50_ms']:.0f} ms",
+            f"p50; p99 {summary['p99_ms']:.0f} ms, without the recovery {summary['p99_ms_without_recovery']:.0f} ms",
+        ),
+    )
+    console.rule("what happened")
+    for name, number, comment in rows:
+        style = ("green" if good else "bold red") if name == "predictions out" else None
+        console.print(f"{name:<16} {number:>10}   {comment}", style=style, highlight=False)
+    console.print(f"{'picture':<16} {picture}", highlight=False)
 
 
-def _keep(console: Any, settings: Any, out: Path, runner: _Runner) -> None:
+def _keep(console: Any, settings: Any, out: Path, runner: _Runner, url: str) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     bootstrap = settings.kafka["bootstrap_servers"]
     console.rule("still serving; Ctrl-C ends it")
-    console.print(f"broker   {bootstrap}\nreadings {settings.topics.readings}\npredictions {settings.topics.predictions}\n"
-                  f"settings {out / 'streamrnn.yaml'}", highlight=False)  # fmt: skip
+    for name, value in (
+        ("broker", bootstrap),
+        ("readings", settings.topics.readings),
+        ("predictions", settings.topics.predictions),
+        ("settings", out / "streamrnn.yaml"),
+        ("metrics", url),
+    ):
+        console.print(f"{name:<12} {value}", highlight=False)
     try:
         while runner.is_alive() and not stop.wait(0.5):
             pass
@@ -282,4 +308,3 @@ def _until(done: Any, otherwise: str, timeout_s: float) -> None:
         if time.monotonic() - began_s > timeout_s:
             raise TimeoutError(f"{otherwise} within {timeout_s:.0f} s; see demo-output/server.log")
         time.sleep(0.1)
-

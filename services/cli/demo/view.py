@@ -65,7 +65,9 @@ class View:
         grid.add_row("progress", ProgressBar(total=self._readings, completed=predictions, width=48))
         grid.add_row("readings in", f"{sent:,}")
         grid.add_row("predictions out", f"{predictions:,}   [bold]{rate:,.0f}/s[/bold]  {_spark(self._rates)}")
-        grid.add_row("Kafka to Kafka", f"p50 [bold]{recent_ms[0]:.0f} ms[/bold]   p99 [bold]{recent_ms[1]:.0f} ms[/bold]")
+        grid.add_row(
+            "Kafka to Kafka", f"p50 [bold]{recent_ms[0]:.0f} ms[/bold]   p99 [bold]{recent_ms[1]:.0f} ms[/bold]"
+        )
         grid.add_row("error", f"[bold]{skill:.1%}[/bold] below persistence; the 80 % band holds {coverage:.0%}")
         grid.add_row("lag, epochs", f"{lag:,} readings, {epochs:,} transactions")
         for shard in shards:

@@ -1,0 +1,132 @@
+"""Fetched responses as columns: the same records, position and end of transactions as the client library finds."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+import kafka
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kafka import TopicPartition
+from kafka.consumer.fetcher import Fetcher
+from kafka.protocol.consumer import IsolationLevel
+from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
+from kafka.record.util import calc_crc32c
+
+from services.brokers import kafka_append, kafka_fetch
+from services.brokers.kafka_fetch import ColumnarRecords, merged
+from services.predictor.ports import Refused
+
+TP = TopicPartition("topic", 3)
+
+
+class Aborted(NamedTuple):
+    """As a broker lists them in a fetch response."""
+
+    producer_id: int
+    first_offset: int
+
+
+def batch(offset: int, rows: int, producer: int = -1, control: bytes | None = None, codec: int = 0) -> bytes:
+    """A record batch of `rows` records, or a transaction marker."""
+    builder = MemoryRecordsBuilder(2, codec, 1 << 20)
+    for row in range(rows):
+        builder.append(offset + row, control or b"%d" % row, None if row % 4 == 3 else b"%d" % offset * (row % 40), [])
+    if producer >= 0:
+        builder.set_producer_state(producer, 0, 0, True)
+    builder.close()
+    raw = bytearray(builder.buffer())
+    struct.pack_into(">q", raw, 0, offset)
+    if control is not None:
+        raw[22] |= 0x20
+    struct.pack_into(">I", raw, 17, calc_crc32c(memoryview(raw)[21:]))
+    return bytes(raw)
+
+
+@st.composite
+def responses(draw: st.DrawFn) -> tuple[bytes, list[Aborted]]:
+    """Batches of transactional and plain producers in any mixture, with the markers and the broker's list of aborts."""
+    raw, offset = b"", 0
+    open_since: dict[int, int] = {}
+    aborted: list[Aborted] = []
+    for _ in range(draw(st.integers(1, 12))):
+        producer = draw(st.integers(-1, 2))
+        offset += draw(st.integers(0, 2))  # a gap, as compaction leaves it
+        if producer >= 0 and producer in open_since and draw(st.booleans()):
+            since, abort = open_since.pop(producer), draw(st.booleans())
+            if abort:
+                aborted.append(Aborted(producer, since))
+            raw += batch(offset, 1, producer, struct.pack(">hh", 0, 0 if abort else 1))
+            offset += 1
+            continue
+        rows = draw(st.integers(1, 9))
+        if producer >= 0:
+            open_since.setdefault(producer, offset)
+        raw += batch(offset, rows, producer, codec=draw(st.sampled_from([0, 0, 1])))
+        offset += rows
+    return raw, aborted
+
+
+@given(responses(), st.integers(0, 30), st.sampled_from([1, 3, 1000]), st.sampled_from(list(IsolationLevel)))
+def test_columns_are_what_the_client_library_reads(
+    response: tuple[bytes, list[Aborted]], fetch_offset: int, budget: int, isolation: IsolationLevel
+) -> None:
+    raw, aborted = response
+    theirs = Fetcher.PartitionRecords(
+        fetch_offset, TP, MemoryRecords(raw), aborted_transactions=aborted, isolation_level=isolation
+    )
+    expected = merged(3, theirs.take(10_000))
+    drained: list[ColumnarRecords] = []
+    ours = ColumnarRecords(
+        fetch_offset,
+        TP,
+        MemoryRecords(raw),
+        aborted_transactions=aborted,
+        isolation_level=isolation,
+        on_drain=drained.append,
+    )
+    chunks = []
+    while ours:
+        position = ours.next_fetch_offset
+        taken = ours.take(budget)
+        chunks += list(taken)
+        assert ours.next_fetch_offset >= position
+        for chunk in taken:
+            assert ours.next_fetch_offset > chunk.offsets[-1]
+    found = merged(3, chunks)
+    assert np.array_equal(found.offsets, expected.offsets)
+    assert np.array_equal(found.timestamps_ms, expected.timestamps_ms)
+    assert (found.keys, found.values, found.headers) == (expected.keys, expected.values, expected.headers)
+    assert ours.next_fetch_offset == max(fetch_offset, theirs.next_fetch_offset)
+    assert drained == [ours]
+
+
+def test_the_last_batch_may_be_cut_off() -> None:
+    raw = batch(0, 5) + batch(5, 5)
+    ours = ColumnarRecords(0, TP, MemoryRecords(raw[:-1]))
+    assert merged(3, ours.take(100)).offsets.tolist() == [0, 1, 2, 3, 4]
+    assert ours.next_fetch_offset == 5
+
+
+@pytest.mark.parametrize("at", [-1, -30, 57])
+def test_malformed_records_are_named_and_do_not_come_back(at: int) -> None:
+    damaged = bytearray(batch(7, 5))
+    damaged[at] ^= 0x55
+    ours = ColumnarRecords(0, TP, MemoryRecords(batch(0, 7) + bytes(damaged)))
+    assert len(ours.take(1)) == 7
+    with pytest.raises(Refused, match=r"topic topic, partition 3: .* offset 7 .* checksum"):
+        ours.take(1)
+    assert not ours
+    assert ours.next_fetch_offset == 7
+
+
+def test_private_names_are_used_only_with_the_versions_they_were_read_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kafka_fetch.unfit() is None
+    assert kafka_append.unfit() is None
+    for version in ("3.0.11", "3.1.0", "4.0.0"):
+        monkeypatch.setattr(kafka, "__version__", version)
+        assert version in str(kafka_fetch.unfit.__wrapped__())
+        assert version in str(kafka_append.unfit.__wrapped__())
