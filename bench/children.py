@@ -6,6 +6,7 @@ Imports the standard library only.
 from __future__ import annotations
 
 import json
+import os
 import queue
 import subprocess
 import threading
@@ -25,8 +26,11 @@ class ChildFailed(Exception):
 class Child:
     """One process. Its standard error goes to `log`, which is quoted when it fails."""
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
         self.name, self.log = name, log
+        env = dict(os.environ)
+        if env.pop("PYTHONDONTWRITEBYTECODE", None):  # else each process would compile torch anew
+            env["PYTHONPYCACHEPREFIX"] = str(log.parent / "bytecode")
         self._said: queue.Queue[dict[str, Any]] = queue.Queue()
         with log.open("ab") as errors:
             self._process = subprocess.Popen(

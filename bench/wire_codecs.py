@@ -1,6 +1,7 @@
-"""Microseconds a reading for every codec, on this machine: `python bench/wire_codecs.py [readings]`. Best of some rounds.
+"""Microseconds of processor time a reading for every codec: `python bench/wire_codecs.py [readings]`.
 
-The last line is one JSON object with the numbers. Budget: 1.5 us for a JSON reading of 7 features, in and out.
+Best of several rounds; processor time, so that a busy machine disturbs less. The last line is one JSON object with the
+numbers. Budget: 1.5 us for a JSON reading of 7 features, in and out.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ MODEL, LAYOUT = "5f0c1d2e3a4b", "0123456789abcdef"
 
 
 def best_us(work: Callable[[], object], n: int) -> float:
-    """Fastest round, in microseconds per reading."""
+    """Fastest round, in microseconds of processor time per reading."""
     fastest = float("inf")
     for _ in range(ROUNDS):
-        began = time.perf_counter()
+        began = time.process_time()
         work()
-        fastest = min(fastest, time.perf_counter() - began)
+        fastest = min(fastest, time.process_time() - began)
     return round(fastest / n * 1e6, 3)
 
 

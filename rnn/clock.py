@@ -36,7 +36,7 @@ def judge(
     end = 0
     for active in waves.active:
         begin, end = end, end + active
-        reading = slice(begin, end) if waves.order is None else waves.order[begin:end]
+        reading = slice(begin, end) if isinstance(waves.order, slice) else waves.order[begin:end]
         at, was = at_ms[reading], last[:active]
         late = at <= was
         flag = (was == NEVER_MS).view(np.uint8) + 2 * late.view(np.uint8)  # NEW or LATE, never both

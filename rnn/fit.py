@@ -85,7 +85,7 @@ def fit(
     """Trains a new network on x [n, features] (raw units, NaN = missing) and at_ms [n], one series in time order.
 
     The earlier readings (all but the share `validation`) are learned from, the global scaler included; the latest only
-    choose among epochs. `progress` is called after each epoch. Raises ValueError for a series that is too short, has other
+    choose among epochs. `progress` is called after each epoch. Raises ValueError for a series too short or with other
     features than the config; FloatingPointError if training diverges. Equal config, data and recipe give bit-identical
     weights on one machine.
     """

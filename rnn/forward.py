@@ -48,8 +48,11 @@ class Forward:
         self._head_bias[:outputs] = linear.bias.detach()
         self._all_targets = config.targets == config.features
         self._band_width = band_width(config.band)
-        # A sum with weights so small that only what is not finite can make it so.
-        self._tiny = torch.full((1, 3 * self._inputs.width), 1e-20, device=device)
+        self._lo = slice(self._inputs.width, self._inputs.width + self._inputs.targets)  # rows of Scratch.after
+        self._hi = slice(self._lo.stop, self._lo.stop + self._inputs.targets)
+        # What must be finite, summed with weights so small that only what is not finite can make the sum so.
+        self._checked = slice(0, self._hi.stop if self.banded else self._lo.start)
+        self._tiny = torch.full((1, self._checked.stop), 1e-20, device=device)
         self._pool = ScratchPool(self._inputs, self._steps, outputs, table.parts["x"].shape[1], device)
 
     def step(
@@ -65,10 +68,9 @@ class Forward:
         x [n, features], at_ms [n] and, of the stream before each reading, last_ms [n]. A RESET reading's values mean
         nothing, nor does what follows it in its stream; the caller clears the slot, whose row may hold anything.
         """
-        streams, n = len(waves.slots), len(x)
+        streams = len(waves.slots)
         scratch = self._pool.of(bucket(streams, BULK_ROWS), bucket(waves.rows, BULK_ROWS))
-        row: NDArray[np.int64] | slice = slice(0, n) if waves.order is None else waves.row
-        index = self._stage(scratch, waves, row, x, at_ms, last_ms)
+        index = self._stage(scratch, waves, x, at_ms, last_ms)
         unknown = np.isnan(x)
         missing = scratch.x[:-1].isnan() if unknown.any() else None  # [features, rows]
         if missing is not None:
@@ -78,7 +80,7 @@ class Forward:
         self._predict(scratch, h)
         self._judge(scratch, waves, missing)
         self._scatter(scratch, waves, index[:streams])
-        return self._result(scratch, row, flags)
+        return self._result(scratch, waves.row, flags)
 
     def last_predictions(self, slots: NDArray[np.int64], flags: NDArray[np.uint8]) -> Result:
         """What the table holds as the latest prediction of each slot [n]; without a score."""
@@ -91,7 +93,6 @@ class Forward:
         self,
         scratch: Scratch,
         waves: Waves,
-        row: NDArray[np.int64] | slice,
         x: NDArray[np.float32],
         at_ms: NDArray[np.int64],
         last_ms: NDArray[np.int64],
@@ -99,6 +100,7 @@ class Forward:
         """Lays the readings out in rows. Returns the slots by rank, then padding, [rows of the first wave]. Rows
         without a reading hold zeros, and the first wave's belong to the table's padding row.
         """
+        row = waves.row
         scratch.slots[: len(waves.slots)] = waves.slots
         scratch.slots[len(waves.slots) : waves.sizes[0]] = self.table.slots
         scratch.x_host[:, slice(len(x), None) if isinstance(row, slice) else slice(None)] = 0
@@ -114,7 +116,7 @@ class Forward:
         inputs, gathered, x = self._inputs, scratch.gathered[: len(index)], scratch.x[:-1]
         self.table.gather("x", index, gathered)
         scratch.before[:, : len(index)] = gathered.t()[: inputs.width]
-        folded = scratch.states[: inputs.predicted_mean.start]
+        folded = scratch.states[: inputs.predicted_scale.start]
         for reading, old, new in _spans(scratch, waves):
             state = folded[:, new]
             state.copy_(folded[:, old])
@@ -141,35 +143,34 @@ class Forward:
         return below
 
     def _predict(self, scratch: Scratch, h: Tensor) -> None:
-        """The head's residual brought to raw units: next = last + mean * std, in `after` and `out`."""
-        inputs, targets, after, out = self._inputs, self._inputs.targets, scratch.after, scratch.out
+        """The head's residual brought to raw units: next = last + mean * std."""
+        inputs, targets, after = self._inputs, self._inputs.targets, scratch.after
         torch.addmm(self._head_bias, h, self._head_weight, out=scratch.head[: len(h)])
         scratch.heads.copy_(scratch.head.t()[: len(scratch.heads)])
         std = self._of_targets(scratch.std)
-        y = torch.mul(scratch.heads[:targets], std, out=out[:targets])
+        y = torch.mul(scratch.heads[:targets], std, out=after[inputs.predicted_mean])
         y += self._of_targets(after[inputs.last])
-        after[inputs.predicted_mean] = y
         if self.banded:
-            scale = functional.softplus(scratch.heads[targets:]).add_(SCALE_FLOOR).mul_(std)
-            after[inputs.predicted_scale] = scale
-            half = scale.mul_(self._band_width)
-            torch.sub(y, half, out=out[targets : 2 * targets])
-            torch.add(y, half, out=out[2 * targets : 3 * targets])
+            scale = functional.softplus(scratch.heads[targets:]).add_(SCALE_FLOOR)
+            scale = torch.mul(scale, std, out=after[inputs.predicted_scale])
+            half = torch.mul(scale, self._band_width, out=scratch.heads[targets:])
+            torch.sub(y, half, out=after[self._lo])
+            torch.add(y, half, out=after[self._hi])
         else:
-            after[inputs.predicted_scale] = float("nan")
+            after[inputs.predicted_scale] = 0
 
     def _judge(self, scratch: Scratch, waves: Waves, missing: Tensor | None) -> None:
         """Score of each reading under the prediction before it, in units of the standard deviation of that time, and
         whether all that the reading left behind is finite.
         """
-        inputs, score, after = self._inputs, scratch.out[-3], scratch.after
-        scaler, said = inputs.predicted_mean.start, inputs.targets * (3 if self.banded else 1)
-        torch.mm(self._tiny[:, :scaler], after[:scaler], out=scratch.out[-2:-1])
-        torch.mm(self._tiny[:, :said], scratch.out[:said], out=scratch.out[-1:])
+        inputs, after, score = self._inputs, scratch.after, scratch.after[-2]
+        torch.mm(self._tiny, after[self._checked], out=after[-1:])
         if not self.banded:
             score.fill_(float("nan"))
             return
-        before = scratch.before if waves.order is None else scratch.states.index_select(1, _row_before(scratch, waves))
+        before = scratch.before
+        if len(waves.sizes) > 1:
+            before = scratch.states.index_select(1, _row_before(scratch, waves))
         mean, scale = before[inputs.predicted_mean], before[inputs.predicted_scale]
         std = self._of_targets(inputs.std(before[inputs.var]))
         z = self._of_targets(after[inputs.last]).sub(mean).div_(scale).clamp_(-WORST_Z, WORST_Z)
@@ -183,8 +184,9 @@ class Forward:
     def _scatter(self, scratch: Scratch, waves: Waves, index: Tensor) -> None:
         """Writes each stream's state after its last reading back to its slot; index [streams]."""
         n, rows = len(index), scratch.gathered[: len(index)]
-        if waves.order is None:
-            last: slice | Tensor = slice(scratch.lead, scratch.lead + n)
+        last: slice | Tensor
+        if isinstance(waves.last_row, slice):
+            last = slice(scratch.lead, scratch.lead + n)
         else:
             last = torch.from_numpy(waves.last_row + scratch.lead).to(index.device)
         rows[:, : self._inputs.width] = scratch.states[:, last].t()
@@ -194,11 +196,12 @@ class Forward:
                 self.table.scatter(f"{name}{layer}", index, part[last])
 
     def _result(self, scratch: Scratch, row: NDArray[np.int64] | slice, flags: NDArray[np.uint8]) -> Result:
-        targets, out = self._inputs.targets, scratch.out.cpu().numpy()
-        said = out[: 3 * targets].reshape(3, targets, -1)[: 3 if self.banded else 1].transpose(0, 2, 1)[:, row]
-        y, lo, hi = (*np.array(said, order="C"), None, None)[:3]
-        flags[~np.isfinite(out[-2:, row]).all(axis=0)] |= clocks.RESET
-        return Result(y, lo, hi, out[-3, row].copy(), flags)
+        inputs = self._inputs
+        out = scratch.after[inputs.predicted_mean.start :].cpu().numpy()
+        said = out[:-2].reshape(3, inputs.targets, -1).transpose(0, 2, 1)  # [3, rows, targets]: mean, lo, hi
+        y, lo, hi = (*np.array(said[: 3 if self.banded else 1, row], order="C"), None, None)[:3]
+        flags[~np.isfinite(out[-1, row])] |= clocks.RESET
+        return Result(y, lo, hi, out[-2, row].copy(), flags)
 
     def _of_targets(self, values: Tensor) -> Tensor:
         """[features, rows] -> [targets, rows]; the same tensor where all features are targets in order."""
@@ -219,4 +222,4 @@ def _row_before(scratch: Scratch, waves: Waves) -> Tensor:
     rows = np.zeros(scratch.rows, dtype=np.int64)
     for reading, old, _ in _spans(scratch, waves):
         rows[reading] = np.arange(old.start, old.stop)
-    return torch.from_numpy(rows).to(scratch.out.device)
+    return torch.from_numpy(rows).to(scratch.after.device)

@@ -1,7 +1,7 @@
 """A stream's input state and the features a network sees; one code for serving and for training. Imports torch.
 
 The float part of the state is a row of `width` values: per feature the running mean, variance and last value; the count
-behind them; per target the mean and the standard deviation predicted for the next reading, in raw units, so that they
+behind them; per target the standard deviation and the mean predicted for the next reading, in raw units, so that they
 stay true when the scaler moves. Times and sequence numbers are in the clock, an int64 row (`rnn.clock`).
 
 `advance` is the readable whole. The engine calls its pieces, which work feature-major ([rows, streams], or a transposed
@@ -40,8 +40,8 @@ class Inputs:
         self.var = slice(features, 2 * features)
         self.last = slice(2 * features, 3 * features)
         self.count = slice(3 * features, 3 * features + 1)
-        self.predicted_mean = slice(3 * features + 1, 3 * features + 1 + targets)
-        self.predicted_scale = slice(3 * features + 1 + targets, self.width)
+        self.predicted_scale = slice(3 * features + 1, 3 * features + 1 + targets)
+        self.predicted_mean = slice(3 * features + 1 + targets, self.width)
         self.var_floor = (scaler_std * STD_FLOOR).square().unsqueeze(1)  # [features, 1]
         self.target_index = torch.tensor(config.target_index, device=scaler_mean.device)
         self._row = scaler_mean.new_empty(self.width)
@@ -50,7 +50,8 @@ class Inputs:
         self._row[self.last] = scaler_mean
         self._row[self.count] = max(1, self.memory // 10)
         self._row[self.predicted_mean] = 0.0
-        self._row[self.predicted_scale] = math.nan  # nothing is predicted yet: the first score is NaN
+        # Nothing is predicted yet: the first score is NaN. A head without a scale leaves zeros.
+        self._row[self.predicted_scale] = math.nan if config.head == "gaussian" else 0.0
 
     def initial(self, n: int) -> tuple[Tensor, Tensor]:
         """State of n streams that have had no reading: (x_state [n, width] float32, clock [n, 3] int64)."""

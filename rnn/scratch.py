@@ -32,9 +32,9 @@ class Scratch:
     x_host: NDArray[np.float32]  # [features + 1, rows]: the readings, and the time in ms since the ones before
     x: Tensor  # [features + 1, rows]; x_host itself on CPU
     gathered: Tensor  # [lead, padded width], rows of the state table's part x
-    before: Tensor  # [width, lead]
+    before: Tensor  # [width, lead], input states
     states: Tensor  # [width, lead + rows]
-    after: Tensor  # [width, rows]
+    after: Tensor  # [width + 2 targets + 2, rows]; below the states lo, hi, score, and what is finite if all else is
     std: Tensor  # [features, rows]
     features: Tensor  # [padded inputs, rows]
     sums: Tensor  # [rows, gates * units]
@@ -42,7 +42,6 @@ class Scratch:
     parts: list[tuple[Tensor, ...]]  # of each layer, [lead + rows, units]
     head: Tensor  # [rows, padded outputs]
     heads: Tensor  # [outputs, rows]
-    out: Tensor  # [3 targets + 3, rows]: y, lo, hi, score, and two rows that are finite where states and outputs are
 
 
 class ScratchPool:
@@ -70,8 +69,7 @@ class ScratchPool:
         host = torch.device("cpu")
         x_host = self._take("x_host", (features + 1, rows), host)
         # Columns a power of two apart would fall on the same cache lines: transposing took six times as long.
-        states = self._take("states", (inputs.width, lead + rows + 16))[:, : lead + rows]
-        out = self._take("out", (3 * targets + 3, rows + 16))[:, :rows]
+        states = self._take("states", (inputs.width + 2 * targets + 2, lead + rows + 16))
         return Scratch(
             lead,
             rows,
@@ -79,9 +77,9 @@ class ScratchPool:
             x_host.numpy(),
             x_host if self._device.type == "cpu" else self._take("x", (features + 1, rows)),
             self._take("gathered", (lead, self._width)),
-            states[:, :lead],
-            states,
-            states[:, lead:],
+            states[: inputs.width, :lead],
+            states[: inputs.width, : lead + rows],
+            states[:, lead : lead + rows],
             self._take("std", (features, rows)),
             self._take("features", (padded(inputs.outputs), rows)),
             self._take("sums", (rows, gates * units)),
@@ -92,7 +90,6 @@ class ScratchPool:
             ],
             self._take("head", (rows, padded(self._outputs))),
             self._take("heads", (self._outputs, rows)),
-            out,
         )
 
     def _take(

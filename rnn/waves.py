@@ -26,67 +26,66 @@ class Waves:
     """
 
     slots: NDArray[np.int64]  # [streams], by rank
-    rank: NDArray[np.int64]  # [n], of each reading's stream
-    wave: NDArray[np.int64]  # [n], how many readings of its stream come before it
-    order: NDArray[np.int64] | None  # [n], reading by wave, then rank; None = as they came, all in one wave
+    row: NDArray[np.int64] | slice  # [n], of each reading
+    last_row: NDArray[np.int64] | slice  # [streams], of each stream's last reading
+    order: NDArray[np.int64] | slice  # [n], readings by wave, then rank
     active: list[int]  # readings in each wave
     starts: list[int]  # first row of each wave
     sizes: list[int]  # rows of each wave, padding included
     rows: int  # in all waves
 
-    @property
-    def row(self) -> NDArray[np.int64]:
-        """Row of each reading, [n]."""
-        return np.asarray(self.starts, dtype=np.int64)[self.wave] + self.rank
-
-    @property
-    def last_row(self) -> NDArray[np.int64]:
-        """Row of each stream's last reading, [streams]."""
-        counts = np.bincount(self.rank, minlength=len(self.slots))
-        return np.asarray(self.starts, dtype=np.int64)[counts - 1] + np.arange(len(self.slots))
-
 
 def one_wave(slots: NDArray[np.int64]) -> Waves:
-    """Waves of readings whose slots are known to be distinct."""
+    """Waves of readings whose slots are known to be distinct: there is one, and it is in the order given."""
     n = len(slots)
     size = bucket(n)
-    return Waves(slots, np.arange(n), np.zeros(n, dtype=np.int64), None, [n], [0], [size], size)
+    return Waves(slots, slice(0, n), slice(0, n), slice(0, n), [n], [0], [size], size)
 
 
 def in_waves(slots: NDArray[np.int64]) -> Waves:
     """Waves of n >= 1 readings, some of one stream, given the slot of each."""
     n = len(slots)
-    by_slot = np.argsort(slots, kind="stable")
-    ordered = slots[by_slot]
-    first = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))  # [streams], a group's first reading
+    by_slot, first = _groups(slots)
     counts = np.diff(first, append=n)
     by_count = np.argsort(-counts, kind="stable")
-    group_rank = np.empty_like(by_count)
-    group_rank[by_count] = np.arange(len(first))
+    rank_of = np.empty_like(by_count)
+    rank_of[by_count] = np.arange(len(first))
     rank, wave = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
-    rank[by_slot] = np.repeat(group_rank, counts)
+    rank[by_slot] = np.repeat(rank_of, counts)
     wave[by_slot] = np.arange(n) - np.repeat(first, counts)
     active = np.bincount(wave).tolist()
     sizes = [bucket(streams) for streams in active]
-    starts = np.cumsum([0, *sizes]).tolist()
-    order = np.lexsort((rank, wave))
-    return Waves(ordered[first][by_count], rank, wave, order, active, starts[:-1], sizes, starts[-1])
+    ends = np.cumsum(sizes)
+    starts = ends - sizes
+    last_row = starts[counts[by_count] - 1] + np.arange(len(first))
+    order: NDArray[np.int64] = np.lexsort((rank, wave))
+    streams = slots[by_slot[first]][by_count]
+    return Waves(streams, starts[wave] + rank, last_row, order, active, starts.tolist(), sizes, int(ends[-1]))
+
+
+def place_in_stream(slots: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many readings of the same slot come before each. [n]"""
+    by_slot, first = _groups(slots)
+    place = np.empty(len(slots), dtype=np.int64)
+    place[by_slot] = np.arange(len(slots)) - np.repeat(first, np.diff(first, append=len(slots)))
+    return place
 
 
 def latest_before(slots: NDArray[np.int64], marked: NDArray[np.bool_]) -> NDArray[np.int64]:
     """For each reading the latest marked one of the same slot that comes before it; -1 where there is none. [n]"""
     n = len(slots)
-    by_slot = np.argsort(slots, kind="stable")
-    ordered = slots[by_slot]
+    by_slot, first = _groups(slots)
+    start = np.repeat(first, np.diff(first, append=n))  # of each one's group
     place = np.arange(n)
-    first = np.maximum.accumulate(np.where(np.concatenate(([True], ordered[1:] != ordered[:-1])), place, 0))
     seen = np.maximum.accumulate(np.where(marked[by_slot], place, -1))
     latest = np.concatenate(([-1], seen[:-1]))
     out = np.empty(n, dtype=np.int64)
-    out[by_slot] = np.where(latest >= first, by_slot[latest], -1)
+    out[by_slot] = np.where(latest >= start, by_slot[latest], -1)
     return out
 
 
-def place_in_stream(slots: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many readings of the same slot come before each. [n]"""
-    return in_waves(slots).wave
+def _groups(slots: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(readings by slot, each slot's in the order given [n]; where in that each slot's begin [streams])."""
+    by_slot = np.argsort(slots, kind="stable")
+    ordered = slots[by_slot]
+    return by_slot, np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))

@@ -167,7 +167,8 @@ class StreamDriver:
         try:
             return shard.turn()
         except BaseException:
-            self.shard = None
+            if self.shard is shard:
+                self.shard = None
             raise
 
     def crash(self) -> None:

@@ -134,7 +134,8 @@ def meaning(error: Exception, options: Options, doing: str) -> Exception:
     if isinstance(error, Unsettled | Fenced | Refused):
         return error
     where = f"{doing} ({kafka_options.brokers(options)})"
-    said = f"{type(error).__name__}: {error}"
+    name = type(error).__name__
+    said = str(error) if name in str(error) else f"{name}: {error}"
     if isinstance(error, DENIED):
         return Refused(f"{where} was denied: {said}. Check the kafka: settings, and the ACLs of this user")
     return Unsettled(f"{where} failed: {said}")
@@ -181,6 +182,6 @@ def _why(arguments: dict[str, Any]) -> str:
     host, _, port = arguments["bootstrap_servers"][0].rpartition(":")
     try:
         with socket.create_connection((host.strip("[]") or "127.0.0.1", int(port)), timeout=1.0):
-            return "the port is open, but nobody speaks Kafka there; check kafka.security_protocol, ssl_* and sasl_*"
+            return "the port is open, but no answer came; if it stays so, check kafka.security_protocol, ssl_* and sasl_*"
     except (OSError, ValueError) as error:
         return str(error)

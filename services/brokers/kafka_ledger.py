@@ -198,7 +198,7 @@ class KafkaLedger:
         last = getattr(getattr(self._producer, "_transaction_manager", None), "last_error", None)
         self._let_go()
         if (is_fenced(error) or is_fenced(last)) and took_s < self._timeout_s:
-            return Fenced(f"{self._transactional_id} has another owner: {type(error).__name__}: {error}")
+            return Fenced(f"{self._transactional_id} has another owner: {error}")
         if isinstance(error, TOO_LARGE):
             return Refused(f"a batch was refused as too large ({error}); was max.message.bytes of a topic lowered?")
         return meaning(error, self._options, "a commit")

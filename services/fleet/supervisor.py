@@ -29,8 +29,9 @@ START_S = 600.0
 STOP_S = 8.0
 """After this an actor that was asked to stop is killed; its open transaction is aborted by the next owner's fence."""
 GRACE_S = 2.0
-"""How long a replaced actor may live on once its replacement is ready; it may hold the resources that one waits for,
-so it is never left for longer than STOP_S."""
+"""How long a replaced actor may live on once its replacement is ready."""
+REPLACED_S = 30.0
+"""How long it may live on in any case: it may hold the very resources that its replacement waits for."""
 
 Notify = Callable[..., None]
 
@@ -206,7 +207,7 @@ class Supervisor:
                 member.failures = 0
 
     def _replace(self, member: _Member) -> None:
-        stalled = _Replaced(member.shard, member.incarnation, member.actor, member.run, time.monotonic() + STOP_S)
+        stalled = _Replaced(member.shard, member.incarnation, member.actor, member.run, time.monotonic() + REPLACED_S)
         self._count(member, "stalled")
         self._notify("shard_stalled", shard=member.shard, incarnation=member.incarnation,
                      seconds=self.settings.fleet.stall_timeout_s)  # fmt: skip

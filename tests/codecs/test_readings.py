@@ -152,7 +152,7 @@ REFUSED = [
     (obj(x="[]"), Reason.WRONG_LENGTH),
     (obj(x="[1,2]"), Reason.WRONG_LENGTH),
     (obj(x="[1,2,3,4]"), Reason.WRONG_LENGTH),
-    (obj(x='{"pwoer":1}'), Reason.UNKNOWN_FEATURE),
+    (obj(x='{"powers":1}'), Reason.UNKNOWN_FEATURE),
     (obj(x="[NaN,2,3]"), Reason.NOT_FINITE),
     (obj(x="[Infinity,2,3]"), Reason.NOT_FINITE),
     (obj(x="[-Infinity,2,3]"), Reason.NOT_FINITE),
@@ -242,7 +242,7 @@ def test_rejected_records_keep_their_headers(decoder, polled):
 
 
 def test_sentences_name_the_nearest(decoder, polled):
-    _, rejected = decoder.decode(polled([obj(rest=',"sqe":1'), obj(x='{"pwoer":1}')]))
+    _, rejected = decoder.decode(polled([obj(rest=',"sqe":1'), obj(x='{"powers":1}')]))
     assert "'seq'" in rejected.details[0]
     assert "'power'" in rejected.details[1]
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +74,8 @@ def test_examples_of_predictions():
         records = Records(3, np.zeros(1, np.int64), np.zeros(1, np.int64), [b"k"], [value])
         read = predictions.decode(records)
         PredictionV1.model_validate_json(value)
-        made = Predictions(read.models[0], 3, read.offsets, read.rows, read.streams, read.at_ms, read.y, read.lo, read.hi,
-                           read.score, read.flags)  # fmt: skip
+        columns = {field.name: getattr(read, field.name) for field in fields(Predictions) if hasattr(read, field.name)}
+        made = Predictions(model=read.models[0], partition=3, **columns)
         assert predictions.encode(made)[1] == [value]
 
 
@@ -111,8 +112,7 @@ def test_the_table_of_a_state_row():
 
 def test_the_fields_of_the_tables():
     schema = json_schema()["$defs"]
-    fields = [[row[0] for row in table("field")]]
-    assert fields == [list(schema["Reading"]["properties"])]
+    assert [row[0] for row in table("field")] == list(schema["Reading"]["properties"])
     prediction = PAGE[PAGE.index("## Predictions as JSON") :]
     for name in schema["Prediction"]["properties"]:
         assert f"`{name}`" in prediction

@@ -121,7 +121,7 @@ class Chaos:
     def _notify(self, event: str, **fields: Any) -> None:
         self.events.append({"event": event, **fields})
         if event not in ("shard_started", "ready"):
-            print(f"  {time.monotonic() - self.began_s:7.1f} s {event} {fields}"[:220], flush=True)
+            print(f"  {time.monotonic() - self.began_s:7.1f} s {event} {fields}"[:1500], flush=True)
 
     def _guard(self, run: Callable[[], None]) -> Callable[[], None]:
         def guarded() -> None:

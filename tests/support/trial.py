@@ -208,34 +208,31 @@ class Life(StreamDriver):
         old, self.shard = self.shard, None
         if old is not None:
             self.zombies.append(old)
-        self.survive(self.restart)
+        self.survives(self.restart)
 
-    def survive(self, act: Callable[[], object]) -> None:
-        """Lets the owner do something; it may die of it."""
+    def survives(self, act: Callable[[], object]) -> bool:
+        """Whether a shard that does something lives on."""
         try:
             act()
+            return True
         except Crash:
             self.crashed += 1
-            self.shard = None
         except Fenced:
             self.fenced += 1
-            self.shard = None
         except Refused as refused:
-            if "retention" not in str(refused):  # a zombie may have committed, and what it read be deleted since
+            if "retention" not in str(refused):  # another owner may have committed, and what it read be deleted since
                 raise
-            self.shard = None
+        return False
 
     def do(self, deed: Deed) -> None:
         """One deed; sends are the judge's."""
         match deed:
             case Turn(-1):
-                owner = self.shard
-                self.survive(self.turn)
-                if owner is not None and owner is self.shard:
-                    owner.slots.check_integrity()
+                if self.shard is not None or self.survives(self.restart):
+                    self.turn_of(self.shard)
             case Turn(zombie):
                 if self.zombies:
-                    self.turn_zombie(self.zombies[zombie % len(self.zombies)])
+                    self.turn_of(self.zombies[zombie % len(self.zombies)])
             case Kill():
                 self.crash()
             case TakeOver():
@@ -247,14 +244,15 @@ class Life(StreamDriver):
                 for partition, offset in self.broker.offsets(GROUP, stable=False).items():
                     self.broker.truncate(Role.READINGS, partition, offset)
 
-    def turn_zombie(self, zombie: Shard) -> None:
-        """An owner of earlier goes on as if nothing had happened."""
-        try:
-            zombie.turn()
-            zombie.slots.check_integrity()
-        except (Crash, Fenced, Refused) as end:
-            self.fenced += isinstance(end, Fenced)
-            self.zombies.remove(zombie)
+    def turn_of(self, shard: Shard | None) -> None:
+        """The owner, or one of earlier that goes on as if nothing had happened. In the middle another may take over."""
+        assert shard is not None
+        if self.survives(shard.turn):
+            shard.slots.check_integrity()
+            return
+        if shard is self.shard:
+            self.shard = None
+        self.zombies = [zombie for zombie in self.zombies if zombie is not shard]
 
     def drain(self) -> None:
         """Nothing happens any more; a new owner reads the rest."""

@@ -23,7 +23,7 @@ from services.brokers.devbroker.quick_start import archive_flags
 from services.brokers.devbroker.server_settings import Ports, free_ports, is_taken, server_properties
 
 # The quick compiler alone (C1). Beside both compilers a start and everything up to 7.5 million records and 4,000
-# transactions took a fifth less processor time (the clients need it on a small machine); after that 0.2 us a record more.
+# transactions took a fifth less processor time, which a small machine needs elsewhere; later 0.2 us a record more.
 _JVM = (
     "-Xmx400m",
     "-XX:+UseSerialGC",

@@ -1,0 +1,178 @@
+"""The Kafka ledger beyond the contract: what it refuses, what other tools see, and calls that never return."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import TopicPartition
+from tcp_proxy import TcpProxy
+
+from services.brokers.devbroker import DevBroker
+from services.brokers.kafka_client import ColumnProducer, group_lag, group_offsets, read_topic
+from services.brokers.kafka_connect import open_admin, open_producer
+from services.brokers.kafka_ledger import KafkaLedger, fence_all
+from services.brokers.kafka_topics import TopicSpec, create
+from services.predictor.ports import Fenced, Refused, Unsettled
+from services.records import Commit, Encoded, Role
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def options(broker: DevBroker) -> dict[str, Any]:
+    return {"bootstrap_servers": broker.bootstrap}
+
+
+@pytest.fixture
+def pipeline(topic_names: Callable[[], str]) -> str:
+    return topic_names()
+
+
+@pytest.fixture
+def names(options: dict[str, Any], pipeline: str) -> dict[Role, str]:
+    found = {role: f"{pipeline}.{role.value}" for role in Role}
+    create(options, TopicSpec(found, 2))
+    return found
+
+
+@pytest.fixture
+def ledger(options: dict[str, Any], pipeline: str, names: dict[Role, str]) -> Iterator[KafkaLedger]:
+    made = own(options, pipeline, names)
+    yield made
+    made.close()
+
+
+def own(options: dict[str, Any], pipeline: str, names: dict[Role, str], **more: Any) -> KafkaLedger:
+    return KafkaLedger(
+        options, group=pipeline, transactional_id=f"{pipeline}-0", topics=names, partitions=(0, 1), **more
+    )
+
+
+def predictions(*values: bytes) -> Encoded:
+    return Encoded(Role.PREDICTIONS, 0, [b"key"] * len(values), list(values), time.time_ns() // 1_000_000)
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+def test_a_record_too_large_for_its_topic_is_refused_before_anything_is_written(
+    options: dict[str, Any], pipeline: str, names: dict[Role, str], bulk: bool
+) -> None:
+    ledger = own(options, pipeline, names, bulk=bulk)
+    ledger.fence()
+    limit = ledger.max_value_bytes
+    with pytest.raises(Refused, match=rf"topic {names[Role.PREDICTIONS]} .*max\.message\.bytes.*at least \d+"):
+        ledger.commit(Commit({0: 0}, {0: 1}, (predictions(b"small", b"x" * (limit + 400)),)))
+    ledger.commit(Commit({0: 0}, {0: 1}, (predictions(b"x" * limit, b"last"),)))  # the ledger goes on
+    ledger.close()
+    assert read_topic(options, names[Role.PREDICTIONS])[0].values == [b"x" * limit, b"last"]
+
+
+def test_missing_topics_and_partitions_are_refused(
+    options: dict[str, Any], pipeline: str, names: dict[Role, str]
+) -> None:
+    elsewhere = {**names, Role.DEAD_LETTERS: f"{pipeline}.elsewhere"}
+    with pytest.raises(Refused, match=r"elsewhere does not exist"):
+        own(options, pipeline, elsewhere).fence()
+    ledger = KafkaLedger(options, group=pipeline, transactional_id="x", topics=names, partitions=[2])
+    with pytest.raises(Refused, match="2 partitions and needs 3"):
+        ledger.fence()
+
+
+def test_ordinary_tools_see_the_offsets(
+    options: dict[str, Any], pipeline: str, names: dict[Role, str], ledger: KafkaLedger
+) -> None:
+    with ColumnProducer(options) as producer:
+        producer.append(names[Role.READINGS], 0, [b"k"] * 5, [b"v"] * 5, time.time_ns() // 1_000_000)
+        producer.flush()
+    ledger.fence()
+    ledger.commit(Commit({0: 0}, {0: 3}, (predictions(b"p"),)))
+    with open_admin(options) as admin:
+        found = admin.list_group_offsets({pipeline: None})[pipeline]
+    assert {tp: offset.offset for tp, offset in found.items()} == {TopicPartition(names[Role.READINGS], 0): 3}
+    assert group_offsets(options, pipeline, names[Role.READINGS]) == {0: 3}
+    assert group_lag(options, pipeline, names[Role.READINGS]) == {0: 2, 1: 0}
+
+
+def test_fence_aborts_what_a_dead_owner_left_open(
+    options: dict[str, Any], pipeline: str, names: dict[Role, str], ledger: KafkaLedger
+) -> None:
+    dead = open_producer(options, transactional_id=f"{pipeline}-0")
+    dead.init_transactions()
+    dead.begin_transaction()
+    dead.send(names[Role.PREDICTIONS], b"never to be seen", b"key", partition=0)
+    dead.flush()
+    ledger.fence()
+    ledger.commit(Commit({0: 0}, {0: 1}, (predictions(b"seen"),)))
+    assert read_topic(options, names[Role.PREDICTIONS])[0].values == [b"seen"]
+    everything = read_topic(options, names[Role.PREDICTIONS], isolation="read_uncommitted")[0].values
+    assert everything == [b"never to be seen", b"seen"]
+    dead.close(timeout=1)
+
+
+def test_readers_stop_at_an_open_transaction(
+    options: dict[str, Any], pipeline: str, names: dict[Role, str], ledger: KafkaLedger
+) -> None:
+    ledger.fence()
+    ledger.commit(Commit({0: 0}, {0: 1}, (predictions(b"seen"),)))
+    other = open_producer(options, transactional_id=f"{pipeline}-other")
+    other.init_transactions()
+    other.begin_transaction()
+    other.send(names[Role.PREDICTIONS], b"open", b"key", partition=0)
+    other.flush()
+    assert read_topic(options, names[Role.PREDICTIONS])[0].values == [b"seen"]
+    other.commit_transaction()
+    other.close(timeout=1)
+    assert read_topic(options, names[Role.PREDICTIONS])[0].values == [b"seen", b"open"]
+
+
+def test_fence_all_shuts_out_every_owner(
+    options: dict[str, Any], pipeline: str, names: dict[Role, str], ledger: KafkaLedger
+) -> None:
+    ledger.fence()
+    ledger.commit(Commit({0: 0}, {0: 1}, (predictions(b"seen"),)))
+    fence_all(options, [f"{pipeline}-0", f"{pipeline}-1"])
+    with pytest.raises(Fenced, match=f"{pipeline}-0"):
+        ledger.commit(Commit({0: 1}, {0: 2}, (predictions(b"never to be seen"),)))
+    with pytest.raises(RuntimeError, match="settle"):
+        ledger.commit(Commit({0: 1}, {0: 2}, (predictions(b"never to be seen"),)))
+    assert read_topic(options, names[Role.PREDICTIONS])[0].values == [b"seen"]
+
+
+def test_a_broker_that_is_away_is_unsettled(names: dict[Role, str]) -> None:
+    away = {"bootstrap_servers": "127.0.0.1:1", "bootstrap_timeout_ms": 300}
+    ledger = own(away, "away", names)
+    for call in (ledger.fence, ledger.committed, lambda: ledger.max_value_bytes, lambda: fence_all(away, ["x"])):
+        with pytest.raises(Unsettled, match="does not answer"):
+            call()
+
+
+@pytest.mark.chaos
+def test_a_commit_that_never_returns_is_told_to_the_watchdog(tmp_path: Path) -> None:
+    with TcpProxy() as proxy:
+        broker = DevBroker(tmp_path / "broker", advertised_port=proxy.port, owned=True)
+        try:
+            broker.start()
+            proxy.forward_to(broker.proxied_port)
+            options = {"bootstrap_servers": proxy.bootstrap, "request_timeout_ms": 60_000}
+            names = {role: f"stuck.{role.value}" for role in Role}
+            create(options, TopicSpec(names, 2))
+            told: list[str] = []
+            rang = threading.Event()
+
+            def expire(sentence: str) -> None:
+                told.append(sentence)
+                rang.set()
+
+            ledger = own(options, "stuck", names, timeout_s=1.0, on_expiry=expire)
+            ledger.fence()
+            proxy.stall()
+            commit = Commit({0: 0}, {0: 1}, (predictions(b"p"),))
+            threading.Thread(target=lambda: ledger.commit(commit), daemon=True).start()
+            assert rang.wait(60)
+            assert told == ["a commit did not end within 6 s; leaving, to start afresh"]
+        finally:
+            broker.kill()
