@@ -30,7 +30,7 @@ def judge(
     before the window, at a *later* time is a producer that has started anew: the window starts anew with it.
     """
     flags, before = np.empty(len(at_ms), dtype=np.uint8), np.empty(len(at_ms), dtype=np.int64)
-    numbered = bool((seq >= 0).any())
+    numbered = bool(seq.max() >= 0)
     last = clock[waves.slots, 0]
     top, bits = (clock[waves.slots, 1], clock[waves.slots, 2]) if numbered else (last[:0], last[:0])
     end = 0

@@ -6,9 +6,6 @@ sums are in `rnn.forward`. Imports torch and numpy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -54,32 +51,17 @@ class Engine:
         features] in raw units, NaN = missing; at_ms [n]; seq [n], negative = none. The result's arrays are new.
         Raises ValueError for arrays of other shapes or types, and for slots outside the table.
         """
-        n = len(slots)
         self._refuse_misfits(slots, x, at_ms, seq)
-        whole = None
-        todo, stride = np.arange(n), n  # readings still to be stepped, and how many waves at a time
-        with _one_thread(), torch.inference_mode():
-            while len(todo):
-                now, later = todo[: self._chunk_rows], todo[self._chunk_rows :]
-                if stride < n:
-                    fits = place_in_stream(slots[now]) < stride
-                    now, later = now[fits], np.concatenate((now[~fits], later))
-                if len(now) == n:
-                    result, again = self._chunk(slots, x, at_ms, seq)
-                    if again is None:
-                        return result
-                else:
-                    result, again = self._chunk(slots[now], x[now], at_ms[now], seq[now])
-                whole = whole or self._blank(n)
-                if again is None:
-                    whole.put(now, result)
-                    todo, stride = later, 2 * stride
-                else:
-                    # What came after a reset was stepped in vain. From here on waves are taken one by one, then in
-                    # doubling strides: the vain steps stay in proportion, also where every reading resets its stream.
-                    whole.put(now[~again], result, np.flatnonzero(~again))
-                    todo, stride = np.sort(np.concatenate((now[again], later))), 1
-        return whole or self._blank(n)
+        threads = torch.get_num_threads()
+        # Torch splits large operations at places that depend on their size, and a part's rest goes another code path.
+        if threads != 1 and self.device.type == "cpu":
+            torch.set_num_threads(1)
+        try:
+            with torch.inference_mode():
+                return self._run(slots, x, at_ms, seq)
+        finally:
+            if threads != 1 and self.device.type == "cpu":
+                torch.set_num_threads(threads)
 
     def rows(self, slots: NDArray[np.int64]) -> NDArray[np.uint8]:
         """As `StateTable.rows`."""
@@ -126,8 +108,35 @@ class Engine:
         for array, name, dtype, shape in (*wanted, (at_ms, "at_ms", np.int64, (n,)), (seq, "seq", np.int64, (n,))):
             if array.dtype != dtype or array.shape != shape:
                 raise ValueError(f"{name}: want {np.dtype(dtype)} {list(shape)}, got {array.dtype} {list(array.shape)}")
-        if n and not 0 <= slots.min() <= slots.max() < self.table.slots:
+        if n and slots.view(np.uint64).max() >= self.table.slots:  # negative ones are huge so
             raise ValueError(f"slots: want 0..{self.table.slots - 1}, got {slots.min()}..{slots.max()}")
+
+    def _run(
+        self, slots: NDArray[np.int64], x: NDArray[np.float32], at_ms: NDArray[np.int64], seq: NDArray[np.int64]
+    ) -> Result:
+        n, whole = len(slots), None
+        todo, stride = np.arange(n), n  # readings still to be stepped, and how many waves at a time
+        while len(todo):
+            now, later = todo[: self._chunk_rows], todo[self._chunk_rows :]
+            if stride < n:
+                fits = place_in_stream(slots[now]) < stride
+                now, later = now[fits], np.concatenate((now[~fits], later))
+            if len(now) == n:
+                result, again = self._chunk(slots, x, at_ms, seq)
+                if again is None:
+                    return result
+            else:
+                result, again = self._chunk(slots[now], x[now], at_ms[now], seq[now])
+            whole = whole or self._blank(n)
+            if again is None:
+                whole.put(now, result)
+                todo, stride = later, 2 * stride
+            else:
+                # What came after a reset was stepped in vain. From here on waves are taken one by one, then in doubling
+                # strides: the vain steps stay in proportion, also where every reading resets its stream.
+                whole.put(now[~again], result, np.flatnonzero(~again))
+                todo, stride = np.sort(np.concatenate((now[again], later))), 1
+        return whole or self._blank(n)
 
     def _distinct(self, slots: NDArray[np.int64]) -> bool:
         place = np.arange(len(slots), dtype=np.int32)
@@ -179,17 +188,3 @@ class Engine:
                 if array is not None:
                     array[doubles[inside]] = array[source[inside]]
         return result
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Torch splits large operations at places that depend on their size, and a part's rest takes another code path."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -47,7 +47,11 @@ class Forward:
         self._head_bias = torch.zeros(padded(outputs), device=device)
         self._head_bias[:outputs] = linear.bias.detach()
         self._all_targets = config.targets == config.features
-        self._band_width = band_width(config.band)
+        # Tensors, for an operation with a Python number takes twice as long to begin.
+        self._band_width = torch.tensor(band_width(config.band), device=device)
+        self._scale_floor = torch.tensor(SCALE_FLOOR, device=device)
+        self._half_log_two_pi = torch.tensor(HALF_LOG_TWO_PI, device=device)
+        self._share = torch.tensor(1 / len(config.targets), device=device)
         self._lo = slice(self._inputs.width, self._inputs.width + self._inputs.targets)  # rows of Scratch.after
         self._hi = slice(self._lo.stop, self._lo.stop + self._inputs.targets)
         # What must be finite, summed with weights so small that only what is not finite can make the sum so.
@@ -151,7 +155,7 @@ class Forward:
         y = torch.mul(scratch.heads[:targets], std, out=after[inputs.predicted_mean])
         y += self._of_targets(after[inputs.last])
         if self.banded:
-            scale = functional.softplus(scratch.heads[targets:]).add_(SCALE_FLOOR)
+            scale = functional.softplus(scratch.heads[targets:]).add_(self._scale_floor)
             scale = torch.mul(scale, std, out=after[inputs.predicted_scale])
             half = torch.mul(scale, self._band_width, out=scratch.heads[targets:])
             torch.sub(y, half, out=after[self._lo])
@@ -174,9 +178,9 @@ class Forward:
         mean, scale = before[inputs.predicted_mean], before[inputs.predicted_scale]
         std = self._of_targets(inputs.std(before[inputs.var]))
         z = self._of_targets(after[inputs.last]).sub(mean).div_(scale).clamp_(-WORST_Z, WORST_Z)
-        nats = torch.div(scale, std, out=std).log_().add_(z.square_().mul_(0.5)).add_(HALF_LOG_TWO_PI)
+        nats = torch.div(scale, std, out=std).log_().addcmul_(z, z, value=0.5).add_(self._half_log_two_pi)
         if missing is None:
-            torch.sum(nats, 0, out=score).div_(inputs.targets)
+            torch.sum(nats, 0, out=score).mul_(self._share)
         else:
             unknown = self._of_targets(missing)
             torch.sum(nats.masked_fill_(unknown, 0), 0, out=score).div_((~unknown).sum(0))

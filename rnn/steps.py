@@ -73,21 +73,22 @@ class ElmanStep(Step):
 
 
 class LSTMStep(Step):
-    SCALES = (1.0, 1.0, 2.0, 1.0)
+    """Both tanh stand as 1 - 2 sigmoid(-2 x), so that each joins the product it is a factor of in one operation."""
+
+    SCALES = (1.0, 1.0, -2.0, 1.0)
 
     def __init__(self, cell: LSTM, device: torch.device) -> None:
         super().__init__(cell, device)
         self.bias_x += self.bias_h
+        self.minus_two = torch.tensor(-2.0, device=device)
 
     def run(self, sums: Tensor, before: tuple[Tensor, ...], after: tuple[Tensor, ...], spare: Tensor) -> None:
         h, c = after
         m = len(sums)
-        room = spare[: m * self.units].view(m, self.units)
         i, f, g, o = sums.addmm_(before[0], self.weight_h).sigmoid_().view(m, 4, self.units).unbind(1)
-        torch.mul(before[1], f, out=c)
-        c.addcmul_(i, g, value=2).sub_(i)  # + i (2 g - 1)
-        torch.add(c, c, out=room).sigmoid_().mul_(2).sub_(1)
-        torch.mul(room, o, out=h)
+        torch.addcmul(i, before[1], f, out=c).addcmul_(i, g, value=-2)  # f c + i (1 - 2 g)
+        squashed = torch.mul(c, self.minus_two, out=spare[: m * self.units].view(m, self.units)).sigmoid_()
+        torch.addcmul(o, o, squashed, value=-2, out=h)
 
 
 class GRUStep(Step):

@@ -57,7 +57,7 @@ def in_waves(slots: NDArray[np.int64]) -> Waves:
     sizes = [bucket(streams) for streams in active]
     ends = np.cumsum(sizes)
     starts = ends - sizes
-    last_row = starts[counts[by_count] - 1] + np.arange(len(first))
+    last_row: NDArray[np.int64] = starts[counts[by_count] - 1] + np.arange(len(first))
     order: NDArray[np.int64] = np.lexsort((rank, wave))
     streams = slots[by_slot[first]][by_count]
     return Waves(streams, starts[wave] + rank, last_row, order, active, starts.tolist(), sizes, int(ends[-1]))

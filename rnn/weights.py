@@ -1,67 +1,33 @@
 """A model on disk: a folder with `model.safetensors` and its card, `card.json`.
 
 Saving leaves a whole model or none; loading believes nothing that it has not checked, and never unpickles. The only
-module that imports safetensors; of ours it knows `rnn.config` and `rnn.network`, and nothing of services.
+module that imports safetensors; of ours it knows cards and networks, and nothing of services.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from rnn.config import ModelConfig
+from rnn.card import CARD, Card, DataRange, ModelRefused, card_text, read_card
 from rnn.network import Network
 
-T = TypeVar("T")
+__all__ = ["CARD", "WEIGHTS", "Card", "DataRange", "ModelNotSaved", "ModelRefused", "load", "read_card", "save"]
 
-FORMAT = 1
 WEIGHTS = "model.safetensors"
-CARD = "card.json"
-CARD_BYTES = 4 << 20  # more than this is not a card
-
-
-class ModelRefused(Exception):
-    """The folder holds no model that may be used. The message names the file and what to do."""
 
 
 class ModelNotSaved(Exception):
     """The model could not be written; nothing of it is left. The message names the folder and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class DataRange:
-    """The readings that a model was trained on."""
-
-    from_ms: int  # time of the first reading
-    to_ms: int  # time of the last reading
-    rows: int
-    digest: str  # sha256, hex, of what identifies the data
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """What is known of a model besides its weights."""
-
-    model: str  # the model's id: the first 12 hex digits of sha256
-    sha256: str  # of model.safetensors, hex
-    config: ModelConfig
-    created_ms: int
-    data: DataRange | None = None
-    parent: str | None = None  # id of the model that training began from
-    scores: Mapping[str, float] = field(default_factory=dict)
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # of every tensor, by name
 
 
 def save(
@@ -93,7 +59,7 @@ def save(
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             _write(fresh / WEIGHTS, weights)
-            _write(fresh / CARD, _card_text(card).encode())
+            _write(fresh / CARD, card_text(card).encode())
             fresh.chmod(0o755)
             _flush(fresh)
             _put_in_place(fresh, folder)
@@ -114,7 +80,7 @@ def load(folder: Path) -> tuple[Network, Card]:
     those of the card's config (names, shapes, float32) and every number is finite.
     """
     folder = Path(folder)
-    card, fingerprint = _read_card(folder)
+    card = read_card(folder)
     path = folder / WEIGHTS
     try:
         weights = path.read_bytes()
@@ -125,11 +91,6 @@ def load(folder: Path) -> tuple[Network, Card]:
         raise ModelRefused(
             f"{path} ({len(weights)} bytes) has sha256 {found}, but {CARD} beside it says {card.sha256}: the file was "
             "damaged, or belongs to another model. Copy the model's whole folder again."
-        )
-    if card.config.fingerprint() != fingerprint:
-        raise ModelRefused(
-            f"{folder / CARD} was changed by hand or made by another release: its config does not have the fingerprint "
-            "that it names. Save or train the model again."
         )
     try:
         tensors = safetensors.torch.load(weights)
@@ -166,80 +127,6 @@ def _check(
             raise ModelRefused(f"{path}: {name} holds numbers that are not finite. Train the model again.")
     if not bool((tensors["scaler_std"] > 0).all()):
         raise ModelRefused(f"{path}: scaler_std must be greater than zero. Train the model again.")
-
-
-def _card_text(card: Card) -> str:
-    fields = {
-        "format": FORMAT,
-        "model": card.model,
-        "sha256": card.sha256,
-        "created_ms": card.created_ms,
-        "parent": card.parent,
-        "fingerprint": card.config.fingerprint(),
-        "config": json.loads(card.config.to_json()),
-        "data": None if card.data is None else asdict(card.data),
-        "scores": dict(card.scores),
-        "shapes": {name: list(shape) for name, shape in card.shapes.items()},
-    }
-    return json.dumps(fields, indent=2, allow_nan=False) + "\n"
-
-
-def _read_card(folder: Path) -> tuple[Card, str]:
-    """The card and the fingerprint that it names."""
-    path = folder / CARD
-    try:
-        with path.open("rb") as file:
-            text = file.read(CARD_BYTES + 1)
-    except OSError as error:
-        raise ModelRefused(
-            f"{path} cannot be read: {error.strerror}. Name a folder that holds {CARD} and {WEIGHTS}."
-        ) from error
-    try:
-        if len(text) > CARD_BYTES:
-            raise ValueError(f"longer than {CARD_BYTES} bytes")
-        fields = json.loads(text)
-        if not isinstance(fields, dict):
-            raise ValueError("not a JSON object")
-    except (ValueError, RecursionError) as error:
-        raise ModelRefused(f"{path} is not a model's card ({error}). Copy the model's whole folder again.") from error
-    if fields.get("format") != FORMAT:
-        raise ModelRefused(
-            f"{path} has format {fields.get('format')!r}; this release reads format {FORMAT}. "
-            "Train the model again, or use the release that made it."
-        )
-    try:
-        return _card(fields), _as(str, fields["fingerprint"])
-    except (ValueError, TypeError, KeyError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ModelRefused(f"{path} is not a card that this release reads: {what}. Train the model again.") from error
-
-
-def _card(fields: Mapping[str, Any]) -> Card:
-    sha256 = _as(str, fields["sha256"])
-    model = _as(str, fields["model"])
-    if model != sha256[:12]:
-        raise ValueError(f"model {model!r} is not the beginning of sha256 {sha256!r}")
-    data = fields["data"]
-    if data is not None:
-        data = DataRange(
-            _as(int, data["from_ms"]), _as(int, data["to_ms"]), _as(int, data["rows"]), _as(str, data["digest"])
-        )
-    return Card(
-        model=model,
-        sha256=sha256,
-        config=ModelConfig.from_json(json.dumps(_as(dict, fields["config"]))),
-        created_ms=_as(int, fields["created_ms"]),
-        data=data,
-        parent=None if fields["parent"] is None else _as(str, fields["parent"]),
-        scores={str(name): float(score) for name, score in _as(dict, fields["scores"]).items()},
-        shapes={str(name): tuple(map(int, shape)) for name, shape in _as(dict, fields["shapes"]).items()},
-    )
-
-
-def _as(kind: type[T], value: Any) -> T:
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is not {kind.__name__}")
-    return value
 
 
 def _write(path: Path, content: bytes) -> None:

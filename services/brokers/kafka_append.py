@@ -116,7 +116,7 @@ class SendAppender:
         return futures
 
 
-class _WholeBatch(ProducerBatch):  # type: ignore[misc]
+class _WholeBatch(ProducerBatch):
     """A batch with one future for all its records.
 
     When a broker finds a batch too large the library splits it by its records' futures and would lose this one; a batch

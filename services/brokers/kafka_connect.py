@@ -19,7 +19,10 @@ from services.brokers import kafka_options
 from services.brokers.kafka_options import Options
 from services.predictor.ports import Fenced, Refused, Unsettled
 
-log = logging.getLogger(__name__)
+# The library logs every attempt to reconnect as errors, dozens a second; what matters of it becomes an error of ours.
+# Whoever wants to read it sets the level of this logger beforehand.
+if (library := logging.getLogger("kafka")).level == logging.NOTSET:
+    library.setLevel(logging.CRITICAL)
 
 T = TypeVar("T")
 
@@ -40,7 +43,7 @@ DENIED = (
 FENCED = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError)
 
 
-class Producer(KafkaProducer):  # type: ignore[misc]
+class Producer(KafkaProducer):
     """A KafkaProducer that is closed by us only.
 
     The library's own clean-up at garbage collection replaces the logger of every producer in the process.
@@ -137,7 +140,7 @@ def meaning(error: Exception, options: Options, doing: str) -> Exception:
     name = type(error).__name__
     said = str(error) if name in str(error) else f"{name}: {error}"
     if isinstance(error, DENIED):
-        return Refused(f"{where} was denied: {said}. Check the kafka: settings, and the ACLs of this user")
+        return Refused(f"{where} was refused: {said}. Check the kafka: settings, and the ACLs of this user")
     return Unsettled(f"{where} failed: {said}")
 
 
@@ -182,6 +185,8 @@ def _why(arguments: dict[str, Any]) -> str:
     host, _, port = arguments["bootstrap_servers"][0].rpartition(":")
     try:
         with socket.create_connection((host.strip("[]") or "127.0.0.1", int(port)), timeout=1.0):
-            return "the port is open, but no answer came; if it stays so, check kafka.security_protocol, ssl_* and sasl_*"
+            return (
+                "the port is open, but no answer came; if that lasts, check kafka.security_protocol, ssl_* and sasl_*"
+            )
     except (OSError, ValueError) as error:
         return str(error)

@@ -38,12 +38,13 @@ class _Taken(list[Records]):
         return sum(len(chunk) for chunk in self)
 
 
-class ColumnarRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
+class ColumnarRecords(Fetcher.PartitionRecords):
     """One partition's part of a fetch response, given out as few large `Records`.
 
     Everything about transactions is the library's: which producers' batches are aborted, and where the next fetch goes.
     """
 
+    next_fetch_offset: int
     _wanted = 1
 
     def _maybe_skip_record(self, record: Records) -> bool:

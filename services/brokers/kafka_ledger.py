@@ -74,8 +74,9 @@ class KafkaLedger:
         self._options, self._group, self._topics = options, group, dict(topics)
         self._transactional_id = transactional_id if delivery == "exactly_once" else None
         self._tps = {partition: TopicPartition(topics[Role.READINGS], partition) for partition in partitions}
-        self._timeout_s, self._bulk = timeout_s, bulk
-        self._watchdog = Watchdog(timeout_s + SLACK_S, on_expiry)
+        self._timeouts_ms, self._bulk = _timeouts_ms(timeout_s, options), bulk
+        self._timeout_s = self._timeouts_ms["transaction_timeout_ms"] / 1000
+        self._watchdog = Watchdog(self._timeout_s + SLACK_S, on_expiry)
         self._max_bytes: dict[str, int] = {}  # topic -> its max.message.bytes
         self._known: dict[int, int] = {}  # partition -> committed offset when it was last read
         self._producer: Producer | None = None
@@ -93,19 +94,21 @@ class KafkaLedger:
         self._max_bytes = {}
         self._describe()
         self._let_go()
-        own: dict[str, Any] = _timeouts(self._timeout_s, self._options)
+        own: dict[str, Any] = dict(self._timeouts_ms)
+        doing = "opening a producer"
         if self._transactional_id is not None:
             own["transactional_id"] = self._transactional_id
+            doing = f"taking over {self._transactional_id}"
         producer = open_producer(self._options, **own)
         try:
-            with self._watchdog.guard(f"taking over {self._transactional_id}"):
+            with self._watchdog.guard(doing):
                 for topic in self._max_bytes:
                     producer.partitions_for(topic)
                 if self._transactional_id is not None:
                     producer.init_transactions()
         except Exception as error:
             drop(producer)
-            raise meaning(error, self._options, f"taking over {self._transactional_id}") from error
+            raise meaning(error, self._options, doing) from error
         self._producer = producer
         self._appender = kafka_append.appender(producer, self._bulk)
 
@@ -245,23 +248,31 @@ def fence_all(options: Options, transactional_ids: Iterable[str], timeout_s: flo
     Unsettled when the broker does not answer.
     """
     for name in transactional_ids:
-        producer = open_producer(options, transactional_id=name, **_timeouts(timeout_s, options))
+        producer = open_producer(options, transactional_id=name, **_timeouts_ms(timeout_s, options))
         try:
             asked(options, f"taking over {name}", producer.init_transactions)
         finally:
             drop(producer, wait_s=2.0)
 
 
-def _timeouts(timeout_s: float, options: Options) -> dict[str, int]:
-    """A request may fail and be tried again before a record is given up, and that before the transaction ends."""
+def _timeouts_ms(timeout_s: float, options: Options) -> dict[str, int]:
+    """A request may fail and be tried again before a record is given up, and that before the transaction ends; unless
+    `options` says otherwise.
+    """
+
+    def chosen(name: str, otherwise_ms: int) -> int:
+        return int(options.get(name) or otherwise_ms)
+
     whole_ms = round(timeout_s * 1000)
-    chosen = {
-        "request_timeout_ms": whole_ms // 3,
-        "delivery_timeout_ms": whole_ms * 2 // 3,
-        "transaction_timeout_ms": whole_ms,
-        "max_block_ms": whole_ms,
+    request_ms = chosen("request_timeout_ms", whole_ms // 3)
+    delivery_ms = chosen("delivery_timeout_ms", max(whole_ms * 2 // 3, request_ms))
+    transaction_ms = chosen("transaction_timeout_ms", max(whole_ms, delivery_ms))
+    return {
+        "request_timeout_ms": request_ms,
+        "delivery_timeout_ms": delivery_ms,
+        "transaction_timeout_ms": transaction_ms,
+        "max_block_ms": chosen("max_block_ms", transaction_ms),
     }
-    return {name: int(options.get(name) or value) for name, value in chosen.items()}
 
 
 def _is_worth_saying(record: logging.LogRecord) -> bool:

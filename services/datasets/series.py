@@ -1,4 +1,6 @@
-"""One long series of readings in memory, and its cache on disk. Imports numpy, platformdirs and the standard library."""
+"""One long series of readings in memory, and its cache on disk. Imports numpy, platformdirs and the standard
+library.
+"""
 
 from __future__ import annotations
 

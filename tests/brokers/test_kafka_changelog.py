@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,7 +60,7 @@ def test_compacted_rows_an_aborted_end_and_markers(options: dict[str, Any], colu
         admin.wait_for_topics([topic])
     for turn in range(20):
         write(options, topic, [b"a", b"b", b"gone"], [b"a%d" % turn, b"b%d" % turn, b"row"])
-    write(options, topic, [b"gone"], [None])
+    write(options, topic, [b"gone", b"c"], [None, b"c"])
     abort(options, topic)
     until_s = time.monotonic() + 120
     while len(read_topic(options, topic)[0]) > 12:  # segments roll when something is written

@@ -157,7 +157,8 @@ def test_a_commit_that_never_returns_is_told_to_the_watchdog(tmp_path: Path) -> 
         try:
             broker.start()
             proxy.forward_to(broker.proxied_port)
-            options = {"bootstrap_servers": proxy.bootstrap, "request_timeout_ms": 60_000}
+            patience = {"request_timeout_ms": 60_000, "transaction_timeout_ms": 1_000}
+            options = {"bootstrap_servers": proxy.bootstrap, **patience}
             names = {role: f"stuck.{role.value}" for role in Role}
             create(options, TopicSpec(names, 2))
             told: list[str] = []
@@ -167,10 +168,11 @@ def test_a_commit_that_never_returns_is_told_to_the_watchdog(tmp_path: Path) -> 
                 told.append(sentence)
                 rang.set()
 
-            ledger = own(options, "stuck", names, timeout_s=1.0, on_expiry=expire)
+            ledger = own(options, "stuck", names, on_expiry=expire)
             ledger.fence()
             proxy.stall()
-            commit = Commit({0: 0}, {0: 1}, (predictions(b"p"),))
+            # Records have a timeout of their own; the calls for offsets and the end of the transaction have none.
+            commit = Commit({0: 0}, {0: 1}, ())
             threading.Thread(target=lambda: ledger.commit(commit), daemon=True).start()
             assert rang.wait(60)
             assert told == ["a commit did not end within 6 s; leaving, to start afresh"]

@@ -57,7 +57,7 @@ def deeds(partitions: int, zombies: bool, waits: bool) -> st.SearchStrategy[tupl
     if zombies:
         rare += [st.just((TakeOver(),)), st.tuples(st.builds(Turn, st.integers(0, 3)))]
     if waits:
-        usual += [st.tuples(st.builds(Wait, st.integers(1, 2 * TTL_MS)))]
+        usual += [st.tuples(st.builds(Wait, st.sampled_from([1, TTL_MS // 2, TTL_MS + 1])))]
     return st.one_of(*usual, *usual, *rare)
 
 

@@ -36,7 +36,7 @@ def draw(path: Path, replay: Replay, tally: Tally, stream: int, killed_ms: int |
 
     seconds = (replay.sent_ms - replay.sent_ms[replay.sent_ms > 0].min()) / 1000
     seen = tally.times > 0
-    bottom.plot(seconds[seen], tally.latency_ms[seen], ",", color="#6a51a3", rasterized=True)
+    bottom.plot(seconds[seen], tally.latency_ms[seen], ".", ms=2, color="#6a51a3", rasterized=True)
     bottom.set(xlabel="time of the reading [s]", ylabel="Kafka to Kafka [ms]", yscale="log")
     bottom.set_title("Latency of every prediction")
 

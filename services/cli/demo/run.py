@@ -277,7 +277,7 @@ def _print_summary(console: Any, summary: dict[str, Any], picture: Path) -> None
     console.rule("what happened")
     for name, number, comment in rows:
         style = ("green" if good else "bold red") if name == "predictions out" else None
-        console.print(f"{name:<16} {number:>10}   {comment}", style=style, highlight=False)
+        console.print(f"{name:<16} {number:>10}   {comment}", style=style, highlight=False, soft_wrap=True)
     console.print(f"{'picture':<16} {picture}", highlight=False)
 
 

@@ -39,7 +39,8 @@ class View:
 
     def say(self, text: str) -> None:
         """A line that stays, with the seconds since the start."""
-        self._console.print(f"[dim]{time.monotonic() - self._began_s:6.1f} s[/dim]  {text}", highlight=False)
+        since_s = time.monotonic() - self._began_s
+        self._console.print(f"[dim]{since_s:6.1f} s[/dim]  {text}", highlight=False, soft_wrap=True)
 
     def show(self, sent: int, predictions: int, recent_ms: tuple[float, float], errors: tuple[float, float, float],
              lag: int, epochs: int, shards: list[str]) -> None:  # fmt: skip
@@ -52,7 +53,7 @@ class View:
         mse, persistence, coverage = errors
         skill = 1 - mse / persistence if persistence else math.nan
         if self._live is None:
-            if now_s - self._line_s >= LINE_EVERY_S:
+            if predictions and now_s - self._line_s >= LINE_EVERY_S:
                 self._line_s = now_s
                 self.say(
                     f"{predictions:,} of {self._readings:,} predictions, {rate:,.0f}/s, p50 {recent_ms[0]:.0f} ms, "

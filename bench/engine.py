@@ -1,0 +1,84 @@
+"""Engine.run beside a bare torch LSTMCell: 1,024 streams, 64 units, 7 features, one CPU thread.
+
+    python bench/engine.py
+
+The engine's time is all of it: arrays in, clocks, gather, features, cell, head, band, score, finite check, scatter,
+arrays out. The cell's is the cell alone on tensors that lie ready. Rounds of the two alternate and medians are taken,
+so that other work on the machine meets both. The last line is one JSON object; `engine_vs_torch` is torch's time over
+the engine's, so higher is better and 1 means that everything around the cell costs nothing.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from rnn.config import ModelConfig
+from rnn.engine import Engine
+from rnn.network import Network
+
+STREAMS, HIDDEN, FEATURES = 1024, 64, 7
+ROUNDS, RUNS = 60, 8  # a round is so many runs of the one, then as many of the other
+
+
+def measure() -> dict[str, float]:
+    """Median microseconds of each, and their ratio."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+    network = Network(ModelConfig(tuple(f"f{k}" for k in range(FEATURES)), hidden=HIDDEN))
+    engine = Engine(network, 4 * STREAMS)
+    slots = random.permutation(4 * STREAMS)[:STREAMS]
+    x = random.normal(size=(STREAMS, FEATURES)).astype(np.float32)
+    no_seq = np.full(STREAMS, -1)
+    at_ms = np.zeros(STREAMS, dtype=np.int64)
+
+    def step_engine() -> None:
+        nonlocal at_ms
+        at_ms = at_ms + 1000
+        engine.run(slots, x, at_ms, no_seq)
+
+    cell = torch.nn.LSTMCell(2 * FEATURES + 1, HIDDEN)
+    seen, state = torch.randn(STREAMS, 2 * FEATURES + 1), (torch.randn(STREAMS, HIDDEN), torch.randn(STREAMS, HIDDEN))
+
+    def step_cell() -> None:
+        with torch.inference_mode():
+            cell(seen, state)
+
+    engine_s: list[float] = []
+    torch_s: list[float] = []
+    gc.disable()
+    for warm in (True, *[False] * ROUNDS):
+        for step, times in ((step_engine, engine_s), (step_cell, torch_s)):
+            taken = _times(step)
+            if not warm:
+                times += taken
+    engine_us, torch_us = statistics.median(engine_s) * 1e6, statistics.median(torch_s) * 1e6
+    return {
+        "engine_us": round(engine_us, 1),
+        "torch_cell_us": round(torch_us, 1),
+        "engine_vs_torch": round(torch_us / engine_us, 3),
+    }
+
+
+def _times(step: Callable[[], None]) -> list[float]:
+    taken = []
+    for _ in range(RUNS):
+        begin = time.perf_counter()
+        step()
+        taken.append(time.perf_counter() - begin)
+    return taken
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure()))
