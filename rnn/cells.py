@@ -34,7 +34,12 @@ class Cell(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Glorot uniform input weights, orthogonal recurrent weights (Saxe et al. 2014), zero biases; gate by gate."""
+        """Glorot uniform input weights, orthogonal recurrent weights (Saxe et al. 2014), zero biases; gate by gate.
+
+        Does nothing on the meta device: drawing numbers there makes torch import its compiler, six seconds of it.
+        """
+        if self.weight_hh.is_meta:
+            return
         for gate in range(self.GATES):
             rows = slice(gate * self.hidden, (gate + 1) * self.hidden)
             nn.init.uniform_(self.weight_ih.data[rows], -(bound := math.sqrt(6 / (self.inputs + self.hidden))), bound)
@@ -111,6 +116,8 @@ class LSTM(Cell):
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
+        if self.bias_ih.is_meta:
+            return
         nn.init.ones_(self.bias_ih.data[self.hidden : 2 * self.hidden])
 
     def recur(self, projected: Tensor, state: State) -> State:

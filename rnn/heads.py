@@ -28,6 +28,8 @@ class Point(nn.Module):
         super().__init__()
         self.targets = targets
         self.linear = nn.Linear(hidden, self.OUTPUTS * targets)
+        if self.linear.weight.is_meta:  # see Cell.reset_parameters
+            return
         nn.init.normal_(self.linear.weight, std=0.1 / math.sqrt(hidden))
         nn.init.zeros_(self.linear.bias)
 

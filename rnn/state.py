@@ -65,7 +65,8 @@ class StateTable:
 
         Sixteen bytes move at a time (widths are multiples of four floats): twice as fast as one float at a time.
         """
-        self.parts[name].view(torch.complex128).index_copy_(0, slots, rows.view(torch.complex128))
+        if len(slots):
+            self.parts[name].view(torch.complex128).index_copy_(0, slots, rows.view(torch.complex128))
 
     def clear(self, slots: NDArray[np.int64]) -> None:
         """Gives the slots [n] the initial state."""

@@ -97,10 +97,10 @@ def load(folder: Path) -> tuple[Network, Card]:
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise ModelRefused(f"{path} is not a safetensors file ({error}). Save or train the model again.") from error
     with torch.device("meta"):  # shapes only: a card that lies about sizes must not cost memory
-        expected = {name: tuple(tensor.shape) for name, tensor in Network(card.config).state_dict().items()}
+        network = Network(card.config)
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     _check(path, tensors, expected, card.shapes)
-    network = Network(card.config)
-    network.load_state_dict(tensors)
+    network.load_state_dict(tensors, assign=True)
     return network.eval(), card
 
 

@@ -92,7 +92,7 @@ def check(broker: DevBroker, pipeline: str, epochs: int) -> None:
             assert found[partition].values == expected, (role, partition)
 
 
-@pytest.mark.parametrize("way", ["BULK", "SEND"])
+@pytest.mark.parametrize("way", ["BULK", pytest.param("SEND", marks=pytest.mark.slow)])
 def test_commits_survive_cut_and_stalled_connections_and_kills(
     proxied: tuple[DevBroker, TcpProxy], topic_names: Callable[[], str], tmp_path: Path, way: str, seed: int
 ) -> None:

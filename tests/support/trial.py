@@ -274,7 +274,10 @@ class Judge:
         self._stepped: dict[int, dict[Row, Accepted]] = {}  # by partition
         self._newest: dict[Stream, tuple[int, int]] = {}  # offset and time of the last state row; absent: no state
         self._bad: dict[int, dict[int, tuple[bytes | None, bytes | None]]] = {}  # partition -> offset -> key, value
-        self._read_to: dict[int, int] = {}  # partition -> changelog offset that was looked at
+        self._read_to: dict[tuple[Role, int], int] = {}  # next offset to look at
+        self._predicted: dict[int, set[Row]] = {}  # by partition
+        self._last: dict[Stream, Row] = {}  # newest prediction
+        self._buried: dict[int, set[int]] = {}  # by partition, offsets of dead letters
 
     # ---- sending ----------------------------------------------------------------------------------------------------
 
@@ -325,6 +328,13 @@ class Judge:
             self._predictions(partition, upto)
             self._dead_letters(partition, upto)
 
+    def _new(self, role: Role, partition: int) -> Records:
+        """What became visible since the last look."""
+        records = self.life.broker.records(role, partition, start=self._read_to.get((role, partition), 0))
+        if len(records):
+            self._read_to[role, partition] = int(records.offsets[-1]) + 1
+        return records
+
     def _step(self, stream: Stream, upto: int) -> None:
         """Unrolls the stream offline up to and with offset `upto`, one reading at a time."""
         slot = np.array([self._slots.setdefault(stream, len(self._slots))])
@@ -364,27 +374,24 @@ class Judge:
                 self.findings.states.append(f"{where}: not the offline state after reading {offset}")
             if offset >= committed:
                 self.findings.leaked.append(f"{where}: of reading {offset}, but {committed} is committed")
-        if len(records):
-            self._read_to[partition] = int(records.offsets[-1]) + 1
         for (its_partition, key), waiting in self._waiting.items():
             if its_partition == partition and waiting and waiting[0].offset < committed:
                 self.findings.states.append(f"{key!r}: no state after committed reading {waiting[0].offset}")
 
     def _predictions(self, partition: int, committed: int) -> None:
         stepped = self._stepped.get(partition, {})
-        seen: set[Row] = set()
-        last: dict[bytes, Row] = {}
-        made = predictions.decode(self.life.broker.records(Role.PREDICTIONS, partition))
+        seen = self._predicted.setdefault(partition, set())
+        made = predictions.decode(self._new(Role.PREDICTIONS, partition))
         for i, key in enumerate(zip(made.offsets.tolist(), made.rows.tolist(), strict=True)):
-            where = f"prediction of {partition}/{key}"
+            where, stream = f"prediction of {partition}/{key}", (partition, made.streams[i])
             if key in seen:
                 self.findings.doubled.append(where)
             elif key[0] >= committed or key not in stepped:
                 self.findings.leaked.append(f"{where}, but {committed} is committed")
-            elif last.get(made.streams[i], (NO_ROW, NO_ROW)) > key:
+            elif self._last.get(stream, (NO_ROW, NO_ROW)) > key:
                 self.findings.out_of_order.append(where)
             seen.add(key)
-            last[made.streams[i]] = key
+            self._last[stream] = key
             columns = (made.y, made.lo, made.hi, made.score, made.flags)
             got = (made.streams[i], int(made.at_ms[i]), made.models[i], *(_bits(column, i) for column in columns))
             if key in stepped and (made.partitions[i] != partition or got != stepped[key].expected):
@@ -394,11 +401,10 @@ class Judge:
 
     def _dead_letters(self, partition: int, committed: int) -> None:
         must = {offset: record for offset, record in self._bad.get(partition, {}).items() if offset < committed}
-        letters = self.life.broker.records(Role.DEAD_LETTERS, partition)
-        seen: set[int] = set()
+        seen = self._buried.setdefault(partition, set())
+        letters = self._new(Role.DEAD_LETTERS, partition)
         for i, record in enumerate(zip(letters.keys, letters.values, strict=True)):
-            headers = dict(letters.headers[i])
-            offset = int(headers["__connect.errors.offset"] or b"-1")
+            offset = int(dict(letters.headers[i])["__connect.errors.offset"] or b"-1")
             where = f"dead letter of {partition}/{offset}"
             if offset in seen:
                 self.findings.doubled.append(where)
