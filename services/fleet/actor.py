@@ -12,7 +12,7 @@ from collections import deque
 from typing import Any
 
 from services.fleet.status import End, Event, Outcome, ShardStatus
-from services.predictor.ports import Fenced, Refused
+from services.predictor.ports import Fenced, Refused, Unsettled
 from services.predictor.stats import ShardStats
 from services.settings import Settings
 
@@ -30,12 +30,8 @@ class ShardActor:
 
     def run(self) -> Outcome:
         """The loop. Returns when it was stopped, fenced or refused; a crash is a value too, with its traceback."""
-        from services.fleet.assembly import build_shard
-
         try:
-            self._shard = build_shard(
-                self._settings, self._shard_index, self._partitions, pause=self._stop.wait, notify=self._notify
-            )
+            self._shard = self._build()
             self._stats = self._shard.stats
             self._shard.start()
             while not self._stop.is_set():
@@ -52,6 +48,18 @@ class ShardActor:
         finally:
             if self._shard is not None:
                 self._shard.close()
+
+    def _build(self) -> Any:
+        from services.fleet.assembly import build_shard
+
+        while True:
+            try:
+                return build_shard(
+                    self._settings, self._shard_index, self._partitions, pause=self._stop.wait, notify=self._notify
+                )
+            except Unsettled as error:
+                self._notify("broker_away", error=str(error), retry_s=1.0)
+                self._stop.wait(1.0)
 
     def stop(self) -> None:
         """Asks the loop to end after the epoch it is in."""

@@ -81,6 +81,7 @@ class Supervisor:
 
     def start(self) -> None:
         """Shuts out every earlier server of this group, whatever number of shards it had, then starts all shards."""
+        _prepare_ray()
         import ray
 
         from services.brokers.kafka_ledger import fence_all
@@ -290,14 +291,18 @@ def _own_signals() -> Iterator[None]:
             signal.signal(number, how)
 
 
-def _init_ray(address: str | None, cpus: float, gpus: float) -> None:
-    import logging
-
+def _prepare_ray() -> None:
+    """Settings that Ray reads when it is imported."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` copies itself into every worker
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray prints a paragraph on standard output for each dead actor; our own event says it in a line.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
+
+
+def _init_ray(address: str | None, cpus: float, gpus: float) -> None:
+    import logging
+
     import ray
 
     if address is not None:

@@ -85,7 +85,7 @@ def patient(examples: int) -> settings:
     return settings(max_examples=examples, deadline=None, phases=phases, suppress_health_check=list(HealthCheck))
 
 
-@patient(150)
+@patient(100)
 @given(schedules())
 def test_exactly_once_whatever_happens(schedule: Schedule) -> None:
     findings, life = play(schedule)
@@ -93,14 +93,14 @@ def test_exactly_once_whatever_happens(schedule: Schedule) -> None:
     assert findings.all == []
 
 
-@patient(75)
+@patient(50)
 @given(schedules(waits=True))
 def test_exactly_once_while_idle_streams_are_forgotten(schedule: Schedule) -> None:
     findings, _ = play(schedule)
     assert findings.all == []
 
 
-@patient(75)
+@patient(50)
 @given(schedules(zombies=False))
 def test_at_least_once_loses_nothing_and_repeats_only_what_is_equal(schedule: Schedule) -> None:
     findings, _ = play(schedule, at_least_once, watch=False)
@@ -145,7 +145,7 @@ def found(what: str, make: Callable[[Schedule], Life], watch: bool = False) -> S
             return False  # the shard itself has noticed
         return bool(getattr(findings, what))
 
-    return find(schedules(zombies=False, least=1), fails, settings=patient(500), random=Random(1))
+    return find(schedules(zombies=False, least=1), fails, settings=patient(300), random=Random(1))
 
 
 @pytest.mark.parametrize(

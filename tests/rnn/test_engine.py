@@ -36,7 +36,9 @@ def network_of(features: int = 3, targets: tuple[str, ...] = (), seed: int = 0, 
 class Log:
     """Readings in the order they came, and any way to feed them to an engine."""
 
-    def __init__(self, slots: NDArray[np.int64], x: NDArray[np.float32], at_ms: NDArray[np.int64], seq: NDArray[np.int64]):
+    def __init__(
+        self, slots: NDArray[np.int64], x: NDArray[np.float32], at_ms: NDArray[np.int64], seq: NDArray[np.int64]
+    ):
         self.slots, self.x, self.at_ms, self.seq = slots, x, at_ms, seq
 
     @classmethod
@@ -77,7 +79,10 @@ def unrolled(network: Network, x: NDArray[np.float32], at_ms: NDArray[np.int64])
     """What training code says of readings x [T, n, features]: y and scale in raw units, std, each [T, n, targets]."""
     inputs = network.inputs
     state, clock = inputs.initial(x.shape[1])
-    said = [inputs.advance(state, clock, torch.from_numpy(row), torch.from_numpy(at)) for row, at in zip(x, at_ms, strict=True)]
+    said = [
+        inputs.advance(state, clock, torch.from_numpy(row), torch.from_numpy(at))
+        for row, at in zip(x, at_ms, strict=True)
+    ]
     features, last, std, mean = (torch.stack(part) for part in zip(*said, strict=True))
     target = list(network.config.target_index)
     with torch.no_grad():
@@ -233,7 +238,9 @@ def test_a_stream_of_nothing_but_poison_is_survived() -> None:
 
 def test_a_poisoned_feature_that_is_no_target_is_found_with_a_frozen_scaler() -> None:
     engine = Engine(network_of(2, ("a",), scaler_memory=0), 1)
-    result = engine.run(np.zeros(1, np.int64), np.array([[1, np.inf]], np.float32), np.zeros(1, np.int64), np.full(1, -1))
+    result = engine.run(
+        np.zeros(1, np.int64), np.array([[1, np.inf]], np.float32), np.zeros(1, np.int64), np.full(1, -1)
+    )
     assert result.flags[0] & RESET and np.isnan(result.y).all()
 
 
@@ -284,7 +291,9 @@ def test_an_unlikely_reading_surprises() -> None:
     random = np.random.default_rng(7)
     x = random.normal(size=(100, 3)).astype(np.float32)
     x[90] += 40
-    score = Log(np.zeros(100, np.int64), x, np.arange(100) * 1000, np.full(100, -1)).feed(Engine(network_of(), 1), []).score
+    score = (
+        Log(np.zeros(100, np.int64), x, np.arange(100) * 1000, np.full(100, -1)).feed(Engine(network_of(), 1), []).score
+    )
     assert score[90] > 5 * np.nanmax(np.delete(score, [90, 91]))
 
 
@@ -317,7 +326,9 @@ def test_weights_are_copied() -> None:
 
 
 def test_no_readings_are_no_predictions() -> None:
-    result = Engine(network_of(), 1).run(np.empty(0, np.int64), np.empty((0, 3), np.float32), *[np.empty(0, np.int64)] * 2)
+    result = Engine(network_of(), 1).run(
+        np.empty(0, np.int64), np.empty((0, 3), np.float32), *[np.empty(0, np.int64)] * 2
+    )
     assert result.y.shape == (0, 3) and result.score.shape == (0,)
 
 

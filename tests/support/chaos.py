@@ -332,7 +332,10 @@ def verify(settings: Any, readings: dict[int, Any], report: Report) -> None:
             rows = [first_answer.get(int(offset), -1) for offset in accepted.offsets[mine]]
             if min(rows) >= 0:
                 for name in ("y", "lo", "hi", "score", "flags"):
-                    same &= identical(getattr(result, name), getattr(got, name)[rows])
+                    wanted_bits, got_bits = getattr(result, name), getattr(got, name)[rows]
+                    if not identical(wanted_bits, got_bits):
+                        same = False
+                        report.notes.append(difference(name, partition, stream, wanted_bits, got_bits))
             order = got.offsets[got_names == stream]
             report.out_of_order += int((np.diff(order) < 0).sum())
         bad_offsets = rejected.records.offsets.tolist()
@@ -345,6 +348,14 @@ def verify(settings: Any, readings: dict[int, Any], report: Report) -> None:
         offsets_agree &= committed.get(partition) == int(records.offsets[-1]) + 1
     report.bit_identical, report.dead_letters_exact = same, dead
     report.state_identical, report.offsets_agree = state, offsets_agree
+
+
+def difference(name: str, partition: int, stream: bytes, wanted: np.ndarray, got: np.ndarray) -> str:
+    """The first place where two columns differ, as a sentence."""
+    for row, (a, b) in enumerate(zip(wanted, got, strict=True)):
+        if not identical(np.atleast_1d(a), np.atleast_1d(b)):
+            return f"{name} of {stream.decode()} in partition {partition}, its reading {row}: {a} offline, {b} online"
+    return f"{name} of {stream.decode()} in partition {partition}: {wanted.dtype}{wanted.shape}, {got.dtype}{got.shape}"
 
 
 def identical(a: np.ndarray, b: np.ndarray) -> bool:

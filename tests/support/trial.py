@@ -351,8 +351,7 @@ class Judge:
 
     def _changelog(self, partition: int, committed: int) -> None:
         """Steps every stream as far as the changelog says, and compares the states on the way."""
-        records = self.life.broker.records(Role.CHANGELOG, partition, start=self._read_to.get(partition, 0))
-        kept, _ = state_rows.decode(records, self._engine.table.layout, self.life.model)
+        records = self._new(Role.CHANGELOG, partition)
         for row, key in enumerate(records.keys):
             assert key is not None
             stream, saved_ms = (partition, key), int(records.timestamps_ms[row])
