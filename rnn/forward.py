@@ -88,7 +88,7 @@ class Forward:
 
     def last_predictions(self, slots: NDArray[np.int64], flags: NDArray[np.uint8]) -> Result:
         """What the table holds as the latest prediction of each slot [n]; without a score."""
-        held = self.table.parts["x"].index_select(0, torch.from_numpy(slots).to(self.table.device))
+        held = self.table.parts["x"].index_select(0, torch.from_numpy(np.array(slots)).to(self.table.device))
         y, half = held[:, self._inputs.predicted_mean], held[:, self._inputs.predicted_scale] * self._band_width
         lo, hi = ((y - half).cpu().numpy(), (y + half).cpu().numpy()) if self.banded else (None, None)
         return Result(y.cpu().numpy(), lo, hi, np.full(len(slots), np.nan, dtype=np.float32), flags)

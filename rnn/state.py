@@ -56,6 +56,9 @@ class StateTable:
         self.parts[name] = torch.zeros(self.slots + 1, room, device=self.device)
         self._initial[name] = torch.zeros(room, device=self.device)
 
+    def _index(self, slots: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(np.array(slots)).to(self.device)  # a copy: the caller's array may be read-only
+
     def gather(self, name: str, slots: Tensor, out: Tensor) -> None:
         """Rows of one part: slots [n] int64 on the device -> out [n, padded width]."""
         torch.index_select(self.parts[name], 0, slots, out=out)
@@ -71,14 +74,14 @@ class StateTable:
     def clear(self, slots: NDArray[np.int64]) -> None:
         """Gives the slots [n] the initial state."""
         self.clock[slots] = clocks.INITIAL
-        index = torch.from_numpy(np.ascontiguousarray(slots)).to(self.device)
+        index = self._index(slots)
         for name, part in self.parts.items():
             part[index] = self._initial[name]
 
     def rows(self, slots: NDArray[np.int64]) -> NDArray[np.uint8]:
         """State rows as bytes, [n, row_bytes]: the clock, then each part without padding, all little-endian."""
         out = np.empty((len(slots), self.row_bytes), dtype=np.uint8)
-        index = torch.from_numpy(np.ascontiguousarray(slots)).to(self.device)
+        index = self._index(slots)
         end = 8 * self.clock.shape[1]
         out[:, :end] = self.clock[slots].astype("<i8", copy=False).view(np.uint8)
         for name, part in self.parts.items():
@@ -95,7 +98,7 @@ class StateTable:
                 f"state rows: want uint8 [{len(slots)}, {self.row_bytes}], got {rows.dtype} {list(rows.shape)}; "
                 "they were written by a model of another layout"
             )
-        index = torch.from_numpy(np.ascontiguousarray(slots)).to(self.device)
+        index = self._index(slots)
         end = 8 * self.clock.shape[1]
         self.clock[slots] = np.ascontiguousarray(rows[:, :end]).view("<i8")
         for name, part in self.parts.items():

@@ -51,7 +51,7 @@ def build_shard(
 
     topics = topic_names(settings)
     mine = dealt(partitions, settings.fleet.shards, shard)
-    source = KafkaSource(settings.kafka, topics[Role.READINGS], mine)
+    source = KafkaSource(settings.kafka, topics[Role.READINGS], mine, notify=notify)
     ledger = KafkaLedger(
         settings.kafka,
         group=settings.group,
