@@ -75,7 +75,7 @@ class Engine:
         """As `StateTable.clear`."""
         self.table.clear(slots)
 
-    def check(self, most: int = 512) -> list[int]:
+    def check(self, most: int = 256) -> list[int]:
         """Bucket sizes up to `most` rows with which this device breaks the promise that a stream's result does not
         depend on its batch; empty on a good CPU. Steps random readings of made-up streams twice, in batches of
         every size, in a table of its own; well under 100 ms for networks of ordinary size.

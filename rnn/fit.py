@@ -21,7 +21,7 @@ from rnn.cells import GRU, LSTM, Cell, State
 from rnn.config import ModelConfig
 from rnn.heads import surprise
 from rnn.network import Network
-from rnn.windows import Windows, cut, moments, prepare
+from rnn.windows import Windows, moments, pieces, prepare
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class Fitted:
     validation_rows: int  # the ones after them
 
 
+OneSeries = tuple[NDArray[np.float32], NDArray[np.int64]]
 Progress = Callable[[Epoch], None]
 
 
@@ -83,39 +84,38 @@ def default_config(features: Sequence[str], interval_s: float, targets: Sequence
 
 def fit(
     config: ModelConfig,
-    x: NDArray[np.float32],
-    at_ms: NDArray[np.int64],
+    x: NDArray[np.float32] | Sequence[NDArray[np.float32]],
+    at_ms: NDArray[np.int64] | Sequence[NDArray[np.int64]],
     recipe: Recipe | None = None,
     progress: Progress | None = None,
 ) -> Fitted:
-    """Trains a new network on x [n, features] (raw units, NaN = missing) and at_ms [n], one series in time order.
+    """Trains a new network on one series in time order, x [n, features] (raw units, NaN = missing) and at_ms [n], or on
+    several: a list of each.
 
-    The earlier readings (all but the share `validation`) are learned from, the global scaler included; the latest only
-    choose among epochs. `progress` is called after each epoch. Raises ValueError for a series too short or with other
-    features than the config; FloatingPointError if training diverges. Equal config, data and recipe give bit-identical
-    weights on one machine.
+    Of every series the earlier readings (all but the share `validation`) are learned from, the global scaler included;
+    the latest only choose among epochs. `progress` is called after each epoch. Raises ValueError for a series too short
+    or with other features than the config; FloatingPointError if training diverges. Equal config, data and recipe give
+    bit-identical weights on one machine.
     """
     recipe = recipe or Recipe()
-    x, at_ms = np.asarray(x, dtype=np.float32), np.asarray(at_ms, dtype=np.int64)
-    if x.ndim != 2 or x.shape[1] != len(config.features) or at_ms.shape != x.shape[:1]:
-        raise ValueError(
-            f"fit wants x [n, {len(config.features)}] and at_ms [n], got {list(x.shape)} and {list(at_ms.shape)}"
-        )
-    rows = len(x) - int(len(x) * recipe.validation)
+    early, late = _split(config, x, at_ms, recipe.validation)
+    rows, later_rows = sum(len(x) for x, _ in early), sum(len(x) for x, _ in late)
     least = 4 * (recipe.burn_in + 2)
-    if min(rows, len(x) - rows) < least:
-        raise ValueError(f"{len(x)} readings are too few to train on: {least} are needed for validation alone")
+    if min(max(len(x) for x, _ in early), max(len(x) for x, _ in late)) < least:
+        raise ValueError(
+            f"{rows + later_rows} readings are too few to train on: of the longest series the last "
+            f"{recipe.validation:.0%}, for validation, must be {least} readings at least"
+        )
     with _reproducible(recipe):
         network = Network(config)
-        mean, std = moments(x[:rows])
+        mean, std = moments(np.concatenate([x for x, _ in early]))
         network.scaler_mean.copy_(torch.from_numpy(mean))
         network.scaler_std.copy_(torch.from_numpy(std))
-        train = prepare(network.inputs, cut(x[:rows], at_ms[:rows], _lanes(rows, recipe)), recipe.burn_in)
-        later = cut(x[rows:], at_ms[rows:], _lanes(len(x) - rows, recipe))
-        validation = prepare(network.inputs, later, recipe.burn_in)
+        train = prepare(network.inputs, pieces(early, _steps(early, recipe)), recipe.burn_in)
+        validation = prepare(network.inputs, pieces(late, _steps(late, recipe)), recipe.burn_in)
         epochs = _train(network, train, validation, recipe, progress)
     best = [epoch for epoch in epochs if epoch.kept][-1]
-    return Fitted(network.eval(), tuple(epochs), best, rows, len(x) - rows)
+    return Fitted(network.eval(), tuple(epochs), best, rows, later_rows)
 
 
 def _train(
@@ -212,8 +212,31 @@ def _kernel(cell: Cell, xs: Tensor, state: State) -> tuple[Tensor, State]:
     return ys, (h[0],)
 
 
-def _lanes(rows: int, recipe: Recipe) -> int:
-    return max(1, min(recipe.lanes, rows // recipe.lane_steps))
+def _split(
+    config: ModelConfig,
+    x: NDArray[np.float32] | Sequence[NDArray[np.float32]],
+    at_ms: NDArray[np.int64] | Sequence[NDArray[np.int64]],
+    validation: float,
+) -> tuple[list[OneSeries], list[OneSeries]]:
+    """The earlier and the later part of every series."""
+    xs, ats = ([x], [at_ms]) if isinstance(x, np.ndarray) or isinstance(at_ms, np.ndarray) else (x, at_ms)
+    early, late = [], []
+    for one, times in zip(xs, ats, strict=True):
+        one, times = np.asarray(one, dtype=np.float32), np.asarray(times, dtype=np.int64)
+        if one.ndim != 2 or one.shape[1] != len(config.features) or times.shape != one.shape[:1]:
+            raise ValueError(
+                f"fit wants x [n, {len(config.features)}] and at_ms [n], got {list(one.shape)} and {list(times.shape)}"
+            )
+        rows = len(one) - int(len(one) * validation)
+        early.append((one[:rows], times[:rows]))
+        late.append((one[rows:], times[rows:]))
+    return early, late
+
+
+def _steps(series: Sequence[OneSeries], recipe: Recipe) -> int:
+    """Length of a lane: about `recipe.lanes` of them in all, none shorter than `lane_steps` unless the series are."""
+    longest, total = max(len(x) for x, _ in series), sum(len(x) for x, _ in series)
+    return longest // max(1, longest // max(recipe.lane_steps, total // recipe.lanes))
 
 
 @contextmanager

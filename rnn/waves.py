@@ -56,7 +56,7 @@ def in_waves(slots: NDArray[np.int64]) -> Waves:
     active = np.bincount(wave).tolist()
     sizes = [bucket(streams) for streams in active]
     ends = np.cumsum(sizes)
-    starts = ends - sizes
+    starts: NDArray[np.int64] = ends - np.asarray(sizes)
     last_row: NDArray[np.int64] = starts[counts[by_count] - 1] + np.arange(len(first))
     order: NDArray[np.int64] = np.lexsort((rank, wave))
     streams = slots[by_slot[first]][by_count]

@@ -6,7 +6,7 @@ numpy; knows no optimiser and no engine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,19 +43,26 @@ class Windows:
             yield Windows(self.feats[lo:hi], self.change[lo:hi], self.weight[lo:hi])
 
 
-def cut(x: NDArray[np.float32], at_ms: NDArray[np.int64], lanes: int) -> Lanes:
-    """Cuts x [n, features] and at_ms [n], in time order, into `lanes` pieces of n // lanes readings.
+def pieces(series: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]], steps: int) -> Lanes:
+    """Cuts each series (x [n, features], at_ms [n]) into as many pieces of `steps` readings as it has, one at least.
 
-    The n % lanes oldest readings are left out. Raises ValueError if a piece would have fewer than two readings.
+    Its oldest readings are left out where they do not fill a piece; a series shorter than `steps` is followed by
+    readings that are missing whole, which never count. Raises ValueError where there is no series.
     """
-    steps = len(x) // lanes
-    if steps < 2:
-        raise ValueError(
-            f"{len(x)} readings cannot be cut into {lanes} lanes of at least two; give more, or fewer lanes"
-        )
-    kept = slice(len(x) - steps * lanes, None)
-    pieces = np.ascontiguousarray(x[kept].reshape(lanes, steps, -1).swapaxes(0, 1), dtype=np.float32)
-    return Lanes(pieces, np.ascontiguousarray(at_ms[kept].reshape(lanes, steps).T))
+    xs, ats = [], []
+    for x, at_ms in series:
+        short = steps - len(x)
+        if short > 0:
+            x = np.pad(x, ((0, short), (0, 0)), constant_values=np.nan)
+            at_ms = np.pad(at_ms, (0, short), mode="edge")
+        lanes = len(x) // steps
+        kept = slice(len(x) - steps * lanes, None)
+        xs.append(x[kept].reshape(lanes, steps, -1))
+        ats.append(at_ms[kept].reshape(lanes, steps))
+    return Lanes(
+        np.ascontiguousarray(np.concatenate(xs).swapaxes(0, 1), dtype=np.float32),
+        np.ascontiguousarray(np.concatenate(ats).T),
+    )
 
 
 def prepare(inputs: Inputs, lanes: Lanes, burn_in: int) -> Windows:

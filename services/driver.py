@@ -160,8 +160,9 @@ class StreamDriver:
         return polled
 
     def turn(self) -> int:
-        """One turn of the shard's loop; starts it if there is none. Returns how many records it read. A shard that raises
-        (`Crash`, `Fenced`, `Refused`) has ended.
+        """One turn of the shard's loop; starts it if there is none. Returns how many records it read.
+
+        A shard that raises (`Crash`, `Fenced`, `Refused`) has ended.
         """
         shard = self.shard or self.restart()
         try:

@@ -27,7 +27,7 @@ def train(
 
     from rnn import weights
     from rnn.fit import Epoch, Recipe, default_config, fit
-    from services.datasets.csv_file import read_csv
+    from services.datasets.csv_file import WrongTable, read_csv
 
     console = Console()
     names = [name.strip() for name in features.split(",") if name.strip()]
@@ -46,7 +46,10 @@ def train(
                 completed=epoch.epoch / epoch.epochs,
             )
 
-        fitted = fit(config, [one.x for one in series], [one.at_ms for one in series], Recipe(seed=seed), said)
+        try:
+            fitted = fit(config, [one.x for one in series], [one.at_ms for one in series], Recipe(seed=seed), said)
+        except ValueError as error:
+            raise WrongTable(f"{file}: {error}") from None
     first, last = min(int(one.at_ms[0]) for one in series), max(int(one.at_ms[-1]) for one in series)
     best = fitted.best
     card = weights.save(

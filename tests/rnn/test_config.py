@@ -65,7 +65,15 @@ def test_a_config_no_network_can_have_is_refused_by_name(change: dict[str, objec
         ModelConfig(**{"features": ("a", "b"), **change})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"features": "abc"}', "not json"])
-def test_json_that_is_no_config_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "object"),
+        ("{}", "features: missing"),
+        ('{"features": "abc"}', "list of names"),
+        ("not json", "Expecting"),
+    ],
+)
+def test_json_that_is_no_config_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
         ModelConfig.from_json(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ class Log:
         bounds = [0, *sorted(cuts), len(self.slots)]
         parts = [
             engine.run(*(array[a:b] for array in (self.slots, self.x, self.at_ms, self.seq)))
-            for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+            for a, b in itertools.pairwise(bounds)
         ]
         lo, hi = (
             None if parts[0].lo is None else np.concatenate([getattr(part, edge) for part in parts])
@@ -356,10 +356,10 @@ def test_this_machine_keeps_the_promise_of_independence(cell: str) -> None:
 
 
 @pytest.fixture
-def gpu() -> Iterator[str]:
+def gpu() -> str:
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU: torch.cuda.is_available() is false here")
-    yield "cuda"
+    return "cuda"
 
 
 @pytest.mark.gpu

@@ -14,7 +14,7 @@ from rnn.config import ModelConfig
 from rnn.engine import Engine
 from rnn.fit import Epoch, Recipe, default_config, fit, unroll
 from rnn.network import Network
-from rnn.windows import cut, moments, prepare
+from rnn.windows import moments, pieces, prepare
 
 QUICK = Recipe(updates=60, lanes=8, lane_steps=128, window=32, burn_in=16)
 ONE_EPOCH = dataclasses.replace(QUICK, updates=1)
@@ -145,7 +145,7 @@ def test_training_sees_what_serving_sees(memory: int):
     mean, std = moments(x)
     network.scaler_mean.copy_(torch.from_numpy(mean))
     network.scaler_std.copy_(torch.from_numpy(std))
-    windows = prepare(network.inputs, cut(x, at_ms, 1), burn_in=0)
+    windows = prepare(network.inputs, pieces([(x, at_ms)], 400), burn_in=0)
     with torch.no_grad():
         predicted, _ = network.head(network.unroll(windows.feats)[0])
     slots = np.zeros(len(x), dtype=np.int64)
@@ -168,7 +168,7 @@ def test_windows_count_what_is_known_and_nothing_else():
     x[20, 1] = np.nan
     x[30] = np.nan
     network = Network(CONFIG)
-    windows = prepare(network.inputs, cut(x, at_ms, 2), burn_in=3)  # lanes of 20 readings: 0-19 and 20-39
+    windows = prepare(network.inputs, pieces([(x, at_ms)], 20), burn_in=3)  # lanes of 20 readings: 0-19 and 20-39
     counts = windows.weight.numpy().astype(bool)
     assert not counts[:3].any() and not counts[-1].any()  # burn-in, and truths outside the lane
     assert counts[3:-1, 0].all()
@@ -178,13 +178,29 @@ def test_windows_count_what_is_known_and_nothing_else():
     assert np.isfinite(windows.change.numpy()).all()
 
 
-def test_cutting_keeps_the_latest_readings():
+def test_pieces_keep_the_latest_readings():
     x = np.arange(11, dtype=np.float32)[:, None]
-    lanes = cut(x, np.arange(11) * 10, 3)
+    lanes = pieces([(x, np.arange(11) * 10)], 3)
     assert lanes.x[:, :, 0].T.tolist() == [[2, 3, 4], [5, 6, 7], [8, 9, 10]]
     assert lanes.at_ms.T.tolist() == [[20, 30, 40], [50, 60, 70], [80, 90, 100]]
-    with pytest.raises(ValueError, match="fewer lanes"):
-        cut(x, np.arange(11) * 10, 6)
+
+
+def test_series_never_run_into_each_other():
+    """A piece holds one series; a short one is filled up with readings that do not count."""
+    network = Network(CONFIG)
+    long, short = np.ones((9, 2), np.float32), np.full((2, 2), 5, np.float32)
+    lanes = pieces([(long, np.arange(9)), (short, np.arange(2) + 100)], 4)
+    assert lanes.x[:, :, 0].T.tolist()[:2] == [[1] * 4, [1] * 4]
+    assert lanes.x[:2, 2, 0].tolist() == [5, 5] and np.isnan(lanes.x[2:, 2]).all()
+    counts = prepare(network.inputs, lanes, burn_in=0).weight.numpy().astype(bool)
+    assert counts[0, 2].all() and not counts[1:, 2].any()
+
+
+def test_many_series_train_one_network():
+    x, at_ms = waves(3000)
+    fitted = fit(CONFIG, [x[:1800], x[1800:]], [at_ms[:1800], at_ms[1800:]], QUICK)
+    assert fitted.train_rows == 1620 + 1080
+    assert fitted.validation_rows == 180 + 120
 
 
 def test_the_default_config_predicts_every_feature_with_a_band():
