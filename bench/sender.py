@@ -16,7 +16,7 @@ import numpy as np
 from bench.stage import CHUNK, PARTITIONS, readings
 from services.brokers.kafka_connect import open_producer
 
-TICK_S = 0.002
+TICK_S = 0.005
 
 
 def main() -> None:

@@ -22,13 +22,12 @@ from services.predictor.ports import Fenced, Refused
 from services.settings import Settings
 
 BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Waits before the n-th restart in a row; a minute of progress starts the row anew."""
-CALM_S = 60.0
+"""Waits before the n-th restart in a row; an incarnation that has committed something starts the row anew."""
 START_S = 600.0
 """How long an actor may take to its first progress."""
 STOP_S = 8.0
 """After this an actor that was asked to stop is killed; its open transaction is aborted by the next owner's fence."""
-GRACE_S = 2.0
+GRACE_S = 5.0
 """How long a replaced actor may live on once its replacement is ready."""
 REPLACED_S = 30.0
 """How long it may live on in any case: it may hold the very resources that its replacement waits for."""
@@ -204,8 +203,8 @@ class Supervisor:
             member.moved_s, member.moved_at = now_s, status.stats.last_progress_s
         if status.stats.ready:
             member.ready_s = member.ready_s or now_s
-            if now_s - member.ready_s > CALM_S:
-                member.failures = 0
+        if status.stats.epochs["kept"]:
+            member.failures = 0
 
     def _replace(self, member: _Member) -> None:
         stalled = _Replaced(member.shard, member.incarnation, member.actor, member.run, time.monotonic() + REPLACED_S)
