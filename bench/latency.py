@@ -1,7 +1,7 @@
 """Kafka to Kafka at 2,000 readings/s, exactly once: from the sensor's `send` to a read-committed consumer's receipt.
 
-Three processes: the sender, our pipeline, and this one as the consumer. The first seconds do not count. The clock is the
-machine's monotonic one, which all three share.
+Three processes: the sender, our pipeline, and this one as the consumer. The first seconds do not count. The clock is
+the machine's monotonic one, which all three share.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def measure(stage: Stage, progress: Progress, per_s: int = PER_S, measured_s: in
     received = 0
     with stage.serve(settings) as pipeline:
         pipeline.expect("ready", 60)
-        source.seek({partition: 0 for partition in range(PARTITIONS)})
+        source.seek(dict.fromkeys(range(PARTITIONS), 0))
         source.poll(1, 0.0)
         with Child("the sender", [sys.executable, "-m", "bench.sender", *given], stage.work / "sender.log") as sender:
             sender.expect("sending", 60)

@@ -24,7 +24,9 @@ PAIRS = 3
 READINGS = "bench.preloaded"
 
 
-def measure(stage: Stage, progress: Progress, pairs: int = PAIRS, rounds: int = ROUNDS, quix: bool = True) -> dict[str, Any]:
+def measure(
+    stage: Stage, progress: Progress, pairs: int = PAIRS, rounds: int = ROUNDS, quix: bool = True
+) -> dict[str, Any]:
     """Rates of alternating runs, their medians and the ratio of those."""
     if quix:
         progress(0.0, "setting up Quix Streams in an environment of its own")
@@ -81,7 +83,12 @@ def _quix(stage: Stage, run: int, total: int, progress: Progress) -> float:
         "features": str(len(FEATURES)),
     }
     script = str(quix_environment.FOLDER.parent / "quix_app.py")
-    command = [str(quix_environment.python()), "-I", script, *(part for name in given for part in (f"--{name}", given[name]))]
+    command = [
+        str(quix_environment.python()),
+        "-I",
+        script,
+        *(part for name in given for part in (f"--{name}", given[name])),
+    ]
     with Child("Quix Streams", command, stage.work / f"{group}.log") as child:
         for _ in stage.await_answers(group, READINGS, total, child, 300, _named(progress, "Quix Streams")):
             pass
@@ -89,7 +96,7 @@ def _quix(stage: Stage, run: int, total: int, progress: Progress) -> float:
 
 
 def _rate(stage: Stage, topic: str, total: int) -> float:
-    """Committed records a second between the 10 % and the 90 % mark. Raises ValueError unless all were answered once."""
+    """Committed records a second, start and end left out. Raises ValueError unless each reading was answered once."""
     answers = stage.answers(topic)
     made = [json.loads(value) for records in answers.values() for value in records.values]
     seen = {(prediction["partition"], prediction["offset"]) for prediction in made}

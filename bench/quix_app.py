@@ -13,7 +13,7 @@ import warnings
 from typing import Any
 
 import torch
-from quixstreams import Application, message_context
+from quixstreams import Application, message_context  # type: ignore[import-not-found]
 
 HIDDEN = 64
 ZEROS = bytes(2 * HIDDEN * 4)

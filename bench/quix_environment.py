@@ -29,7 +29,9 @@ def python() -> Path:
         return path
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{_path()}")
     make = [uv, "venv", "--quiet", "--clear"] if uv else [sys.executable, "-m", "venv", "--clear"]
-    install = [uv, "pip", "install", "--quiet", "--python", str(path)] if uv else [str(path), "-m", "pip", "install", "-q"]
+    install = (
+        [uv, "pip", "install", "--quiet", "--python", str(path)] if uv else [str(path), "-m", "pip", "install", "-q"]
+    )
     if uv:
         make += ["--python", sys.executable]
     try:

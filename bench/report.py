@@ -63,12 +63,14 @@ def machine() -> dict[str, Any]:
 
 
 def write(measured: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any], path: Path = RESULTS) -> dict[str, Any]:
-    """Puts the numbers of the parts that were measured into the file; those of other parts stay as they were."""
+    """Puts the numbers of the parts that were measured into the file; those of other parts stay as they were, with the
+    time of their own measurement. `about` says what the newest were measured on.
+    """
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     details = results.pop("parts", {})
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     for part, found in measured.items():
-        details[part] = {"measured_at": now, **about, **found.get("detail", {})}
+        details[part] = {"measured_at": now, **found.get("detail", {})}
         results |= {key: value for key, value in found.items() if key != "detail"}
     order = {number.key: results[number.key] for number in NUMBERS if number.key in results}
     results = {**order, **results, **about, "parts": details}

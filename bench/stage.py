@@ -70,11 +70,11 @@ class Stage:
         settings = Settings(
             pipeline=pipeline,
             kafka=dict(self.options),
-            topics={"readings": readings, "partitions": PARTITIONS, "replication": 1},  # type: ignore[arg-type]
+            topics={"readings": readings, "partitions": PARTITIONS, "replication": 1},
             model=self.model,
             device="cpu",
-            fleet={"shards": 1},  # type: ignore[arg-type]
-            state={"slots": slots},  # type: ignore[arg-type]
+            fleet={"shards": 1},
+            state={"slots": slots},
         )
         self.create_output(settings.topics.predictions)
         kafka_topics.create(self.options, kafka_topics.spec(settings, topic_names(settings)))

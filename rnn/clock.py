@@ -23,13 +23,14 @@ WINDOW = 64  # sequence numbers that a stream remembers
 def judge(
     clock: NDArray[np.int64], waves: Waves, at_ms: NDArray[np.int64], seq: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Moves the clocks of the readings' streams on, in place, and returns (flags [n], last_at_ms before each [n]).
+    """Moves the clocks of the readings' streams on, in place, and returns (flags [n], dt_ms [n]: the time since the
+    stream's last reading, 0 for a late one, negative for a stream's first).
 
     clock [slots + 1, 3]; seq [n], negative = none given. A reading is a DUPLICATE if its number is in the stream's
     window and its time is not after the last one; it leaves the clock as it was. A number that was seen, or that lies
     before the window, at a *later* time is a producer that has started anew: the window starts anew with it.
     """
-    flags, before = np.empty(len(at_ms), dtype=np.uint8), np.empty(len(at_ms), dtype=np.int64)
+    flags, dt_ms = np.empty(len(at_ms), dtype=np.uint8), np.empty(len(at_ms), dtype=np.int64)
     numbered = bool(seq.max() >= 0)
     last = clock[waves.slots, 0]
     top, bits = (clock[waves.slots, 1], clock[waves.slots, 2]) if numbered else (last[:0], last[:0])
@@ -38,9 +39,11 @@ def judge(
         begin, end = end, end + active
         reading = slice(begin, end) if isinstance(waves.order, slice) else waves.order[begin:end]
         at, was = at_ms[reading], last[:active]
-        late = at <= was
-        flag = (was == NEVER_MS).view(np.uint8) + 2 * late.view(np.uint8)  # NEW or LATE, never both
-        before[reading] = was
+        dt, new = at - was, was == NEVER_MS
+        late = dt <= 0
+        flag = new.view(np.uint8) + 2 * late.view(np.uint8)  # NEW or LATE, never both
+        dt[late], dt[new] = 0, -1
+        dt_ms[reading] = dt
         if numbered:
             twice = _count(top[:active], bits[:active], seq[reading], late)
             flag[twice] = DUPLICATE
@@ -49,7 +52,7 @@ def judge(
     clock[waves.slots, 0] = last
     if numbered:
         clock[waves.slots, 1], clock[waves.slots, 2] = top, bits
-    return flags, before
+    return flags, dt_ms
 
 
 def _count(

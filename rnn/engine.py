@@ -41,6 +41,7 @@ class Engine:
         # Readings stepped at a time: bounds the scratch, also where each has a wave of its own.
         floats = (1 << 20) * (16 if self.device.type == "cuda" else 1)
         self._chunk_rows = max(256, floats // self._forward.sums_width)
+        self._places = np.arange(self._chunk_rows, dtype=np.int32)
 
     def run(
         self, slots: NDArray[np.int64], x: NDArray[np.float32], at_ms: NDArray[np.int64], seq: NDArray[np.int64]
@@ -139,7 +140,7 @@ class Engine:
         return whole or self._blank(n)
 
     def _distinct(self, slots: NDArray[np.int64]) -> bool:
-        place = np.arange(len(slots), dtype=np.int32)
+        place = self._places[: len(slots)]
         self._seen[slots] = place
         return bool((self._seen[slots] == place).all())
 
@@ -150,15 +151,14 @@ class Engine:
         reset of their stream (their part of the result means nothing); None: nothing was reset.
         """
         waves = one_wave(slots) if self._distinct(slots) else in_waves(slots)
-        flags, last_ms = clocks.judge(self.table.clock, waves, at_ms, seq)
-        twice = flags == clocks.DUPLICATE
-        if not twice.any():
-            result = self._forward.step(waves, x, at_ms, last_ms, flags)
+        flags, dt_ms = clocks.judge(self.table.clock, waves, at_ms, seq)
+        if flags.max() < clocks.DUPLICATE:
+            result = self._forward.step(waves, x, dt_ms, flags)
         else:
-            result = self._with_duplicates(slots, x, at_ms, last_ms, flags, twice)
-        reset = (result.flags & clocks.RESET) != 0
-        if not reset.any():
+            result = self._with_duplicates(slots, x, dt_ms, flags)
+        if result.flags.max() < clocks.RESET:
             return result, None
+        reset = (result.flags & clocks.RESET) != 0
         self.table.clear(np.unique(slots[reset]))
         for array in (result.y, result.lo, result.hi, result.score):
             if array is not None:
@@ -169,18 +169,15 @@ class Engine:
         self,
         slots: NDArray[np.int64],
         x: NDArray[np.float32],
-        at_ms: NDArray[np.int64],
-        last_ms: NDArray[np.int64],
+        dt_ms: NDArray[np.int64],
         flags: NDArray[np.uint8],
-        twice: NDArray[np.bool_],
     ) -> Result:
         """Steps all but the duplicates, which then repeat what was last predicted for their stream."""
-        result = self._blank(len(slots))
-        result.flags[:] = flags
+        result, twice = self._blank(len(slots)), flags == clocks.DUPLICATE
         doubles, kept = np.flatnonzero(twice), np.flatnonzero(~twice)
         result.put(doubles, self._forward.last_predictions(slots[doubles], flags[doubles]))
         if len(kept):
-            part = self._forward.step(in_waves(slots[kept]), x[kept], at_ms[kept], last_ms[kept], flags[kept])
+            part = self._forward.step(in_waves(slots[kept]), x[kept], dt_ms[kept], flags[kept])
             result.put(kept, part)
             source = latest_before(slots, ~twice)[doubles]  # the reading just before, where it is in this chunk
             inside = source >= 0

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from rnn import clock as clocks
 from rnn.heads import HALF_LOG_TWO_PI, SCALE_FLOOR, band_width
@@ -26,8 +25,11 @@ from rnn.state import StateTable
 from rnn.steps import padded, step_of
 from rnn.waves import Waves, bucket
 
-WORST_Z = 1e6
-"""A surprise is reckoned with at most this many standard deviations, so that it stays finite."""
+WORST_SCORE = np.float32(1e12)
+"""A surprise ends here, in nats: what lies further off would not be finite."""
+
+WORST_LOGIT = -80.0
+"""Scales end at 80 standard deviations: from there on sigmoid would leave the normal numbers, and its logarithm err."""
 
 
 class Forward:
@@ -46,60 +48,60 @@ class Forward:
         self._head_weight[: config.hidden, :outputs] = linear.weight.detach().t()
         self._head_bias = torch.zeros(padded(outputs), device=device)
         self._head_bias[:outputs] = linear.bias.detach()
+        self._head_weight[:, len(config.targets) :] *= -1  # see _predict
+        self._head_bias[len(config.targets) :] *= -1
         self._all_targets = config.targets == config.features
+        self._band_width = np.float32(band_width(config.band))
         # Tensors, for an operation with a Python number takes twice as long to begin.
-        self._band_width = torch.tensor(band_width(config.band), device=device)
         self._scale_floor = torch.tensor(SCALE_FLOOR, device=device)
-        self._half_log_two_pi = torch.tensor(HALF_LOG_TWO_PI, device=device)
         self._target_count = torch.tensor(float(len(config.targets)), device=device)
-        self._lo = slice(self._inputs.width, self._inputs.width + self._inputs.targets)  # rows of Scratch.after
-        self._hi = slice(self._lo.stop, self._lo.stop + self._inputs.targets)
-        # What must be finite, summed with weights so small that only what is not finite can make the sum so.
-        self._checked = slice(0, self._hi.stop if self.banded else self._lo.start)
-        self._tiny = torch.full((1, self._checked.stop), 1e-20, device=device)
+        # What must be finite is summed with weights so small that only what is not finite can make the sum so.
+        self._tiny = torch.full((1, self._inputs.predicted_scale.start), 1e-20, device=device)
         self._pool = ScratchPool(self._inputs, self._steps, outputs, table.parts["x"].shape[1], device)
 
     def step(
         self,
         waves: Waves,
         x: NDArray[np.float32],
-        at_ms: NDArray[np.int64],
-        last_ms: NDArray[np.int64],
+        dt_ms: NDArray[np.int64],
         flags: NDArray[np.uint8],
     ) -> Result:
         """Folds n readings in and returns their predictions; adds MISSING and RESET to `flags`.
 
-        x [n, features], at_ms [n] and, of the stream before each reading, last_ms [n]. A RESET reading's values mean
-        nothing, nor does what follows it in its stream; the caller clears the slot, whose row may hold anything.
+        x [n, features]; dt_ms [n] since the stream's last reading, negative = there is none. A RESET reading's values
+        mean nothing, nor does what follows it in its stream; the caller clears the slot, whose row may hold anything.
         """
         streams = len(waves.slots)
         scratch = self._pool.of(bucket(streams, BULK_ROWS), bucket(waves.rows, BULK_ROWS))
-        index = self._stage(scratch, waves, x, at_ms, last_ms)
+        index = self._stage(scratch, waves, x, dt_ms)
         unknown = np.isnan(x)
         missing = scratch.x[:-1].isnan() if unknown.any() else None  # [features, rows]
         if missing is not None:
             flags[unknown.any(axis=1)] |= clocks.MISSING
         self._take_in(scratch, waves, index, missing)
-        h = self._recur(scratch, waves, index)
-        self._predict(scratch, h)
-        self._judge(scratch, waves, missing)
+        if len(waves.sizes) == 1:  # all that was predicted before is in the table, and still warm
+            self._judge(scratch, waves, missing)
+        self._predict(scratch, self._recur(scratch, waves, index))
+        if len(waves.sizes) > 1:
+            self._judge(scratch, waves, missing)
         self._scatter(scratch, waves, index[:streams])
         return self._result(scratch, waves.row, flags)
 
     def last_predictions(self, slots: NDArray[np.int64], flags: NDArray[np.uint8]) -> Result:
         """What the table holds as the latest prediction of each slot [n]; without a score."""
-        held = self.table.parts["x"].index_select(0, torch.from_numpy(np.array(slots)).to(self.table.device))
-        y, half = held[:, self._inputs.predicted_mean], held[:, self._inputs.predicted_scale] * self._band_width
-        lo, hi = ((y - half).cpu().numpy(), (y + half).cpu().numpy()) if self.banded else (None, None)
-        return Result(y.cpu().numpy(), lo, hi, np.full(len(slots), np.nan, dtype=np.float32), flags)
+        held = (
+            self.table.parts["x"].index_select(0, torch.from_numpy(np.array(slots)).to(self.table.device)).cpu().numpy()
+        )
+        y, scale = held[:, self._inputs.predicted_mean].copy(), held[:, self._inputs.predicted_scale].copy()
+        lo, hi = self._band(y, scale)
+        return Result(y, lo, hi, np.full(len(slots), np.nan, dtype=np.float32), flags)
 
     def _stage(
         self,
         scratch: Scratch,
         waves: Waves,
         x: NDArray[np.float32],
-        at_ms: NDArray[np.int64],
-        last_ms: NDArray[np.int64],
+        dt_ms: NDArray[np.int64],
     ) -> Tensor:
         """Lays the readings out in rows. Returns the slots by rank, then padding, [rows of the first wave]. Rows
         without a reading hold zeros, and the first wave's belong to the table's padding row.
@@ -109,8 +111,7 @@ class Forward:
         scratch.slots[len(waves.slots) : waves.sizes[0]] = self.table.slots
         scratch.x_host[:, slice(len(x), None) if isinstance(row, slice) else slice(None)] = 0
         scratch.x_host[:-1, row] = x.T
-        dt_ms = np.maximum(at_ms - last_ms, 0)
-        scratch.x_host[-1, row] = np.where(last_ms == clocks.NEVER_MS, self._inputs.interval_ms, dt_ms)
+        scratch.x_host[-1, row] = np.where(dt_ms < 0, self._inputs.interval_ms, dt_ms)
         if scratch.x.device.type != "cpu":
             scratch.x.copy_(torch.from_numpy(scratch.x_host))
         return torch.from_numpy(scratch.slots[: waves.sizes[0]]).to(self.table.device)
@@ -122,13 +123,13 @@ class Forward:
         scratch.before[:, : len(index)] = gathered.t()[: inputs.width]
         folded = scratch.states[: inputs.predicted_scale.start]
         for reading, old, new in _spans(scratch, waves):
-            state = folded[:, new]
-            state.copy_(folded[:, old])
-            inputs.fold(state, x[:, reading], None if missing is None else missing[:, reading])
+            inputs.fold(folded[:, old], folded[:, new], x[:, reading], None if missing is None else missing[:, reading])
         after, features = scratch.after, inputs.features
-        torch.maximum(after[inputs.var], inputs.var_floor, out=scratch.std).sqrt_()
+        torch.maximum(scratch.states[inputs.var], inputs.var_floor, out=scratch.std).sqrt_()
         scaled, marks = scratch.features[:features], scratch.features[features : 2 * features]
-        torch.sub(after[inputs.last], after[inputs.mean], out=scaled).div_(scratch.std).clamp_(-CLIP, CLIP)
+        torch.sub(after[inputs.last], after[inputs.mean], out=scaled).div_(scratch.std[:, scratch.lead :]).clamp_(
+            -CLIP, CLIP
+        )
         scratch.features[features:].zero_()
         if missing is not None:
             marks.copy_(missing)
@@ -147,38 +148,40 @@ class Forward:
         return below
 
     def _predict(self, scratch: Scratch, h: Tensor) -> None:
-        """The head's residual brought to raw units: next = last + mean * std."""
+        """The head's residual brought to raw units: next = last + mean * std.
+
+        softplus(a) is -log sigmoid(-a), with the minus of -a in the weights: half the time of torch's softplus on CPU.
+        """
         inputs, targets, after = self._inputs, self._inputs.targets, scratch.after
         torch.addmm(self._head_bias, h, self._head_weight, out=scratch.head[: len(h)])
         scratch.heads.copy_(scratch.head.t()[: len(scratch.heads)])
-        std = self._of_targets(scratch.std)
+        std = self._of_targets(scratch.std[:, scratch.lead :])
         y = torch.mul(scratch.heads[:targets], std, out=after[inputs.predicted_mean])
         y += self._of_targets(after[inputs.last])
+        if not self._all_targets:
+            torch.mm(self._tiny, after[: inputs.predicted_scale.start], out=after[-1:])
         if self.banded:
-            scale = functional.softplus(scratch.heads[targets:]).add_(self._scale_floor)
-            scale = torch.mul(scale, std, out=after[inputs.predicted_scale])
-            half = torch.mul(scale, self._band_width, out=scratch.heads[targets:])
-            torch.sub(y, half, out=after[self._lo])
-            torch.add(y, half, out=after[self._hi])
+            log = scratch.heads[targets:].clamp_(min=WORST_LOGIT).sigmoid_().log_()
+            torch.sub(self._scale_floor, log, out=log)
+            torch.mul(log, std, out=after[inputs.predicted_scale])
         else:
             after[inputs.predicted_scale] = 0
 
     def _judge(self, scratch: Scratch, waves: Waves, missing: Tensor | None) -> None:
-        """Score of each reading under the prediction before it, in units of the standard deviation of that time, and
-        whether all that the reading left behind is finite.
+        """Score of each reading under the prediction before it, but for a constant, in units of the standard deviation
+        of that time.
         """
         inputs, after, score = self._inputs, scratch.after, scratch.after[-2]
-        torch.mm(self._tiny, after[self._checked], out=after[-1:])
         if not self.banded:
             score.fill_(float("nan"))
             return
-        before = scratch.before
+        before, std = scratch.before, scratch.std[:, : scratch.lead]
         if len(waves.sizes) > 1:
-            before = scratch.states.index_select(1, _row_before(scratch, waves))
+            rows = _row_before(scratch, waves)
+            before, std = scratch.states.index_select(1, rows), scratch.std.index_select(1, rows)
         mean, scale = before[inputs.predicted_mean], before[inputs.predicted_scale]
-        std = self._of_targets(inputs.std(before[inputs.var]))
-        z = self._of_targets(after[inputs.last]).sub(mean).div_(scale).clamp_(-WORST_Z, WORST_Z)
-        nats = torch.div(scale, std, out=std).log_().addcmul_(z, z, value=0.5).add_(self._half_log_two_pi)
+        z = self._of_targets(after[inputs.last]).sub(mean).div_(scale)
+        nats = torch.div(scale, self._of_targets(std)).log_().addcmul_(z, z, value=0.5)
         if missing is None:
             torch.sum(nats, 0, out=score).div_(self._target_count)
         else:
@@ -200,12 +203,28 @@ class Forward:
                 self.table.scatter(f"{name}{layer}", index, part[last])
 
     def _result(self, scratch: Scratch, row: NDArray[np.int64] | slice, flags: NDArray[np.uint8]) -> Result:
-        inputs = self._inputs
-        out = scratch.after[inputs.predicted_mean.start :].cpu().numpy()
-        said = out[:-2].reshape(3, inputs.targets, -1).transpose(0, 2, 1)  # [3, rows, targets]: mean, lo, hi
-        y, lo, hi = (*np.array(said[: 3 if self.banded else 1, row], order="C"), None, None)[:3]
-        flags[~np.isfinite(out[-1, row])] |= clocks.RESET
-        return Result(y, lo, hi, out[-2, row].copy(), flags)
+        targets = self._inputs.targets
+        out = scratch.after[self._inputs.predicted_scale.start :].cpu().numpy()
+        scale, y = np.array(out[:-2].reshape(2, targets, -1).transpose(0, 2, 1)[:, row], order="C")
+        with np.errstate(over="ignore", invalid="ignore"):
+            lo, hi = self._band(y, scale)
+            # Finite edges prove the state of the targets finite, the number in the last row that of all features.
+            sure = (y if lo is None or hi is None else lo + hi).sum() + (0 if self._all_targets else out[-1, row].sum())
+            if not np.isfinite(sure):
+                edges = y if lo is None or hi is None else np.concatenate((lo, hi), axis=1)
+                good = np.isfinite(edges).all(axis=1)
+                flags[~(good if self._all_targets else good & np.isfinite(out[-1, row]))] |= clocks.RESET
+            score = np.minimum(out[-2, row] + np.float32(HALF_LOG_TWO_PI), WORST_SCORE)
+        return Result(y, lo, hi, score, flags)
+
+    def _band(
+        self, y: NDArray[np.float32], scale: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | tuple[None, None]:
+        """(lo, hi) around y, of a Gaussian of such a scale; each [n, targets]."""
+        if not self.banded:
+            return None, None
+        half = scale * self._band_width
+        return y - half, y + half
 
     def _of_targets(self, values: Tensor) -> Tensor:
         """[features, rows] -> [targets, rows]; the same tensor where all features are targets in order."""

@@ -45,8 +45,7 @@ class Inputs:
         self.var_floor = (scaler_std * STD_FLOOR).square().unsqueeze(1)  # [features, 1]
         self.target_index = torch.tensor(config.target_index, device=scaler_mean.device)
         # Tensors, for an operation with a Python number takes twice as long to begin.
-        self._one, self._half = scaler_mean.new_tensor(1.0), scaler_mean.new_tensor(0.5)
-        self._half_rate = scaler_mean.new_tensor(0.5 / self.interval_ms)
+        self._one, self._half = scaler_mean.new_ones(1), scaler_mean.new_full((1,), 0.5)
         self._row = scaler_mean.new_empty(self.width)
         self._row[self.mean] = scaler_mean
         self._row[self.var] = scaler_std.square()
@@ -73,7 +72,7 @@ class Inputs:
         """
         missing = x.isnan()
         state = x_state.t()
-        self.fold(state, x.t().clone(), missing.t())
+        self.fold(state, state, x.t().clone(), missing.t())
         std = self.std(state[self.var])
         scaled_last = (state[self.last] - state[self.mean]) / std
         last_ms = clock[:, 0]
@@ -83,31 +82,35 @@ class Inputs:
         features = torch.cat((scaled_last.clamp(-CLIP, CLIP).t(), missing.to(x.dtype), elapsed), dim=1)
         return features, scaled_last.t(), std.t(), state[self.mean].t().clone()
 
-    def fold(self, state: Tensor, x: Tensor, missing: Tensor | None) -> None:
-        """Running scaler and last value after one reading; state [width, n] and x [features, n] are changed in place.
+    def fold(self, old: Tensor, new: Tensor, x: Tensor, missing: Tensor | None) -> None:
+        """Running scaler and last value after one reading.
 
-        Where `missing` [features, n] is set (None: nowhere), x becomes the last value and the scaler stays. Else, with
-        the count capped at the scaler's memory so that the past fades (Welford 1962, exponential from there on):
+        old, new [>= predicted_scale.start, n]: the state's columns before it, and where to write them (may be the
+        same). x [features, n]; where `missing` [features, n] is set (None: nowhere), x becomes the last value, in
+        place, and the scaler stays. Else, with the count capped at the scaler's memory so that the past fades (Welford
+        1962, exponential from there on):
 
             count' = min(count + 1, memory)         mean' = mean + (x - mean) / count'
             var'   = var + ((x - mean) (x - mean') - var) / count'
         """
         if missing is not None:
-            x.copy_(torch.where(missing, state[self.last], x))
+            x.copy_(torch.where(missing, old[self.last], x))
         if self.memory:
-            mean, var, count = state[self.mean], state[self.var], state[self.count]
-            rate = count.add_(self._one).clamp_(max=self.memory).reciprocal()  # [1, n]
+            mean, var, count = old[self.mean], old[self.var], new[self.count]
+            rate = torch.add(old[self.count], self._one, out=count).clamp_(max=self.memory).reciprocal()  # [1, n]
             off = x - mean
             change = off * rate
             if missing is not None:
                 change.masked_fill_(missing, 0)
-            mean += change
+            mean = torch.add(mean, change, out=new[self.mean])
             torch.sub(x, mean, out=change)
             off.mul_(change).sub_(var).mul_(rate)
             if missing is not None:
                 off.masked_fill_(missing, 0)
-            var += off
-        state[self.last] = x
+            torch.add(var, off, out=new[self.var])
+        else:
+            new[self.mean], new[self.var], new[self.count] = old[self.mean], old[self.var], old[self.count]
+        new[self.last] = x
 
     def std(self, var: Tensor) -> Tensor:
         """Standard deviation that values are scaled by: var [features, n] -> [features, n], never below the floor."""
@@ -115,4 +118,4 @@ class Inputs:
 
     def elapsed(self, dt_ms: Tensor, out: Tensor | None = None) -> Tensor:
         """log1p(dt / interval) - log 2, so that the usual interval gives 0. dt_ms [n] float32 >= 0 -> [n]."""
-        return torch.mul(dt_ms, self._half_rate, out=out).add_(self._half).log_()
+        return torch.add(self._half, dt_ms, alpha=0.5 / self.interval_ms, out=out).log_()

@@ -34,8 +34,8 @@ class Scratch:
     gathered: Tensor  # [lead, padded width], rows of the state table's part x
     before: Tensor  # [width, lead], input states
     states: Tensor  # [width, lead + rows]
-    after: Tensor  # [width + 2 targets + 2, rows]; below the states lo, hi, score, and what is finite if all else is
-    std: Tensor  # [features, rows]
+    after: Tensor  # [width + 2, rows]; below the states the score, and a number that is finite where all of them are
+    std: Tensor  # [features, lead + rows]
     features: Tensor  # [padded inputs, rows]
     sums: Tensor  # [rows, gates * units]
     spare: Tensor  # flat, lead * gates * units
@@ -65,11 +65,11 @@ class ScratchPool:
 
     def _views(self, lead: int, rows: int) -> Scratch:
         inputs, units, gates = self._inputs, self._steps[0].units, self._steps[0].gates
-        features, targets = inputs.features, inputs.targets
+        features = inputs.features
         host = torch.device("cpu")
         x_host = self._take("x_host", (features + 1, rows), host)
         # Columns a power of two apart would fall on the same cache lines: transposing took six times as long.
-        states = self._take("states", (inputs.width + 2 * targets + 2, lead + rows + 16))
+        states = self._take("states", (inputs.width + 2, lead + rows + 16))
         return Scratch(
             lead,
             rows,
@@ -80,7 +80,7 @@ class ScratchPool:
             states[: inputs.width, :lead],
             states[: inputs.width, : lead + rows],
             states[:, lead : lead + rows],
-            self._take("std", (features, rows)),
+            self._take("std", (features, lead + rows)),
             self._take("features", (padded(inputs.outputs), rows)),
             self._take("sums", (rows, gates * units)),
             self._take("spare", (lead * gates * units,)),

@@ -34,7 +34,7 @@ class StateTable:
         config, inputs = network.config, network.inputs
         self.slots = slots
         self.device = torch.device(device)
-        self.clock: NDArray[np.int64] = np.empty((slots + 1, len(clocks.INITIAL)), dtype=np.int64)
+        self.clock: NDArray[np.int64] = np.empty((slots + 1, len(clocks.INITIAL)), dtype=np.int64, order="F")
         self.parts: dict[str, Tensor] = {}
         self.widths: dict[str, int] = {}  # without padding
         self._initial: dict[str, Tensor] = {}  # [padded width], 0 but for x

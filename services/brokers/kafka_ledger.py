@@ -6,6 +6,9 @@
     offsets   under the group, in the same transaction
     commit    and read the group's offsets back: the client can report a commit that never happened
 
+Whoever fences signs the group's offsets, and so does every commit. A producer that has lost its connection may have
+been replaced meanwhile; initialising its id again would shut out the new owner. So who has signed is looked at first.
+
 After any error the producer is never used again: its leftovers would get into the next transaction. `settle` makes a
 new one, whose initialisation aborts or completes what the old one left, and reads what is true.
 """
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -55,6 +59,8 @@ class KafkaLedger:
     topics: name of every role's topic; `partitions` are the shard's, the same in each.
     timeout_s: Kafka's transaction timeout. A commit that takes much longer ends the process through `on_expiry`, as the
         client library may never return.
+    server, incarnation: who signs. The first incarnation of a server takes over from whoever is there; later ones, and
+        `settle`, only from their own server's earlier ones.
     bulk: None: whole batches if the client library allows it, else record by record.
     """
 
@@ -68,6 +74,8 @@ class KafkaLedger:
         partitions: Sequence[int],
         delivery: Delivery = "exactly_once",
         timeout_s: float = 30.0,
+        server: str = "",
+        incarnation: int = 0,
         bulk: bool | None = None,
         on_expiry: Expire = end_process,
     ) -> None:
@@ -76,6 +84,8 @@ class KafkaLedger:
         self._tps = {partition: TopicPartition(topics[Role.READINGS], partition) for partition in partitions}
         self._timeouts_ms, self._bulk = _timeouts_ms(timeout_s, options), bulk
         self._timeout_s = self._timeouts_ms["transaction_timeout_ms"] / 1000
+        self._server, self._incarnation = server or uuid.uuid4().hex[:12], incarnation
+        self._takes_over = incarnation == 0  # from any server, once
         self._watchdog = Watchdog(self._timeout_s + SLACK_S, on_expiry)
         self._max_bytes: dict[str, int] = {}  # topic -> its max.message.bytes
         self._known: dict[int, int] = {}  # partition -> committed offset when it was last read
@@ -94,6 +104,8 @@ class KafkaLedger:
         self._max_bytes = {}
         self._describe()
         self._let_go()
+        if self._transactional_id is not None and not self._takes_over:
+            self._check_signature()
         own: dict[str, Any] = dict(self._timeouts_ms)
         doing = "opening a producer"
         if self._transactional_id is not None:
@@ -106,6 +118,8 @@ class KafkaLedger:
                     producer.partitions_for(topic)
                 if self._transactional_id is not None:
                     producer.init_transactions()
+                    self._takes_over = False
+                    self._sign(producer)
         except Exception as error:
             drop(producer)
             raise meaning(error, self._options, doing) from error
@@ -169,6 +183,27 @@ class KafkaLedger:
             close_consumer(self._offsets)
             self._offsets = None
         self._watchdog.close()
+
+    # ---- owning -----------------------------------------------------------------------------------------------------
+
+    def _sign(self, producer: Producer) -> None:
+        """Commits the group's offsets as they are, under our name. Until then those before us do not know of us."""
+        found = self._fetch(ANSWER_MS)
+        if found:
+            producer.begin_transaction()
+            offsets = {tp.partition: offset.offset for tp, offset in found.items()}
+            producer.send_offsets_to_transaction(self._named(offsets), self._group)
+            producer.commit_transaction()
+
+    def _check_signature(self) -> None:
+        """Raises Fenced when another server, or a later incarnation of ours, has signed since."""
+        doing = f"looking who owns group {self._group}"
+        for offset in asked(self._options, doing, self._fetch, ANSWER_MS).values():
+            server, _, incarnation = str(offset.metadata or "").rpartition("/")
+            if server and server != self._server:
+                raise Fenced(f"{self._transactional_id} has another owner: server {server} has signed the offsets")
+            if server and int(incarnation) > self._incarnation:
+                raise Fenced(f"{self._transactional_id} has another owner: our incarnation {incarnation}")
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
@@ -240,7 +275,8 @@ class KafkaLedger:
         return {tp: offset for tp, offset in each.items() if offset is not None}
 
     def _named(self, offsets: Mapping[int, int]) -> dict[TopicPartition, OffsetAndMetadata]:
-        return {self._tps[partition]: OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()}
+        signature = f"{self._server}/{self._incarnation}"
+        return {self._tps[partition]: OffsetAndMetadata(offset, signature, -1) for partition, offset in offsets.items()}
 
 
 def fence_all(options: Options, transactional_ids: Iterable[str], timeout_s: float = 30.0) -> None:

@@ -6,9 +6,10 @@ import numpy, the standard library, records and ports only.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from services.brokers.memory_broker import MemoryBroker
+from services.brokers.memory_broker import Committed, MemoryBroker
 from services.brokers.memory_faults import COMMIT_STEPS, Crash, Fault, Faults, Step
 from services.brokers.memory_log import Entry, Isolation, Marker, Producer, to_records
 from services.predictor.ports import Fenced, Refused, Unsettled
@@ -110,11 +111,15 @@ class MemoryChangelog:
         """See ports.Changelog."""
 
 
+_commits = itertools.count()
+
+
 class MemoryLedger:
     """`ports.Ledger` over the broker.
 
     A zombie is simply an older ledger that is used after another one with the same `transactional_id` has called
-    `fence`. With `exactly_once=False` records are written as they come and nobody is fenced.
+    `fence`. With `exactly_once=False` records are written as they come and nobody is fenced. A commit writes the
+    offsets of all partitions and leaves a note beside them, by which `settle` tells it from another owner's.
     """
 
     def __init__(
@@ -133,20 +138,19 @@ class MemoryLedger:
         self._faults = faults or Faults()
         self._producer: Producer | None = None
         self._connected = False  # `fence` was called, and no commit has failed since
-        self._known: dict[int, int] = {}  # partition -> committed offset when it was last read
+        self._known: dict[int, Committed] = {}  # partition -> the group's entry when it was last read
+        self._note = ""  # of the last commit that was tried
 
     def fence(self) -> None:
         """See ports.Ledger. Raises Unsettled when a fault says so, as the other calls."""
-        self._faults.at(Step.FENCE)
-        if self._transactional_id is not None:
-            self._producer = self._broker.init_producer(self._transactional_id)
-        self._connected = True
+        self._take_over()
+        self._known = self._read()
 
     def committed(self) -> Mapping[int, int]:
         """See ports.Ledger."""
         self._faults.at(Step.COMMITTED)
         self._known = self._read()
-        return dict(self._known)
+        return _offsets(self._known)
 
     def commit(self, commit: Commit) -> None:
         """See ports.Ledger."""
@@ -162,7 +166,8 @@ class MemoryLedger:
             self._broker.write(encoded, *transaction)
             at(Step.AFTER_APPEND)
         at(Step.BEFORE_OFFSETS)
-        self._broker.write_offsets(self._group, {**self._known, **commit.offsets}, *transaction)
+        self._note = f"commit {next(_commits)}"
+        self._broker.write_offsets(self._group, {**_offsets(self._known), **commit.offsets}, *transaction, self._note)
         at(Step.BEFORE_END)
         if self._transactional_id is not None and self._producer is not None:
             self._broker.end(self._transactional_id, self._producer, commit=True)
@@ -171,28 +176,49 @@ class MemoryLedger:
             self._broker.complete(self._transactional_id)
         at(Step.READ_BACK)
         found = self._read()
-        if any(found.get(partition) != offset for partition, offset in commit.offsets.items()):
-            raise Unsettled(f"the group's offsets are {found}, not {dict(commit.offsets)}")
+        if not self._is_kept(found, commit):
+            raise Unsettled(f"the group's offsets are {_offsets(found)}, not {dict(commit.offsets)}")
         self._known, self._connected = found, True
 
     def settle(self, commit: Commit) -> bool:
         """See ports.Ledger. Without transactions False means only that the offsets were not moved."""
         self._faults.at(Step.SETTLE)
-        before = self._known
-        self.fence()
-        now = self.committed()
-        if all(now.get(partition) == offset for partition, offset in commit.offsets.items()):
-            return True
-        for partition, offset in commit.started.items():
-            never = partition not in now and partition not in before
-            if now.get(partition) != offset and not never:
-                raise Fenced(f"another owner has committed: the offsets of group {self._group} are {dict(now)}, this "
-                             f"epoch went from {dict(commit.started)} to {dict(commit.offsets)}")  # fmt: skip
-        return False
+        self._take_over()
+        self._faults.at(Step.COMMITTED)
+        found = self._read()
+        kept = self._is_kept(found, commit)
+        if not kept and not self._is_dropped(found, commit):
+            raise Fenced(f"another owner has committed: the offsets of group {self._group} are {_offsets(found)}, this "
+                         f"epoch went from {dict(commit.started)} to {dict(commit.offsets)}")  # fmt: skip
+        self._known = found
+        return kept
+
+    def _is_kept(self, found: Mapping[int, Committed], commit: Commit) -> bool:
+        # Another owner can have committed the same offsets; and a later one's note replaces this one's everywhere.
+        mine = {partition: Committed(offset, self._note) for partition, offset in commit.offsets.items()}
+        if self._transactional_id is None:
+            return _offsets(found).items() >= _offsets(mine).items()
+        return found.items() >= mine.items()
+
+    def _is_dropped(self, found: Mapping[int, Committed], commit: Commit) -> bool:
+        # Also in the partitions that the commit does not touch: what another owner has read there is unknown here.
+        if self._transactional_id is not None and found != self._known:
+            return False
+        now = _offsets(found)
+        return all(now.get(partition, offset) == offset for partition, offset in commit.started.items())
+
+    def _take_over(self) -> None:
+        self._faults.at(Step.FENCE)
+        if self._transactional_id is not None:
+            self._producer = self._broker.init_producer(self._transactional_id)
+        self._connected = True
 
     def close(self) -> None:
         """See ports.Ledger. A transaction under way is left to the next owner's `fence`, as after a crash."""
 
-    def _read(self) -> dict[int, int]:
-        offsets = self._broker.offsets(self._group)
-        return {partition: offsets[partition] for partition in self._partitions if partition in offsets}
+    def _read(self) -> dict[int, Committed]:
+        return self._broker.committed(self._group, self._partitions)
+
+
+def _offsets(entries: Mapping[int, Committed]) -> dict[int, int]:
+    return {partition: entry.offset for partition, entry in entries.items()}

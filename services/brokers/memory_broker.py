@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from services.brokers.memory_log import Entry, Isolation, Log, Marker, Producer, to_records
 from services.predictor.ports import Fenced, Unsettled
@@ -33,6 +34,13 @@ class Phase(enum.StrEnum):
     PREPARED_ABORT = "prepared_abort"
 
 
+class Committed(NamedTuple):
+    """A group's entry for one partition."""
+
+    offset: int  # next to read
+    note: str  # whatever the committer wrote beside it; Kafka calls it metadata
+
+
 @dataclass(slots=True)
 class Transaction:
     """What the coordinator knows of one transactional id."""
@@ -40,7 +48,7 @@ class Transaction:
     producer: Producer
     phase: Phase = Phase.EMPTY
     logs: list[Log] = field(default_factory=list)  # where it has written
-    offsets: dict[tuple[str, int], int] = field(default_factory=dict)  # (group, partition) -> pending next offset
+    offsets: dict[tuple[str, int], Committed] = field(default_factory=dict)  # (group, partition) -> pending
 
 
 class MemoryBroker:
@@ -51,7 +59,7 @@ class MemoryBroker:
         self.clock = clock
         self._logs = {(role, partition): Log() for role in Role for partition in range(partitions)}
         self._transactions: dict[str, Transaction] = {}
-        self._offsets: dict[tuple[str, int], int] = {}  # (group, partition) -> committed next offset
+        self._offsets: dict[tuple[str, int], Committed] = {}  # by group and partition
 
     # ---- logs -------------------------------------------------------------------------------------------------------
 
@@ -123,10 +131,16 @@ class MemoryBroker:
                 transaction.logs.append(log)
         log.append(encoded.keys, encoded.values, encoded.headers, encoded.timestamp_ms, producer)
 
-    def write_offsets(self, group: str, offsets: Mapping[int, int], transactional_id: str | None = None,
-                      producer: Producer | None = None) -> None:  # fmt: skip
+    def write_offsets(
+        self,
+        group: str,
+        offsets: Mapping[int, int],
+        transactional_id: str | None = None,
+        producer: Producer | None = None,
+        note: str = "",
+    ) -> None:
         """Sets the group's next offsets: at once, or pending until the producer's transaction is committed."""
-        named = {(group, partition): offset for partition, offset in offsets.items()}
+        named = {(group, partition): Committed(offset, note) for partition, offset in offsets.items()}
         if transactional_id is None:
             self._offsets.update(named)
         else:
@@ -143,20 +157,25 @@ class MemoryBroker:
         """Lets the coordinator write the markers of a decided transaction; does nothing to one that is open."""
         self._complete(self._transactions[transactional_id])
 
-    def offsets(self, group: str, stable: bool = True) -> dict[int, int]:
-        """Partition -> committed next offset of the group.
+    def committed(self, group: str, partitions: Sequence[int]) -> dict[int, Committed]:
+        """The group's entries for those of `partitions` that have one. Decided transactions are completed first.
 
-        Stable: decided transactions are completed first, and an open one that holds offsets of the group, for which
-        Kafka would make the client wait, raises Unsettled. Otherwise: what is visible now, nothing is changed.
+        Raises Unsettled while an open one holds one of them: Kafka would make the client wait.
         """
-        if not stable:
-            return self._visible(group)
         for transactional_id, transaction in self._transactions.items():
             self._complete(transaction)
-            for its_group, partition in transaction.offsets:
-                if its_group == group:
+            for partition in partitions:
+                if (group, partition) in transaction.offsets:
                     raise Unsettled(f"transaction {transactional_id} holds the offset of partition {partition} open")
-        return self._visible(group)
+        return {
+            partition: self._offsets[group, partition]
+            for partition in partitions
+            if (group, partition) in self._offsets
+        }
+
+    def offsets(self, group: str) -> dict[int, int]:
+        """Partition -> committed next offset of the group, as it is visible now; changes nothing."""
+        return {partition: its.offset for (name, partition), its in self._offsets.items() if name == group}
 
     def check_integrity(self) -> None:
         """Raises AssertionError unless logs, transactions and group offsets agree with each other."""
@@ -169,11 +188,8 @@ class MemoryBroker:
             if transaction.phase is Phase.EMPTY:
                 assert not transaction.logs
                 assert not transaction.offsets
-        for (_, partition), offset in self._offsets.items():
+        for (_, partition), (offset, _) in self._offsets.items():
             assert 0 <= offset <= self.log(Role.READINGS, partition).end, "an offset beyond the end was committed"
-
-    def _visible(self, group: str) -> dict[int, int]:
-        return {partition: offset for (its_group, partition), offset in self._offsets.items() if its_group == group}
 
     def _current(self, transactional_id: str, producer: Producer | None) -> Transaction:
         transaction = self._transactions.get(transactional_id)

@@ -18,18 +18,24 @@ from services.settings import Settings
 
 
 class ShardActor:
-    """Made by the supervisor with `ray.remote`; knows nothing of Ray itself."""
+    """Made by the supervisor with `ray.remote`; knows nothing of Ray itself. Made long before it is needed it is a
+    spare: it has imported everything and owns nothing.
+    """
 
-    def __init__(self, settings: Settings, shard: int, incarnation: int, partitions: int) -> None:
-        self._settings, self._shard_index = settings, shard
-        self._incarnation, self._partitions = incarnation, partitions
+    def __init__(self, settings: Settings, partitions: int, server: str) -> None:
+        from services.fleet import assembly
+
+        assembly.preload()
+        self._settings, self._partitions, self._server = settings, partitions, server
+        self._shard_index = self._incarnation = -1
         self._stop = threading.Event()
         self._events: deque[Event] = deque(maxlen=1000)
         self._shard: Any = None
         self._stats = ShardStats()
 
-    def run(self) -> Outcome:
-        """The loop. Returns when it was stopped, fenced or refused; a crash is a value too, with its traceback."""
+    def run(self, shard: int, incarnation: int) -> Outcome:
+        """The loop of one shard. Returns when it was stopped, fenced or refused; a crash is a value too."""
+        self._shard_index, self._incarnation = shard, incarnation
         try:
             self._shard = self._build()
             self._stats = self._shard.stats
@@ -55,7 +61,13 @@ class ShardActor:
         while True:
             try:
                 return build_shard(
-                    self._settings, self._shard_index, self._partitions, pause=self._stop.wait, notify=self._notify
+                    self._settings,
+                    self._shard_index,
+                    self._partitions,
+                    server=self._server,
+                    incarnation=self._incarnation,
+                    pause=self._stop.wait,
+                    notify=self._notify,
                 )
             except Unsettled as error:
                 self._notify("broker_away", error=str(error), retry_s=1.0)

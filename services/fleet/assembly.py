@@ -25,8 +25,26 @@ def topic_names(settings: Settings) -> dict[Role, str]:
     }
 
 
+def preload() -> None:
+    """Imports what `build_shard` needs, which takes longer than building one."""
+    import rnn.engine
+    import rnn.weights  # noqa: F401
+    import services.brokers.kafka_changelog
+    import services.brokers.kafka_ledger
+    import services.brokers.kafka_source
+    import services.codecs.readings
+    import services.predictor.shard  # noqa: F401
+
+
 def build_shard(
-    settings: Settings, shard: int, partitions: int, *, pause: Callable[[float], object], notify: Callable[..., None]
+    settings: Settings,
+    shard: int,
+    partitions: int,
+    *,
+    server: str = "",
+    incarnation: int = 0,
+    pause: Callable[[float], object],
+    notify: Callable[..., None],
 ) -> Any:
     """The `Shard` that owns its share of `partitions`. Raises Refused when the model cannot be served."""
     import torch
@@ -60,6 +78,8 @@ def build_shard(
         partitions=mine,
         delivery=settings.delivery,
         timeout_s=settings.epoch.timeout_s,
+        server=server,
+        incarnation=incarnation,
     )
     changelog = KafkaChangelog(settings.kafka, topics[Role.CHANGELOG])
     if engine.table.row_bytes + OVERHEAD_BYTES > ledger.max_value_bytes:

@@ -1,5 +1,6 @@
 """Starts one actor a shard, watches them, replaces the dead and the stalled, and leaves in order.
 
+A spare actor, which has imported everything and owns nothing, waits beside them: most of a restart is imports.
 Replacing is safe without asking: an incarnation's first act is to fence the ones before it. So a stalled actor is
 replaced first and killed afterwards; should it wake up in between it finds itself fenced and leaves by itself.
 The only module that imports ray.
@@ -11,6 +12,7 @@ import os
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -74,6 +76,8 @@ class Supervisor:
         self._members = [_Member(shard) for shard in range(shards)]
         self._replaced: list[_Replaced] = []
         self._actor_class: Any = None
+        self._spare: Any = None
+        self._server = uuid.uuid4().hex[:12]  # signs the group's offsets
         self._owns_ray = False
 
     # ---- life -------------------------------------------------------------------------------------------------------
@@ -115,6 +119,7 @@ class Supervisor:
             self._ended(runs[run], _outcome(run))
         now_s = time.monotonic()
         self._clear_replaced(now_s)
+        self._keep_spare()
         for member in self._members:
             if member.due_s is not None and now_s >= member.due_s:
                 self._begin(member)
@@ -134,9 +139,9 @@ class Supervisor:
             if late:
                 self._notify("killed_at_stop", shards=[m.shard for m in self._members if m.run in late])
         self._drain_events()
-        for actor in [member.actor for member in self._members] + [old.actor for old in self._replaced]:
+        for actor in [*(m.actor for m in self._members), *(old.actor for old in self._replaced), self._spare]:
             _kill(actor)
-        self._members, self._replaced = [], []
+        self._members, self._replaced, self._spare = [], [], None
         if self._owns_ray:
             ray.shutdown()
             self._owns_ray = False
@@ -170,14 +175,23 @@ class Supervisor:
         member.incarnation += 1
         member.due_s, member.status, member.asked, member.ready_s = None, None, None, None
         member.moved_s, member.moved_at = time.monotonic(), -1.0
-        member.actor = self._actor_class.remote(self.settings, member.shard, member.incarnation, self.partitions)
-        member.run = member.actor.run.remote()
+        spare, self._spare = self._spare, None
+        member.actor = spare or self._actor_class.remote(self.settings, self.partitions, self._server)
+        member.run = member.actor.run.remote(member.shard, member.incarnation)
         self._notify(
             "shard_started",
             shard=member.shard,
             incarnation=member.incarnation,
             partitions=dealt(self.partitions, len(self._members), member.shard),
         )
+
+    def _keep_spare(self) -> None:
+        """Makes a spare once all shards are ready, so that it takes no time from them. A spare would hold a GPU idle:
+        shards that reserve one go without.
+        """
+        calm = all(member.run is not None and member.ready_s is not None for member in self._members)
+        if self._spare is None and self.settings.fleet.gpus_per_shard == 0 and calm:
+            self._spare = self._actor_class.remote(self.settings, self.partitions, self._server)
 
     def _watch(self, member: _Member, now_s: float) -> None:
         import ray
@@ -308,7 +322,7 @@ def _init_ray(address: str | None, cpus: float, gpus: float) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         return
     ray.init(
-        num_cpus=2 * max(1, round(cpus + 0.499)),  # logical: a replacement must find room beside what it replaces
+        num_cpus=3 * max(1, round(cpus + 0.499)),  # logical: replacements and the spare find room beside what runs
         num_gpus=round(gpus + 0.499) or None,
         object_store_memory=100 << 20,  # control messages only: readings never pass through the object store
         include_dashboard=False,

@@ -137,12 +137,15 @@ def test_offsets_are_pending_until_the_transaction_ends(broker: MemoryBroker) ->
     producer = broker.init_producer(OWNER)
     broker.write_offsets(GROUP, {0: 3}, OWNER, producer)
     with pytest.raises(Unsettled, match="open"):
-        broker.offsets(GROUP)
-    assert broker.offsets("another group") == {}
+        broker.committed(GROUP, [0, 1])
+    assert broker.committed(GROUP, [1]) == {}
+    assert broker.committed("another group", [0]) == {}
     broker.end(OWNER, producer, commit=False)
-    assert broker.offsets(GROUP) == {}
-    broker.write_offsets(GROUP, {0: 3}, OWNER, producer)
+    assert broker.committed(GROUP, [0]) == {}
+    broker.write_offsets(GROUP, {0: 3}, OWNER, producer, note="mine")
     broker.end(OWNER, producer, commit=True)
+    assert broker.offsets(GROUP) == {}  # decided, but not yet visible
+    assert broker.committed(GROUP, [0]) == {0: (3, "mine")}
     assert broker.offsets(GROUP) == {0: 3}
 
 
@@ -283,6 +286,46 @@ def test_settling_may_fail_and_be_tried_again(broker: MemoryBroker) -> None:
         with pytest.raises(Unsettled):
             owner.settle(epoch())
     assert owner.settle(epoch()) is True
+
+
+def unsettled(broker: MemoryBroker, commit: Commit) -> MemoryLedger:
+    """An owner that has committed offset 1 everywhere and does not know what became of `commit`; it was dropped."""
+    owner = ledger(broker, Faults.once(Step.BEFORE_END, Fault.LOST, nth=2))
+    owner.fence()
+    owner.commit(epoch(0, 1))
+    with pytest.raises(Unsettled):
+        owner.commit(commit)
+    return owner
+
+
+def test_a_zombie_that_settles_leaves_when_another_owner_has_read_other_partitions(broker: MemoryBroker) -> None:
+    """It would go on with positions of earlier there, and answer readings twice."""
+    mine = Commit({0: 1}, {0: 2}, (Encoded(Role.PREDICTIONS, 0, [b"pump"], [b"mine"], 0),))
+    zombie = unsettled(broker, mine)
+    owner = ledger(broker)
+    owner.fence()
+    owner.commit(Commit({1: 1}, {1: 2}, (Encoded(Role.PREDICTIONS, 1, [b"pump"], [b"theirs"], 0),)))
+    with pytest.raises(Fenced):
+        zombie.settle(mine)
+
+
+def test_a_zombie_that_settles_leaves_when_another_owner_has_committed_the_same_epoch(broker: MemoryBroker) -> None:
+    zombie = unsettled(broker, epoch(1, 2))
+    owner = ledger(broker)
+    owner.fence()
+    owner.commit(epoch(1, 2))
+    with pytest.raises(Fenced):
+        zombie.settle(epoch(1, 2))
+
+
+def test_an_owner_that_settles_goes_on_when_nobody_has_committed(broker: MemoryBroker) -> None:
+    zombie = unsettled(broker, epoch(1, 2))
+    owner = ledger(broker)
+    owner.fence()
+    assert zombie.settle(epoch(1, 2)) is False
+    zombie.commit(epoch(1, 2))
+    with pytest.raises(Fenced):
+        owner.commit(epoch(1, 2))
 
 
 # ---- at least once -----------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, Phase, find, given, note, settings
+from hypothesis import HealthCheck, Phase, example, find, given, note, settings
 from hypothesis import strategies as st
 from trial import (
     BAD,
@@ -85,7 +85,20 @@ def patient(examples: int) -> settings:
     return settings(max_examples=examples, deadline=None, phases=phases, suppress_health_check=list(HealthCheck))
 
 
+ONE = (Reading(0, (0.0, 0.0)),)
+SETTLED_TOO_LATE = Schedule(
+    model=0,
+    partitions=2,
+    slots=6,
+    polls=(8, 0),
+    mishaps=((6, Fault.LOST), (0, None), (5, Fault.CRASH), (9, Fault.CRASH), (11, Fault.LOST)),
+    deeds=(Send(1, ONE), Turn(), Turn(), Turn(), Send(0, ONE), Turn(), Turn(), Turn(0), Turn(0)),
+)
+"""A zombie settles a commit of one partition after others have read on in the other one."""
+
+
 @patient(100)
+@example(SETTLED_TOO_LATE)
 @given(schedules())
 def test_exactly_once_whatever_happens(schedule: Schedule) -> None:
     findings, life = play(schedule)

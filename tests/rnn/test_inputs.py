@@ -150,8 +150,8 @@ def test_judging_many_at_once_is_judging_one_by_one(seed: int, n: int) -> None:
     random = np.random.default_rng(seed)
     slots, at_ms, seq = random.integers(0, 4, n), random.integers(0, 20, n), random.integers(-1, 6, n)
     one, many = (np.array([clocks.INITIAL] * 5, dtype=np.int64) for _ in range(2))
-    flags, last_ms = clocks.judge(many, in_waves(slots), at_ms, seq)
+    flags, dt_ms = clocks.judge(many, in_waves(slots), at_ms, seq)
     singly = [clocks.judge(one, one_wave(slots[[k]]), at_ms[[k]], seq[[k]]) for k in range(n)]
     assert flags.tolist() == [int(flag[0]) for flag, _ in singly]
-    assert last_ms.tolist() == [int(last[0]) for _, last in singly]
+    assert dt_ms.tolist() == [int(dt[0]) for _, dt in singly]
     assert (one == many).all()

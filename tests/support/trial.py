@@ -241,7 +241,7 @@ class Life(StreamDriver):
                 self.advance(ms)
             case Compact():
                 self.broker.compact(Role.CHANGELOG, delete_retention_ms=0)
-                for partition, offset in self.broker.offsets(GROUP, stable=False).items():
+                for partition, offset in self.broker.offsets(GROUP).items():
                     self.broker.truncate(Role.READINGS, partition, offset)
 
     def turn_of(self, shard: Shard | None) -> None:
@@ -321,7 +321,7 @@ class Judge:
     def look(self) -> None:
         """Compares all that is visible with all that may and must be."""
         self.life.broker.check_integrity()
-        committed = self.life.broker.offsets(GROUP, stable=False)
+        committed = self.life.broker.offsets(GROUP)
         for partition in range(self.life.broker.partitions):
             upto = committed.get(partition, 0)
             self._changelog(partition, upto)
