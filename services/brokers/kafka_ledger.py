@@ -164,12 +164,10 @@ class KafkaLedger:
         before = self._known
         self.fence()
         now = dict(self.committed())
-        if all(now.get(partition) == offset for partition, offset in commit.offsets.items()):
+        # All partitions count, also those the epoch did not touch: whoever moved one of them owned the shard meanwhile.
+        if now == {**before, **commit.offsets}:
             return True
-        if all(
-            now.get(partition) == offset or (partition not in now and partition not in before)
-            for partition, offset in commit.started.items()
-        ):
+        if now == before:
             return False
         raise Fenced(f"another owner has committed: the offsets of group {self._group} are {now}, "
                      f"this epoch went from {dict(commit.started)} to {dict(commit.offsets)}")  # fmt: skip
@@ -197,8 +195,15 @@ class KafkaLedger:
 
     def _check_signature(self) -> None:
         """Raises Fenced when another server, or a later incarnation of ours, has signed since."""
-        doing = f"looking who owns group {self._group}"
-        for offset in asked(self._options, doing, self._fetch, ANSWER_MS).values():
+        # Read-uncommitted: else this would wait for the transaction of ours that is about to be settled.
+        own = {"group_id": self._group, "isolation_level": "read_uncommitted"}
+        consumer = open_consumer(self._options, **own)
+        try:
+            doing = f"looking who owns group {self._group}"
+            found = asked(self._options, doing, self._fetch, ANSWER_MS, consumer)
+        finally:
+            close_consumer(consumer)
+        for offset in found.values():
             server, _, incarnation = str(offset.metadata or "").rpartition("/")
             if server and server != self._server:
                 raise Fenced(f"{self._transactional_id} has another owner: server {server} has signed the offsets")
@@ -262,11 +267,11 @@ class KafkaLedger:
         found = asked(self._options, f"reading the offsets of group {self._group}", self._fetch, timeout_ms)
         return {partition: found[tp].offset for partition, tp in self._tps.items() if tp in found}
 
-    def _fetch(self, timeout_ms: int) -> dict[TopicPartition, OffsetAndMetadata]:
-        """All offsets in one request; `committed`, which is public, asks for one partition at a time. Both wait for
-        transactions under way, because the consumer is read-committed.
+    def _fetch(self, timeout_ms: int, consumer: KafkaConsumer | None = None) -> dict[TopicPartition, OffsetAndMetadata]:
+        """All offsets in one request; `committed`, which is public, asks for one partition at a time. A read-committed
+        consumer, as our own is, waits for transactions under way.
         """
-        consumer = self._opened()
+        consumer = consumer or self._opened()
         fetch = getattr(getattr(consumer, "_coordinator", None), "fetch_committed_offsets", None)
         if fetch is not None:
             found: dict[TopicPartition, OffsetAndMetadata] = fetch(list(self._tps.values()), timeout_ms=timeout_ms)

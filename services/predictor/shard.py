@@ -163,11 +163,12 @@ class Shard:
                 part = fresh
             parts.append(part)
         self._phase("decode", began)
+        busy = np.concatenate([part.numbers for part in parts])  # none of them is idle, whichever epoch it falls into
         for batch in batches(parts, self.slots.capacity):
-            if not self._epoch(batch):
+            if not self._epoch(batch, busy):
                 return  # the source went back; what was left of the poll will be polled again
 
-    def _epoch(self, batch: Batch) -> bool:
+    def _epoch(self, batch: Batch, busy: NDArray[np.int64]) -> bool:
         now_ms = self._clock_ms()
         epoch = Epoch(batch, self.origin, now_ms)
         numbers: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -175,7 +176,7 @@ class Shard:
         if batch.readings:
             numbers, offsets, rows = self._step(batch, epoch)
         began = time.perf_counter()
-        ended = self._ended(numbers, now_ms)
+        ended = self._ended(busy, now_ms)
         epoch.add_states(self.store, numbers, offsets, rows, self.engine.table.layout)
         epoch.add_tombstones(self.store, ended)
         commit = epoch.seal()
@@ -220,11 +221,11 @@ class Shard:
         self._phase("encode", began)
         return numbers, offsets, rows
 
-    def _ended(self, stepped: NDArray[np.int64], now_ms: int) -> NDArray[np.int64]:
+    def _ended(self, busy: NDArray[np.int64], now_ms: int) -> NDArray[np.int64]:
         # Tombstones ride on an epoch with readings, so that its offsets tell a kept commit from a dropped one.
         if self.options.ttl_ms is None:
             return np.zeros(0, np.int64)
-        return np.setdiff1d(self.store.idle(now_ms - self.options.ttl_ms), stepped)[: self.options.max_readings]
+        return np.setdiff1d(self.store.idle(now_ms - self.options.ttl_ms), busy)[: self.options.max_readings]
 
     # ---- commit -----------------------------------------------------------------------------------------------------
 
