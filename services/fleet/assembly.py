@@ -82,10 +82,12 @@ def build_shard(
         incarnation=incarnation,
     )
     changelog = KafkaChangelog(settings.kafka, topics[Role.CHANGELOG])
-    if engine.table.row_bytes + OVERHEAD_BYTES > ledger.max_value_bytes:
+    needed = engine.table.row_bytes + OVERHEAD_BYTES
+    if needed > ledger.max_value_bytes:
+        outputs = [topics[role] for role in (Role.PREDICTIONS, Role.CHANGELOG, Role.DEAD_LETTERS)]
         raise Refused(
-            f"a state row of this model has {engine.table.row_bytes} bytes and topic {topics[Role.CHANGELOG]} takes "
-            f"records of {ledger.max_value_bytes}; raise its max.message.bytes"
+            f"max.message.bytes of one of the topics {', '.join(outputs)} leaves room for values of "
+            f"{ledger.max_value_bytes} bytes; states and predictions of this model need {needed}. Raise it"
         )
     max_rows = min(settings.epoch.max_readings, settings.state.slots)
     ttl_days = settings.state.ttl_days

@@ -3,22 +3,20 @@
 A spare actor, which has imported everything and owns nothing, waits beside them: most of a restart is imports.
 Replacing is safe without asking: an incarnation's first act is to fence the ones before it. So a stalled actor is
 replaced first and killed afterwards; should it wake up in between it finds itself fenced and leaves by itself.
-The only module that imports ray.
+With `on_ray`, the only module that imports ray.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from services.fleet.actor import ShardActor
+from services.fleet.on_ray import join_or_start, kill, outcome_of, own_signals, prepare
 from services.fleet.status import End, Outcome, ShardStatus, dealt, transactional_id
 from services.predictor.ports import Fenced, Refused
 from services.settings import Settings
@@ -61,6 +59,7 @@ class _Member:
     status: ShardStatus | None = None
     moved_s: float = 0.0  # monotonic, when progress was last seen
     moved_at: float = -1.0  # the progress that was seen then
+    restored: float = 0.0  # share of the changelog read, when last said
     ready_s: float | None = None  # monotonic, when this incarnation was first seen ready
     failures: int = 0  # restarts in a row
     due_s: float | None = None  # monotonic, when to start the next incarnation
@@ -84,15 +83,17 @@ class Supervisor:
 
     def start(self) -> None:
         """Shuts out every earlier server of this group, whatever number of shards it had, then starts all shards."""
-        _prepare_ray()
+        prepare()
         import ray
 
         from services.brokers.kafka_ledger import fence_all
 
         fleet = self.settings.fleet
         if not ray.is_initialized():
-            with _own_signals():
-                _init_ray(fleet.ray_address, fleet.shards * fleet.cpus_per_shard, fleet.shards * fleet.gpus_per_shard)
+            with own_signals():
+                join_or_start(
+                    fleet.ray_address, fleet.shards * fleet.cpus_per_shard, fleet.shards * fleet.gpus_per_shard
+                )
             self._owns_ray = True
         if self.settings.delivery == "exactly_once":
             ids = [transactional_id(self.settings.group, shard) for shard in range(self.partitions)]
@@ -116,7 +117,7 @@ class Supervisor:
             ended = []
             time.sleep(wait_s)
         for run in ended:
-            self._ended(runs[run], _outcome(run))
+            self._ended(runs[run], outcome_of(run))
         now_s = time.monotonic()
         self._clear_replaced(now_s)
         self._keep_spare()
@@ -140,7 +141,7 @@ class Supervisor:
                 self._notify("killed_at_stop", shards=[m.shard for m in self._members if m.run in late])
         self._drain_events()
         for actor in [*(m.actor for m in self._members), *(old.actor for old in self._replaced), self._spare]:
-            _kill(actor)
+            kill(actor)
         self._members, self._replaced, self._spare = [], [], None
         if self._owns_ray:
             ray.shutdown()
@@ -174,7 +175,7 @@ class Supervisor:
     def _begin(self, member: _Member) -> None:
         member.incarnation += 1
         member.due_s, member.status, member.asked, member.ready_s = None, None, None, None
-        member.moved_s, member.moved_at = time.monotonic(), -1.0
+        member.moved_s, member.moved_at, member.restored = time.monotonic(), -1.0, 0.0
         spare, self._spare = self._spare, None
         member.actor = spare or self._actor_class.remote(self.settings, self.partitions, self._server)
         member.run = member.actor.run.remote(member.shard, member.incarnation)
@@ -215,6 +216,9 @@ class Supervisor:
             self._notify(event.name, shard=status.shard, incarnation=status.incarnation, **event.fields)
         if status.stats.last_progress_s > member.moved_at:
             member.moved_s, member.moved_at = now_s, status.stats.last_progress_s
+        if not status.stats.ready and status.stats.restore_done >= member.restored + 0.1:
+            member.restored = status.stats.restore_done
+            self._notify("restoring", shard=member.shard, done=f"{member.restored:.0%}", rows=status.stats.restored)
         if status.stats.ready:
             member.ready_s = member.ready_s or now_s
         if status.stats.epochs["kept"]:
@@ -236,10 +240,10 @@ class Supervisor:
             left, _ = ray.wait([old.run], timeout=0)
             if left:
                 self._notify("replaced_actor_left", shard=old.shard, incarnation=old.incarnation,
-                             end=_outcome(old.run).end.value)  # fmt: skip
+                             end=outcome_of(old.run).end.value)  # fmt: skip
             elif now_s < old.due_s and not (ready_s is not None and now_s > ready_s + GRACE_S):
                 continue
-            _kill(old.actor)
+            kill(old.actor)
             self._replaced.remove(old)
 
     def _ended(self, member: _Member, outcome: Outcome) -> None:
@@ -270,62 +274,3 @@ class Supervisor:
             if member.actor is not None:
                 with suppress(ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
                     self._heard(member, ray.get(member.actor.status.remote(), timeout=1.0), time.monotonic())
-
-
-def _outcome(run: Any) -> Outcome:
-    import ray
-
-    try:
-        outcome: Outcome = ray.get(run)
-        return outcome
-    except ray.exceptions.RayError as error:  # the process is gone: SIGKILL, out of memory, the watchdog
-        return Outcome(End.CRASHED, " ".join(str(error).split())[:300])
-
-
-def _kill(actor: Any) -> None:
-    import ray
-
-    if actor is not None:
-        with suppress(ray.exceptions.RayError, ValueError):
-            ray.kill(actor, no_restart=True)
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """`ray.init` puts a handler of its own on SIGTERM, which would end the server in the middle of an epoch."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, how in before.items():
-            signal.signal(number, how)
-
-
-def _prepare_ray() -> None:
-    """Settings that Ray reads when it is imported."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` copies itself into every worker
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Ray prints a paragraph on standard output for each dead actor; our own event says it in a line.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
-
-
-def _init_ray(address: str | None, cpus: float, gpus: float) -> None:
-    import logging
-
-    import ray
-
-    if address is not None:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        return
-    ray.init(
-        num_cpus=3 * max(1, round(cpus + 0.499)),  # logical: replacements and the spare find room beside what runs
-        num_gpus=round(gpus + 0.499) or None,
-        object_store_memory=100 << 20,  # control messages only: readings never pass through the object store
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from chaos import FEATURES, random_model
+from kafka import KafkaAdminClient
 from serving import Serving, streamrnn, write_config
 
 from services.brokers.devbroker import DevBroker
@@ -110,6 +111,18 @@ def test_refuses_topics_that_would_break_a_promise_and_names_the_setting(
     check = streamrnn("topics", "check", "-c", str(more))
     assert "partitions" in check.stdout
     assert check.returncode == 1
+
+
+def test_refuses_an_output_topic_that_takes_no_message_of_ours(broker: DevBroker, model: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, broker.bootstrap, model, "narrow")
+    with KafkaAdminClient(bootstrap_servers=broker.bootstrap) as admin:
+        admin.create_topics({"narrow.predictions": {"num_partitions": 2, "replication_factor": 1,
+                                                    "configs": {"max.message.bytes": "300"}}})  # fmt: skip
+    streamrnn("topics", "create", "-c", str(config))
+    with Serving(config) as server:
+        assert server.ended() == 4
+        assert "max.message.bytes" in server.tail()
+        assert "narrow.predictions" in server.tail()
 
 
 def test_refuses_a_damaged_model_and_one_of_other_features(broker: DevBroker, model: Path, tmp_path: Path) -> None:

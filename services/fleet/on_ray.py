@@ -1,0 +1,74 @@
+"""Ray as the supervisor uses it: joining or starting it, its signals, what became of an actor. Imports ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from services.fleet.status import End, Outcome
+
+
+def outcome_of(run: Any) -> Outcome:
+    """What a finished `ShardActor.run` said, or that its process died before it could."""
+    import ray
+
+    try:
+        outcome: Outcome = ray.get(run)
+        return outcome
+    except ray.exceptions.RayError as error:  # the process is gone: SIGKILL, out of memory, the watchdog
+        return Outcome(End.CRASHED, " ".join(str(error).split())[:300])
+
+
+def kill(actor: Any) -> None:
+    """Ends an actor's process, if there is one."""
+    import ray
+
+    if actor is not None:
+        with suppress(ray.exceptions.RayError, ValueError):
+            ray.kill(actor, no_restart=True)
+
+
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """`ray.init` puts a handler of its own on SIGTERM, which would end the server in the middle of an epoch."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, how in before.items():
+            signal.signal(number, how)
+
+
+def prepare() -> None:
+    """Settings that Ray reads when it is imported."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` copies itself into every worker
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray prints a paragraph on standard output for each dead actor; our own event says it in a line.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
+
+
+def join_or_start(address: str | None, cpus: float, gpus: float) -> None:
+    """Joins the Ray at `address`, or starts one on this machine with room for shards of so many CPUs and GPUs in all."""
+    import logging
+
+    import ray
+
+    if address is not None:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        return
+    ray.init(
+        num_cpus=3 * max(1, round(cpus + 0.499)),  # logical: replacements and the spare find room beside what runs
+        num_gpus=round(gpus + 0.499) or None,
+        object_store_memory=100 << 20,  # control messages only: readings never pass through the object store
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
