@@ -56,7 +56,7 @@ def prepare() -> None:
 
 
 def join_or_start(address: str | None, cpus: float, gpus: float) -> None:
-    """Joins the Ray at `address`, or starts one on this machine with room for shards of so many CPUs and GPUs in all."""
+    """Joins the Ray at `address`, or starts one on this machine with room for that many CPUs and GPUs."""
     import logging
 
     import ray
