@@ -5,8 +5,8 @@
 The engine's time is all of it: arrays in, clocks, gather, features, cell, head, band, score, finite check, scatter,
 arrays out. The cell's is the cell alone on tensors that lie ready. Rounds of the two alternate and medians are taken,
 so that other work on the machine meets both; the C library is told to keep freed memory, for else the cell's time
-doubles with the pages it gets anew each time. The last line is one JSON object; `engine_vs_torch` is torch's time over the
-engine's, so higher is better and 1 means that everything around the cell costs nothing.
+doubles with the pages it gets anew each time. The last line is one JSON object; `engine_vs_torch` is torch's time over
+the engine's, so higher is better and 1 means that everything around the cell costs nothing.
 """
 
 from __future__ import annotations
