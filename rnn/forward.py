@@ -17,13 +17,13 @@ from torch import Tensor
 
 from rnn import clock as clocks
 from rnn.heads import HALF_LOG_TWO_PI, SCALE_FLOOR, band_width
-from rnn.inputs import CLIP, Inputs
+from rnn.inputs import CLIP, Columns, Inputs
 from rnn.network import Network
 from rnn.result import Result
-from rnn.scratch import BULK_ROWS, Scratch, ScratchPool
+from rnn.scratch import Scratch, ScratchPool
 from rnn.state import StateTable
 from rnn.steps import padded, step_of
-from rnn.waves import Waves, bucket
+from rnn.waves import BULK_ROWS, Waves, bucket
 
 WORST_SCORE = np.float32(1e12)
 """A surprise ends here, in nats: what lies further off would not be finite."""
@@ -56,7 +56,8 @@ class Forward:
         self._scale_floor = torch.tensor(SCALE_FLOOR, device=device)
         self._target_count = torch.tensor(float(len(config.targets)), device=device)
         # What must be finite is summed with weights so small that only what is not finite can make the sum so.
-        self._tiny = torch.full((1, self._inputs.predicted_scale.start), 1e-20, device=device)
+        self._checked = self._inputs.width - 2 * self._inputs.targets
+        self._tiny = torch.full((1, self._checked), 1e-20, device=device)
         self._pool = ScratchPool(self._inputs, self._steps, outputs, table.parts["x"].shape[1], device)
 
     def step(
@@ -71,28 +72,29 @@ class Forward:
         x [n, features]; dt_ms [n] since the stream's last reading, negative = there is none. A RESET reading's values
         mean nothing, nor does what follows it in its stream; the caller clears the slot, whose row may hold anything.
         """
-        streams = len(waves.slots)
-        scratch = self._pool.of(bucket(streams, BULK_ROWS), bucket(waves.rows, BULK_ROWS))
+        scratch = self._pool.of(bucket(len(waves.slots), BULK_ROWS), bucket(waves.rows, BULK_ROWS))
         index = self._stage(scratch, waves, x, dt_ms)
         unknown = np.isnan(x)
-        missing = scratch.x[:-1].isnan() if unknown.any() else None  # [features, rows]
+        missing = scratch.x.isnan() if unknown.any() else None  # [features, rows]
         if missing is not None:
             flags[unknown.any(axis=1)] |= clocks.MISSING
         self._take_in(scratch, waves, index, missing)
-        if len(waves.sizes) == 1:  # all that was predicted before is in the table, and still warm
-            self._judge(scratch, waves, missing)
+        if len(waves.sizes) == 1:  # all that was predicted before is in the table, and warm
+            self._judge(scratch, scratch.before, scratch.std_before, missing)
         self._predict(scratch, self._recur(scratch, waves, index))
         if len(waves.sizes) > 1:
-            self._judge(scratch, waves, missing)
-        self._scatter(scratch, waves, index[:streams])
+            rows = _row_before(scratch, waves)
+            before = self._inputs.columns(scratch.states.index_select(1, rows))
+            self._judge(scratch, before, scratch.std.index_select(1, rows), missing)
+        self._scatter(scratch, waves, index)
         return self._result(scratch, waves.row, flags)
 
     def last_predictions(self, slots: NDArray[np.int64], flags: NDArray[np.uint8]) -> Result:
         """What the table holds as the latest prediction of each slot [n]; without a score."""
-        held = (
-            self.table.parts["x"].index_select(0, torch.from_numpy(np.array(slots)).to(self.table.device)).cpu().numpy()
-        )
-        y, scale = held[:, self._inputs.predicted_mean].copy(), held[:, self._inputs.predicted_scale].copy()
+        inputs = self._inputs
+        held = self.table.parts["x"].index_select(0, torch.from_numpy(np.array(slots)).to(self.table.device))
+        columns = inputs.columns(held.t()[: inputs.width])
+        y, scale = (part.t().contiguous().cpu().numpy() for part in (columns.predicted_mean, columns.predicted_scale))
         lo, hi = self._band(y, scale)
         return Result(y, lo, hi, np.full(len(slots), np.nan, dtype=np.float32), flags)
 
@@ -103,48 +105,52 @@ class Forward:
         x: NDArray[np.float32],
         dt_ms: NDArray[np.int64],
     ) -> Tensor:
-        """Lays the readings out in rows. Returns the slots by rank, then padding, [rows of the first wave]. Rows
-        without a reading hold zeros, and the first wave's belong to the table's padding row.
+        """Lays the readings out in rows. Returns the slots by rank, then padding, [lead]. Rows without a reading hold
+        zeros, and the first wave's belong to the table's padding row.
         """
-        row = waves.row
+        row, given = waves.row, scratch.given
         scratch.slots[: len(waves.slots)] = waves.slots
-        scratch.slots[len(waves.slots) : waves.sizes[0]] = self.table.slots
-        scratch.x_host[:, slice(len(x), None) if isinstance(row, slice) else slice(None)] = 0
-        scratch.x_host[:-1, row] = x.T
-        scratch.x_host[-1, row] = np.where(dt_ms < 0, self._inputs.interval_ms, dt_ms)
-        if scratch.x.device.type != "cpu":
-            scratch.x.copy_(torch.from_numpy(scratch.x_host))
-        return torch.from_numpy(scratch.slots[: waves.sizes[0]]).to(self.table.device)
+        scratch.slots[len(waves.slots) :] = self.table.slots
+        given[:, slice(len(x), None) if isinstance(row, slice) else slice(None)] = 0
+        given[:-1, row] = x.T
+        given[-1, row] = np.where(dt_ms < 0, self._inputs.interval_ms, dt_ms)
+        if scratch.on_device.device.type != "cpu":
+            scratch.on_device.copy_(torch.from_numpy(given))
+        return torch.from_numpy(scratch.slots).to(self.table.device)
 
     def _take_in(self, scratch: Scratch, waves: Waves, index: Tensor, missing: Tensor | None) -> None:
         """Input state after each reading, and the features."""
-        inputs, gathered, x = self._inputs, scratch.gathered[: len(index)], scratch.x[:-1]
-        self.table.gather("x", index, gathered)
-        scratch.before[:, : len(index)] = gathered.t()[: inputs.width]
-        folded = scratch.states[: inputs.predicted_scale.start]
-        for reading, old, new in _spans(scratch, waves):
-            inputs.fold(folded[:, old], folded[:, new], x[:, reading], None if missing is None else missing[:, reading])
-        after, features = scratch.after, inputs.features
-        torch.maximum(scratch.states[inputs.var], inputs.var_floor, out=scratch.std).sqrt_()
-        scaled, marks = scratch.features[:features], scratch.features[features : 2 * features]
-        torch.sub(after[inputs.last], after[inputs.mean], out=scaled).div_(scratch.std[:, scratch.lead :]).clamp_(
-            -CLIP, CLIP
-        )
-        scratch.features[features:].zero_()
+        inputs, before, after = self._inputs, scratch.before, scratch.after
+        self.table.gather("x", index, scratch.gathered)
+        scratch.states_before.copy_(scratch.gathered_t)
+        if len(waves.sizes) == 1:
+            inputs.fold(before, after, scratch.x, missing)
+        else:
+            columns = inputs.columns(scratch.states)
+            for reading, old, new in _spans(scratch, waves):
+                unknown = None if missing is None else missing[:, reading]
+                inputs.fold(columns.at(old), columns.at(new), scratch.x[:, reading], unknown)
+        torch.maximum(scratch.var, inputs.var_floor, out=scratch.std).sqrt_()
+        torch.sub(after.last, after.mean, out=scratch.scaled).div_(scratch.std_after).clamp_(-CLIP, CLIP)
+        scratch.marks.zero_()
         if missing is not None:
-            marks.copy_(missing)
-        inputs.elapsed(scratch.x[-1], out=scratch.features[2 * features])
+            scratch.marks[: len(missing)] = missing
+        inputs.elapsed(scratch.dt_ms, out=scratch.marks[inputs.features])
 
     def _recur(self, scratch: Scratch, waves: Waves, index: Tensor) -> Tensor:
-        """Steps the layers, bottom first; returns the top one's h after each reading, [rows of all waves, units]."""
-        below = scratch.features[:, : waves.rows].t()
-        for layer, (step, parts) in enumerate(zip(self._steps, scratch.parts, strict=True)):
-            for name, part in zip("hc", parts, strict=False):
-                self.table.gather(f"{name}{layer}", index, part[: len(index)])
-            sums = step.project(below, out=scratch.sums[: waves.rows])
-            for reading, old, new in _spans(scratch, waves):
-                step.run(sums[reading], tuple(p[old] for p in parts), tuple(p[new] for p in parts), scratch.spare)
-            below = parts[0][scratch.lead : scratch.lead + waves.rows]
+        """Steps the layers, bottom first; returns the top one's h after each reading, [rows, units]."""
+        below = scratch.features
+        for layer, step in enumerate(self._steps):
+            parts, before, after = scratch.parts[layer], scratch.parts_before[layer], scratch.parts_after[layer]
+            for name, part in zip("hc", before, strict=False):
+                self.table.gather(f"{name}{layer}", index, part)
+            sums = step.project(below, out=scratch.sums)
+            if len(waves.sizes) == 1:
+                step.run(sums, before, after, scratch.spare)
+            else:
+                for reading, old, new in _spans(scratch, waves):
+                    step.run(sums[reading], tuple(p[old] for p in parts), tuple(p[new] for p in parts), scratch.spare)
+            below = after[0]
         return below
 
     def _predict(self, scratch: Scratch, h: Tensor) -> None:
@@ -152,35 +158,29 @@ class Forward:
 
         softplus(a) is -log sigmoid(-a), with the minus of -a in the weights: half the time of torch's softplus on CPU.
         """
-        inputs, targets, after = self._inputs, self._inputs.targets, scratch.after
-        torch.addmm(self._head_bias, h, self._head_weight, out=scratch.head[: len(h)])
-        scratch.heads.copy_(scratch.head.t()[: len(scratch.heads)])
-        std = self._of_targets(scratch.std[:, scratch.lead :])
-        y = torch.mul(scratch.heads[:targets], std, out=after[inputs.predicted_mean])
-        y += self._of_targets(after[inputs.last])
-        if not self._all_targets:
-            torch.mm(self._tiny, after[: inputs.predicted_scale.start], out=after[-1:])
+        after, mean, scale = scratch.after, scratch.mean, scratch.scale
+        torch.addmm(self._head_bias, h, self._head_weight, out=scratch.head)
+        std = self._of_targets(scratch.std_after)
+        mean.copy_(scratch.head_t[: len(mean)])
+        torch.mul(mean, std, out=after.predicted_mean).add_(self._of_targets(after.last))
         if self.banded:
-            log = scratch.heads[targets:].clamp_(min=WORST_LOGIT).sigmoid_().log_()
+            log = scale.copy_(scratch.head_t[len(mean) :]).clamp_(min=WORST_LOGIT).sigmoid_().log_()
             torch.sub(self._scale_floor, log, out=log)
-            torch.mul(log, std, out=after[inputs.predicted_scale])
+            torch.mul(log, std, out=after.predicted_scale)
         else:
-            after[inputs.predicted_scale] = 0
+            after.predicted_scale.zero_()
+        if not self._all_targets:
+            torch.mm(self._tiny, scratch.states[: self._checked, scratch.lead :], out=scratch.finite)
 
-    def _judge(self, scratch: Scratch, waves: Waves, missing: Tensor | None) -> None:
+    def _judge(self, scratch: Scratch, before: Columns, std: Tensor, missing: Tensor | None) -> None:
         """Score of each reading under the prediction before it, but for a constant, in units of the standard deviation
-        of that time.
+        of that time, `std`.
         """
-        inputs, after, score = self._inputs, scratch.after, scratch.after[-2]
+        score, scale = scratch.score, before.predicted_scale
         if not self.banded:
             score.fill_(float("nan"))
             return
-        before, std = scratch.before, scratch.std[:, : scratch.lead]
-        if len(waves.sizes) > 1:
-            rows = _row_before(scratch, waves)
-            before, std = scratch.states.index_select(1, rows), scratch.std.index_select(1, rows)
-        mean, scale = before[inputs.predicted_mean], before[inputs.predicted_scale]
-        z = self._of_targets(after[inputs.last]).sub(mean).div_(scale)
+        z = self._of_targets(scratch.after.last).sub(before.predicted_mean).div_(scale)
         nats = torch.div(scale, self._of_targets(std)).log_().addcmul_(z, z, value=0.5)
         if missing is None:
             torch.sum(nats, 0, out=score).div_(self._target_count)
@@ -189,13 +189,14 @@ class Forward:
             torch.sum(nats.masked_fill_(unknown, 0), 0, out=score).div_((~unknown).sum(0))
 
     def _scatter(self, scratch: Scratch, waves: Waves, index: Tensor) -> None:
-        """Writes each stream's state after its last reading back to its slot; index [streams]."""
-        n, rows = len(index), scratch.gathered[: len(index)]
+        """Writes each stream's state after its last reading back to its slot; index [lead]."""
+        n = len(waves.slots)
         last: slice | Tensor
         if isinstance(waves.last_row, slice):
             last = slice(scratch.lead, scratch.lead + n)
         else:
             last = torch.from_numpy(waves.last_row + scratch.lead).to(index.device)
+        index, rows = index[:n], scratch.gathered[:n]
         rows[:, : self._inputs.width] = scratch.states[:, last].t()
         self.table.scatter("x", index, rows)
         for layer, parts in enumerate(scratch.parts):
@@ -204,7 +205,7 @@ class Forward:
 
     def _result(self, scratch: Scratch, row: NDArray[np.int64] | slice, flags: NDArray[np.uint8]) -> Result:
         targets = self._inputs.targets
-        out = scratch.after[self._inputs.predicted_scale.start :].cpu().numpy()
+        out = scratch.said.cpu().numpy()
         scale, y = np.array(out[:-2].reshape(2, targets, -1).transpose(0, 2, 1)[:, row], order="C")
         with np.errstate(over="ignore", invalid="ignore"):
             lo, hi = self._band(y, scale)
@@ -245,4 +246,4 @@ def _row_before(scratch: Scratch, waves: Waves) -> Tensor:
     rows = np.zeros(scratch.rows, dtype=np.int64)
     for reading, old, _ in _spans(scratch, waves):
         rows[reading] = np.arange(old.start, old.stop)
-    return torch.from_numpy(rows).to(scratch.after.device)
+    return torch.from_numpy(rows).to(scratch.states.device)

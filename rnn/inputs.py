@@ -11,6 +11,7 @@ view) and in place, for there one operation is one run over memory.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,21 @@ STD_FLOOR = 1e-3
 """Least standard deviation of a running scaler, as a share of the global one: a constant feature does not explode."""
 
 
+class Columns(NamedTuple):
+    """An input state's columns, feature-major, for n streams: views of one [width, n] tensor, in its order."""
+
+    mean: Tensor  # [features, n]
+    var: Tensor  # [features, n]
+    last: Tensor  # [features, n]
+    readings: Tensor  # [1, n], how many stand behind mean and var
+    predicted_scale: Tensor  # [targets, n]
+    predicted_mean: Tensor  # [targets, n]
+
+    def at(self, span: slice) -> Columns:
+        """The same of some of the streams."""
+        return Columns(*(column[:, span] for column in self))
+
+
 class Inputs:
     """The input side of one network: what a state row's columns mean, how a reading changes them and what cells see."""
 
@@ -36,24 +52,20 @@ class Inputs:
         self.interval_ms = config.interval_s * 1000.0
         self.width = 3 * features + 1 + 2 * targets
         self.outputs = 2 * features + 1  # of `advance`: scaled values, missing marks, elapsed time
-        self.mean = slice(0, features)
-        self.var = slice(features, 2 * features)
-        self.last = slice(2 * features, 3 * features)
-        self.count = slice(3 * features, 3 * features + 1)
-        self.predicted_scale = slice(3 * features + 1, 3 * features + 1 + targets)
-        self.predicted_mean = slice(3 * features + 1 + targets, self.width)
+        self._widths = [features, features, features, 1, targets, targets]  # of Columns
         self.var_floor = (scaler_std * STD_FLOOR).square().unsqueeze(1)  # [features, 1]
         self.target_index = torch.tensor(config.target_index, device=scaler_mean.device)
         # Tensors, for an operation with a Python number takes twice as long to begin.
         self._one, self._half = scaler_mean.new_ones(1), scaler_mean.new_full((1,), 0.5)
-        self._row = scaler_mean.new_empty(self.width)
-        self._row[self.mean] = scaler_mean
-        self._row[self.var] = scaler_std.square()
-        self._row[self.last] = scaler_mean
-        self._row[self.count] = max(1, self.memory // 10)
-        self._row[self.predicted_mean] = 0.0
-        # Nothing is predicted yet: the first score is NaN. A head without a scale leaves zeros.
-        self._row[self.predicted_scale] = math.nan if config.head == "gaussian" else 0.0
+        # Nothing is predicted yet: a scale of NaN makes the first score NaN. A head without a scale leaves zeros.
+        unsaid = scaler_mean.new_zeros(2 * targets)
+        unsaid[:targets] = math.nan if config.head == "gaussian" else 0.0
+        count = scaler_mean.new_full((1,), max(1, self.memory // 10))
+        self._row = torch.cat((scaler_mean, scaler_std.square(), scaler_mean, count, unsaid))
+
+    def columns(self, state: Tensor) -> Columns:
+        """Views of input states laid out feature-major, [width, n]."""
+        return Columns(*torch.split(state, self._widths))
 
     def initial(self, n: int) -> tuple[Tensor, Tensor]:
         """State of n streams that have had no reading: (x_state [n, width] float32, clock [n, 3] int64)."""
@@ -71,50 +83,47 @@ class Inputs:
         no time after the last one, a stream's first reading as one interval after it.
         """
         missing = x.isnan()
-        state = x_state.t()
+        state = self.columns(x_state.t())
         self.fold(state, state, x.t().clone(), missing.t())
-        std = self.std(state[self.var])
-        scaled_last = (state[self.last] - state[self.mean]) / std
+        std = torch.maximum(state.var, self.var_floor).sqrt_()
+        scaled_last = (state.last - state.mean) / std
         last_ms = clock[:, 0]
         dt_ms = (at_ms - last_ms).clamp_(min=0).to(x.dtype).masked_fill_(last_ms == clocks.NEVER_MS, self.interval_ms)
         elapsed = self.elapsed(dt_ms).unsqueeze(1)
         last_ms.copy_(torch.maximum(last_ms, at_ms))
         features = torch.cat((scaled_last.clamp(-CLIP, CLIP).t(), missing.to(x.dtype), elapsed), dim=1)
-        return features, scaled_last.t(), std.t(), state[self.mean].t().clone()
+        return features, scaled_last.t(), std.t(), state.mean.t().clone()
 
-    def fold(self, old: Tensor, new: Tensor, x: Tensor, missing: Tensor | None) -> None:
-        """Running scaler and last value after one reading.
+    def fold(self, old: Columns, new: Columns, x: Tensor, missing: Tensor | None) -> None:
+        """Running scaler and last value after one reading; `new` may be `old`.
 
-        old, new [>= predicted_scale.start, n]: the state's columns before it, and where to write them (may be the
-        same). x [features, n]; where `missing` [features, n] is set (None: nowhere), x becomes the last value, in
-        place, and the scaler stays. Else, with the count capped at the scaler's memory so that the past fades (Welford
-        1962, exponential from there on):
+        x [features, n]; where `missing` [features, n] is set (None: nowhere), x becomes the last value, in place, and
+        the scaler stays. Else, with the count capped at the scaler's memory so that the past fades (Welford 1962,
+        exponential from there on):
 
             count' = min(count + 1, memory)         mean' = mean + (x - mean) / count'
             var'   = var + ((x - mean) (x - mean') - var) / count'
+
+        Hazard: n may be any multiple of 8, so each operation must round but once (no fused multiply-add).
         """
         if missing is not None:
-            x.copy_(torch.where(missing, old[self.last], x))
+            x.copy_(torch.where(missing, old.last, x))
         if self.memory:
-            mean, var, count = old[self.mean], old[self.var], new[self.count]
-            rate = torch.add(old[self.count], self._one, out=count).clamp_(max=self.memory).reciprocal()  # [1, n]
-            off = x - mean
+            rate = torch.add(old.readings, self._one, out=new.readings).clamp_(max=self.memory).reciprocal()  # [1, n]
+            off = x - old.mean
             change = off * rate
             if missing is not None:
                 change.masked_fill_(missing, 0)
-            mean = torch.add(mean, change, out=new[self.mean])
+            mean = torch.add(old.mean, change, out=new.mean)
             torch.sub(x, mean, out=change)
-            off.mul_(change).sub_(var).mul_(rate)
+            off.mul_(change).sub_(old.var).mul_(rate)
             if missing is not None:
                 off.masked_fill_(missing, 0)
-            torch.add(var, off, out=new[self.var])
-        else:
-            new[self.mean], new[self.var], new[self.count] = old[self.mean], old[self.var], old[self.count]
-        new[self.last] = x
-
-    def std(self, var: Tensor) -> Tensor:
-        """Standard deviation that values are scaled by: var [features, n] -> [features, n], never below the floor."""
-        return torch.maximum(var, self.var_floor).sqrt_()
+            torch.add(old.var, off, out=new.var)
+        elif new is not old:
+            for was, now in zip(old[:4], new[:4], strict=True):
+                now.copy_(was)
+        new.last.copy_(x)
 
     def elapsed(self, dt_ms: Tensor, out: Tensor | None = None) -> Tensor:
         """log1p(dt / interval) - log 2, so that the usual interval gives 0. dt_ms [n] float32 >= 0 -> [n]."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 MIN_ROWS = 8
 """Fewest rows that a step runs with: from there up a row's sums do not depend on its neighbours, bit for bit."""
+
+BULK_ROWS = 64
+"""A whole run has a multiple of this many rows, so that its feature-major buffers are whole vector registers too."""
 
 
 def bucket(rows: int, unit: int = MIN_ROWS) -> int:
@@ -17,8 +20,7 @@ def bucket(rows: int, unit: int = MIN_ROWS) -> int:
     return -(-max(rows, 1) // step) * step
 
 
-@dataclass(frozen=True, slots=True)
-class Waves:
+class Waves(NamedTuple):
     """Readings of distinct streams laid out in rows, wave after wave.
 
     A stream keeps its rank through all waves, and ranks go by falling number of readings, so that wave k + 1 goes on
@@ -38,7 +40,7 @@ class Waves:
 def one_wave(slots: NDArray[np.int64]) -> Waves:
     """Waves of readings whose slots are known to be distinct: there is one, and it is in the order given."""
     n = len(slots)
-    size = bucket(n)
+    size = bucket(n, BULK_ROWS)
     return Waves(slots, slice(0, n), slice(0, n), slice(0, n), [n], [0], [size], size)
 
 
