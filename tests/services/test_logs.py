@@ -66,17 +66,17 @@ def test_bound_fields_stand_in_every_later_event() -> None:
 def test_libraries_are_heard_from_warning_on_in_the_same_form() -> None:
     stream = io.StringIO()
     logs.configure("debug", "json", stream)
-    logging.getLogger("kafka.conn").info("chatter")
-    logging.getLogger("kafka.conn").warning("node %s is away", "a:1")
+    logging.getLogger("library.conn").info("chatter")
+    logging.getLogger("library.conn").warning("node %s is away", "a:1")
     (event,) = lines(stream)
-    assert event.items() >= {"level": "warning", "event": "node a:1 is away", "logger": "kafka.conn"}.items()
+    assert event.items() >= {"level": "warning", "event": "node a:1 is away", "logger": "library.conn"}.items()
 
 
 def test_configuring_again_replaces_what_was() -> None:
     first, second = io.StringIO(), io.StringIO()
     logs.configure("info", "json", first)
     logs.configure("info", "json", second).info("here")
-    logging.getLogger("kafka").error("here too")
+    logging.getLogger("library").error("here too")
     assert first.getvalue() == ""
     assert len(lines(second)) == 2
 
@@ -97,7 +97,7 @@ def test_no_secret_is_written(format_: logs.Format) -> None:
         "connecting", sasl_plain_password=SENTINEL, kafka={"ssl_password": SENTINEL, "nested": [{"token": SENTINEL}]}
     )
     log.info(f"connecting with sasl_plain_password={SENTINEL}, as told")
-    logging.getLogger("kafka").warning("config {'sasl_plain_password': '%s'}", SENTINEL)
+    logging.getLogger("library").warning("config {'sasl_plain_password': '%s'}", SENTINEL)
     try:
         raise ValueError(f"ssl_password: {password} is wrong")
     except ValueError:
