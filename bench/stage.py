@@ -25,6 +25,7 @@ PARTITIONS = 4
 BASE_AT_MS = 1_700_000_000_000
 """Time of the first reading. Reading n has `at` BASE_AT_MS + n, by which its prediction is recognised."""
 CHUNK = 5_000
+LOOK_S = 0.7
 
 Progress = Callable[[float, str], None]
 """`progress(share, text)`: how far a wait has come, 0..1."""
@@ -121,7 +122,9 @@ class Stage:
     def await_answers(
         self, group: str, topic: str, readings: int, child: Child, timeout_s: float, progress: Progress
     ) -> Iterator[int]:
-        """Yields the group's committed readings, some times a second, until they are `readings`."""
+        """Yields the group's committed readings, again and again until they are `readings`. Asks seldom: every question
+        is work for the machine that is being measured.
+        """
         from services.brokers.kafka_client import group_offsets
 
         until_s, committed = time.monotonic() + timeout_s, 0
@@ -135,7 +138,7 @@ class Stage:
             child.check()
             if time.monotonic() > until_s:
                 raise TimeoutError(f"{child.name} committed {committed} of {readings} readings in {timeout_s:g} s")
-            time.sleep(0.25)
+            time.sleep(LOOK_S)
 
     def answers(self, topic: str) -> Mapping[int, Any]:
         """The committed records of an output topic, by partition."""

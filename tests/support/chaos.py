@@ -60,10 +60,11 @@ class Chaos:
     """One pipeline under load. Use as a context manager; everything it starts it stops."""
 
     def __init__(self, seed: int, *, streams: int = 24, partitions: int = 4, shards: int = 2, rate: float = 300.0,
-                 delivery: str = "exactly_once", stall_timeout_s: float = 20.0) -> None:  # fmt: skip
+                 tick_s: float = 0.05, delivery: str = "exactly_once",
+                 stall_timeout_s: float = 20.0) -> None:  # fmt: skip
         print(f"chaos seed {seed}", flush=True)
         self.random = random.Random(seed)
-        self.streams, self.partitions, self.shards, self.rate = streams, partitions, shards, rate
+        self.streams, self.partitions, self.shards, self.rate, self.tick_s = streams, partitions, shards, rate, tick_s
         self.delivery, self.stall_timeout_s = delivery, stall_timeout_s
         self.report = Report()
         self.events: list[dict[str, Any]] = []
@@ -139,9 +140,8 @@ class Chaos:
         producer = ColumnProducer(self.settings.kafka)
         level = rng.normal(size=(self.streams, len(FEATURES)))
         at_ms = 1_700_000_000_000
-        tick_s = 0.05
         began_s, sent = time.monotonic(), 0
-        while not self._quiet.wait(tick_s):
+        while not self._quiet.wait(self.tick_s):
             due = int((time.monotonic() - began_s) * self.rate)
             by_partition: dict[int, tuple[list[bytes], list[bytes]]] = {}
             for _ in range(min(due - sent, 2000)):
