@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -233,7 +233,8 @@ class Chaos:
         self.until(
             lambda: (s := self.ready().get(shard)) is not None and s.incarnation > status.incarnation, "takeover"
         )
-        os.kill(status.pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # on a slow machine it may have been killed before it could wake up
+            os.kill(status.pid, signal.SIGCONT)
         left = self.until(
             lambda: [e for e in self.events if e["event"] == "replaced_actor_left"
                      and (e["shard"], e["incarnation"]) == (shard, status.incarnation)],
