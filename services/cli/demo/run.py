@@ -37,9 +37,9 @@ class _Kill:
 
 
 def demo(
-    readings: Annotated[int, typer.Option(help="How many readings to replay.")] = 200_000,
+    readings: Annotated[int, typer.Option(help="How many readings to replay.")] = 125_000,
     streams: Annotated[int, typer.Option(help="Into how many streams the series is cut.", min=PARTITIONS)] = 16,
-    rate: Annotated[float, typer.Option(help="Readings a second.")] = 8_000,
+    rate: Annotated[float, typer.Option(help="Readings a second.")] = 5_000,
     kill: Annotated[bool, typer.Option(help="kill -9 one actor half way.")] = True,
     keep: Annotated[bool, typer.Option("--keep", help="Go on serving afterwards, until Ctrl-C.")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the picture, the settings and the logs.")] = Path("demo-output"),
