@@ -7,6 +7,7 @@ Here lives the form that has gradients; `rnn.steps` holds the same sums arranged
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -95,10 +96,15 @@ class Cell(nn.Module):
 
 
 class Elman(Cell):
-    """Elman 1990:  h_t = tanh(W_hh h_{t-1} + W_ih x_t + b)."""
+    """Elman 1990:  h_t = f(W_hh h_{t-1} + W_ih x_t + b); f is the lecture's: tanh, sigmoid or relu."""
+
+    def __init__(self, inputs: int, hidden: int, activation: str = "tanh") -> None:
+        super().__init__(inputs, hidden)
+        self.activation = activation
+        self._squash: Callable[[Tensor], Tensor] = getattr(torch, activation)
 
     def recur(self, projected: Tensor, state: State) -> State:
-        return (torch.tanh(torch.addmm(projected, state[0], self.weight_hh.t())),)
+        return (self._squash(torch.addmm(projected, state[0], self.weight_hh.t())),)
 
 
 class LSTM(Cell):

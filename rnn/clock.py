@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rnn.waves import Waves
 
 NEW, LATE, MISSING, DUPLICATE, RESET = 1, 2, 4, 8, 16
+UNKNOWN, EMPTY, OVERLONG, CUT, ENDED = 32, 64, 128, 256, 512
 """Bits of a result's flags."""
 
 NEVER_MS = -(1 << 62)
@@ -22,7 +23,7 @@ WINDOW = 64  # sequence numbers that a stream remembers
 
 def judge(
     clock: NDArray[np.int64], waves: Waves, at_ms: NDArray[np.int64], seq: NDArray[np.int64]
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
     """Moves the clocks of the readings' streams on, in place, and returns (flags [n], dt_ms [n]: the time since the
     stream's last reading, 0 for a late one, negative for a stream's first).
 
@@ -30,7 +31,7 @@ def judge(
     window and its time is not after the last one; it leaves the clock as it was. A number that was seen, or that lies
     before the window, at a *later* time is a producer that has started anew: the window starts anew with it.
     """
-    flags, dt_ms = np.empty(len(at_ms), dtype=np.uint8), np.empty(len(at_ms), dtype=np.int64)
+    flags, dt_ms = np.empty(len(at_ms), dtype=np.uint16), np.empty(len(at_ms), dtype=np.int64)
     numbered = bool(seq.max() >= 0)
     last = clock[waves.slots, 0]
     top, bits = (clock[waves.slots, 1], clock[waves.slots, 2]) if numbered else (last[:0], last[:0])

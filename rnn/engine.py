@@ -170,7 +170,7 @@ class Engine:
         slots: NDArray[np.int64],
         x: NDArray[np.float32],
         dt_ms: NDArray[np.int64],
-        flags: NDArray[np.uint8],
+        flags: NDArray[np.uint16],
     ) -> Result:
         """Steps all but the duplicates, which then repeat what was last predicted for their stream."""
         result, twice = self._blank(len(slots)), flags == clocks.DUPLICATE

@@ -28,33 +28,34 @@ class StateTable:
     `layout` names the config and the parts: rows may be loaded into a table of equal layout and into no other.
     """
 
-    def __init__(self, network: Network, slots: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, network: Network, slots: int, device: torch.device | str = "cpu", extra: int = 0) -> None:
+        """`extra` int64 columns of zeros follow the clock's own, for what an engine counts."""
         if slots < 1:
             raise ValueError(f"slots: wants at least 1, got {slots}")
-        config, inputs = network.config, network.inputs
         self.slots = slots
         self.device = torch.device(device)
-        self.clock: NDArray[np.int64] = np.empty((slots + 1, len(clocks.INITIAL)), dtype=np.int64, order="F")
+        self._clock = (*clocks.INITIAL, *[0] * extra)
+        self.clock: NDArray[np.int64] = np.empty((slots + 1, len(self._clock)), dtype=np.int64, order="F")
+        self.clock[:] = self._clock
         self.parts: dict[str, Tensor] = {}
         self.widths: dict[str, int] = {}  # without padding
-        self._initial: dict[str, Tensor] = {}  # [padded width], 0 but for x
-        self._add_part("x", inputs.width, 4)
-        self._initial["x"][: inputs.width] = inputs.initial(1)[0][0]
-        for layer, cell in enumerate(network.cells):
-            for name in cell.PARTS:
-                self._add_part(f"{name}{layer}", config.hidden, padded(1))
-        self.clock[:] = clocks.INITIAL
-        self.parts["x"][:] = self._initial["x"]
+        self._initial: dict[str, Tensor] = {}  # [padded width]
+        for name, initial in network.state_parts().items():
+            self._add_part(name, initial, 4 if name == "x" else padded(1))
+        self._lasting = network.inputs.lasting if "x" in self.parts else 0
         self.row_bytes = 8 * self.clock.shape[1] + 4 * sum(self.widths.values())
         widths = ",".join(f"{name}:{width}f4" for name, width in self.widths.items())
-        layout = f"{LAYOUT_VERSION};{config.fingerprint()};clock:{self.clock.shape[1]}i8,{widths}"
+        layout = f"{LAYOUT_VERSION};{network.config.fingerprint()};clock:{self.clock.shape[1]}i8,{widths}"
         self.layout = hashlib.sha256(layout.encode()).hexdigest()
 
-    def _add_part(self, name: str, width: int, multiple: int) -> None:
-        room = -(-width // multiple) * multiple
-        self.widths[name] = width
+    def _add_part(self, name: str, initial: Tensor, multiple: int) -> None:
+        room = -(-len(initial) // multiple) * multiple
+        row = torch.zeros(room, device=self.device)
+        row[: len(initial)] = initial
+        self.widths[name] = len(initial)
+        self._initial[name] = row
         self.parts[name] = torch.zeros(self.slots + 1, room, device=self.device)
-        self._initial[name] = torch.zeros(room, device=self.device)
+        self.parts[name][:] = row
 
     def _index(self, slots: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(np.array(slots)).to(self.device)  # a copy: the caller's array may be read-only
@@ -73,10 +74,17 @@ class StateTable:
 
     def clear(self, slots: NDArray[np.int64]) -> None:
         """Gives the slots [n] the initial state."""
-        self.clock[slots] = clocks.INITIAL
+        self.clock[slots] = self._clock
         index = self._index(slots)
         for name, part in self.parts.items():
             part[index] = self._initial[name]
+
+    def restart(self, slots: NDArray[np.int64]) -> None:
+        """A new sequence of the same streams [n]: clock and running scaler stay, all else becomes initial."""
+        index = self._index(slots)
+        for name, part in self.parts.items():
+            first = self._lasting if name == "x" else 0
+            part[index, first:] = self._initial[name][first:]
 
     def rows(self, slots: NDArray[np.int64]) -> NDArray[np.uint8]:
         """State rows as bytes, [n, row_bytes]: the clock, then each part without padding, all little-endian."""
