@@ -33,7 +33,9 @@ class ModelConfig:
     """
 
     features: tuple[str, ...] = ()  # names of the values of a reading, in order; ("symbol",) where it is a symbol
-    targets: tuple[str, ...] = ()  # what is predicted: features where it is the next reading's (empty = all), else names
+    targets: tuple[
+        str, ...
+    ] = ()  # what is predicted: features where it is the next reading's (empty = all), else names
     cell: str = "lstm"  # "elman" | "lstm" | "gru"
     hidden: int = 64  # units of every layer
     layers: int = 1
@@ -74,10 +76,10 @@ class ModelConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name}: wants a whole number of at least {least}; got {value!r}")
-        for name, (least, below) in _REAL.items():
+        for name, (above, below) in _REAL.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not least < value < below:
-                raise ValueError(f"{name}: wants a number above {max(least, 0):g} and below {below:g}; got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not above < value < below:
+                raise ValueError(f"{name}: wants a number above {max(above, 0):g} and below {below:g}; got {value!r}")
             object.__setattr__(self, name, float(value))  # 1 and 1.0 are one config, with one fingerprint
         if not isinstance(self.layer_norm, bool):
             raise ValueError(f"layer_norm: wants true or false; got {self.layer_norm!r}")
@@ -160,7 +162,7 @@ class ModelConfig:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """What the numbers of a categorical answer stand for: the labels, then `END` where the answer ends by itself."""
+        """What the numbers of a categorical answer stand for: the labels, then `END` where an answer ends by itself."""
         return (*self.labels, END) if self.generates else self.labels
 
     @property

@@ -6,11 +6,14 @@ sums are in `rnn.forward`. Imports torch and numpy.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from rnn import clock as clocks
+from rnn.config import ModelConfig
 from rnn.forward import Forward
 from rnn.network import Network
 from rnn.result import Result
@@ -30,6 +33,8 @@ class Engine:
 
     def __init__(self, network: Network, slots: int, device: str = "cpu") -> None:
         """Raises ValueError for a device that torch does not have, or no slots."""
+        if not self.serves(network.config):
+            raise ValueError("this network does more than forecast one step of real values: use rnn.serving.engine_of")
         self.device = torch.device(device)
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"device: {device!r} asked for, but torch sees no GPU; use 'cpu' or install its driver")
@@ -43,15 +48,34 @@ class Engine:
         self._chunk_rows = max(256, floats // self._forward.sums_width)
         self._places = np.arange(self._chunk_rows, dtype=np.int32)
 
+    @staticmethod
+    def serves(config: ModelConfig) -> bool:
+        """Whether this engine can; `rnn.sequences` has the one that always can."""
+        plain = config.direction == "forward" and not config.layer_norm and config.horizon == 1
+        cell = config.cell != "elman" or config.activation == "tanh"
+        head = config.head in ("point", "gaussian")
+        return plain and cell and head and not config.linear and config.task == "many-to-many" and config.residual
+
     def run(
-        self, slots: NDArray[np.int64], x: NDArray[np.float32], at_ms: NDArray[np.int64], seq: NDArray[np.int64]
+        self,
+        slots: NDArray[np.int64],
+        x: NDArray[np.float32],
+        at_ms: NDArray[np.int64],
+        seq: NDArray[np.int64],
+        *,
+        end: NDArray[np.uint8] | None = None,
+        tag: NDArray[np.int64] | None = None,
+        salt: NDArray[np.int64] | None = None,
     ) -> Result:
         """Folds n readings into their streams' states and predicts each stream's next one.
 
         slots [n] in 0..slots-1, any number of times each (readings of one slot are taken in the order given); x [n,
-        features] in raw units, NaN = missing; at_ms [n]; seq [n], negative = none. The result's arrays are new.
-        Raises ValueError for arrays of other shapes or types, and for slots outside the table.
+        features] in raw units, NaN = missing; at_ms [n]; seq [n], negative = none; end [n] as `SequenceEngine.run`. What
+        is predicted for a reading is about the next one at once and never drawn, so tag and salt say nothing here. The
+        result's arrays are new. Raises ValueError for arrays of other shapes or types, and for slots outside the table.
         """
+        if end is not None and end.any():
+            return self._run_with_ends(slots, x, at_ms, seq, end)
         self._refuse_misfits(slots, x, at_ms, seq)
         threads = torch.get_num_threads()
         # Torch splits large operations at places that depend on their size, and a part's rest goes another code path.
@@ -63,6 +87,46 @@ class Engine:
         finally:
             if threads != 1 and self.device.type == "cpu":
                 torch.set_num_threads(threads)
+
+    def _run_with_ends(
+        self,
+        slots: NDArray[np.int64],
+        x: NDArray[np.float32],
+        at_ms: NDArray[np.int64],
+        seq: NDArray[np.int64],
+        end: NDArray[np.uint8],
+    ) -> Result:
+        """Readings up to each stream's first end, then those up to its second one, and so on."""
+        ended = end > 0
+        by_slot = np.argsort(slots, kind="stable")
+        ends_so_far: NDArray[np.int64] = np.cumsum(ended[by_slot]) - ended[by_slot]
+        first = np.flatnonzero(np.diff(slots[by_slot], prepend=-1))
+        sequence = np.empty(len(slots), np.int64)  # which of its stream's sequences a reading belongs to
+        sequence[by_slot] = ends_so_far - np.repeat(ends_so_far[first], np.diff(first, append=len(slots)))
+        whole = self._blank(len(slots))
+        for number in range(int(sequence.max()) + 1):
+            here = sequence == number
+            some, bare = np.flatnonzero(here & (end < 2)), np.flatnonzero(here & (end == 2))
+            whole.put(some, self.run(slots[some], x[some], at_ms[some], seq[some]))
+            if len(bare):  # it has a time and a number like any other
+                whole.flags[bare] = clocks.judge(self.table.clock, one_wave(slots[bare]), at_ms[bare], seq[bare])[0]
+            closed = here & ended & (whole.flags & clocks.DUPLICATE == 0)
+            whole.flags[closed] |= clocks.ENDED
+            self.table.restart(slots[closed])
+        said = np.flatnonzero(end < 2)
+        if len(said) == len(slots):
+            return whole
+        part = self._blank(len(said))
+        part.put(np.arange(len(said)), whole, said)
+        return replace(part, of=said)
+
+    def flush(self, slots: NDArray[np.int64]) -> Result:
+        """Nothing: no reading waits for later ones here."""
+        return replace(self._blank(0), of=np.zeros(0, np.int64))
+
+    def waiting(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Zeros [k], see `flush`."""
+        return np.zeros(len(slots), np.int64)
 
     def rows(self, slots: NDArray[np.int64]) -> NDArray[np.uint8]:
         """As `StateTable.rows`."""

@@ -136,7 +136,7 @@ class Quantile(Point):
     def loss(self, mean: Tensor, scale: Tensor | None, truth: Tensor, weight: Tensor | None = None) -> Tensor:
         """Mean pinball loss over the three quantiles, a scalar; arguments as `Point.loss`."""
         assert scale is not None
-        below, above = scale.split(self.targets, dim=-1)
+        below, above = scale[..., : self.targets], scale[..., self.targets :]
         tail = (1 - self.level) / 2
         losses = pinball(truth - mean, 0.5)
         losses = losses + pinball(truth - (mean - below), tail) + pinball(truth - (mean + above), 1 - tail)
@@ -144,7 +144,7 @@ class Quantile(Point):
 
     def band(self, mean: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor] | None:
         assert scale is not None
-        below, above = scale.split(self.targets, dim=-1)
+        below, above = scale[..., : self.targets], scale[..., self.targets :]
         return mean - below * self.calibration, mean + above * self.calibration
 
 
@@ -181,7 +181,7 @@ def band_width(level: float) -> float:
 def student_quantile(level: float, nu: float) -> float:
     """The quantile `level` > 0.5 of Student's t with `nu` degrees of freedom; by bisection of its distribution.
 
-    With t = tan(a) sqrt(nu), P(0 < T < t) is the integral of cos(a)^(nu - 1) over (0, a), normalised by that up to pi/2.
+    With t = tan(a) sqrt(nu), P(0 < T < t) is the integral of cos^(nu - 1) over (0, a), divided by twice that to pi/2.
     """
     nodes = torch.linspace(0.0, math.pi / 2, 20_001, dtype=torch.float64)
     density = torch.cos(nodes).clamp(min=0) ** (nu - 1)

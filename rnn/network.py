@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rnn.cells import CELLS, Cell, State
+from rnn.cells import CELLS, Cell, State, remember
 from rnn.config import SPECIALS, ModelConfig
 from rnn.heads import HEADS, Point
 from rnn.inputs import CLIP, Inputs
@@ -63,11 +63,13 @@ class Network(nn.Module):
         elif config.recurrent:
             self.layers.extend(cell(width, config.hidden, **extra) for width in widths)
             self.back.extend(cell(width, config.hidden, **extra) for width in widths if both)
+            for layer in self.cells if config.at_end else ():  # what counts may lie a whole sequence back
+                remember(layer, config.max_length)
         else:
             self.start = nn.Linear(self.input_width, config.layers * len(cell.PARTS) * config.hidden)
         if config.decodes:
             said = config.embedding if config.labels else targets
-            self.decoder = nn.ModuleList(cell(w, config.hidden, **extra) for w in [said] + widths[1:])
+            self.decoder = nn.ModuleList(cell(w, config.hidden, **extra) for w in [said, *widths[1:]])
             if config.labels:  # the last one stands before the first symbol
                 self.said = embedding(len(config.classes) + 1, config.embedding)
         self.norms = nn.ModuleList(nn.LayerNorm(out) for _ in range(config.layers if config.layer_norm else 0))
@@ -107,8 +109,8 @@ class Network(nn.Module):
     def state_parts(self) -> dict[str, Tensor]:
         """The initial row, [width], of each part of a stream's state besides its clock.
 
-        "x": `rnn.inputs`; "past": what the linear path sees, the latest reading first; "h0", "c0", ...: the layers, bottom
-        first; "window": readings [lag + 1, raw_width] that a both-ways network has not answered yet, the oldest first.
+        "x": `rnn.inputs`; "past": what the linear path sees, the latest reading first; "h0", "c0", ...: the layers,
+        bottom first; "window": readings [lag + 1, raw_width] that a both-ways network has not answered yet, the oldest first.
         """
         config, parts = self.config, dict[str, Tensor]()
         if not config.recurrent:
@@ -128,7 +130,8 @@ class Network(nn.Module):
         of `Inputs.advance`; without recurrence [..., features] in raw units, NaN = missing.
         """
         if self.config.symbolic:
-            return self.embedding(torch.nan_to_num(raw[..., 0]).long())
+            vectors: Tensor = self.embedding(torch.nan_to_num(raw[..., 0]).long())
+            return vectors
         if self.config.recurrent:
             return raw
         scaled = ((raw - self.scaler_mean) / self.scaler_std).clamp(-CLIP, CLIP)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 class Result:
     """What a run says of n readings: m predictions, in the order of the readings that made them be said.
 
-    m = n where every reading is answered at once. A reading in the midst of a sequence that is answered at its end makes
-    none; an answer that waits for later readings comes with one of those; an end may make several.
+    m = n where every reading is answered at once. A reading amid a sequence that is answered at its end makes none; an
+    answer that waits for later readings comes with one of those; an end may make several.
     """
 
     y: NDArray[np.float32]  # [m, width], raw units, or class numbers (NaN after an answer's end); NaN = none

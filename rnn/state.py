@@ -80,11 +80,15 @@ class StateTable:
             part[index] = self._initial[name]
 
     def restart(self, slots: NDArray[np.int64]) -> None:
-        """A new sequence of the same streams [n]: clock and running scaler stay, all else becomes initial."""
+        """A new sequence of the same streams [n]: clock and running scaler stay, nothing counts as predicted any more,
+        and all else becomes initial.
+        """
         index = self._index(slots)
         for name, part in self.parts.items():
-            first = self._lasting if name == "x" else 0
-            part[index, first:] = self._initial[name][first:]
+            if name == "x":
+                part[index, self._lasting : self.widths[name]] = torch.nan
+            else:
+                part[index] = self._initial[name]
 
     def rows(self, slots: NDArray[np.int64]) -> NDArray[np.uint8]:
         """State rows as bytes, [n, row_bytes]: the clock, then each part without padding, all little-endian."""
