@@ -70,9 +70,9 @@ class Engine:
         """Folds n readings into their streams' states and predicts each stream's next one.
 
         slots [n] in 0..slots-1, any number of times each (readings of one slot are taken in the order given); x [n,
-        features] in raw units, NaN = missing; at_ms [n]; seq [n], negative = none; end [n] as `SequenceEngine.run`. What
-        is predicted for a reading is about the next one at once and never drawn, so tag and salt say nothing here. The
-        result's arrays are new. Raises ValueError for arrays of other shapes or types, and for slots outside the table.
+        features] in raw units, NaN = missing; at_ms [n]; seq [n], negative = none; end [n] as `SequenceEngine.run`. Every
+        reading is answered at once and nothing is drawn, so tag and salt say nothing here. The result's arrays are new.
+        Raises ValueError for arrays of other shapes or types, and for slots outside the table.
         """
         if end is not None and end.any():
             return self._run_with_ends(slots, x, at_ms, seq, end)

@@ -46,12 +46,13 @@ class Inputs:
 
     def __init__(self, config: ModelConfig, scaler_mean: Tensor, scaler_std: Tensor) -> None:
         """scaler_mean, scaler_std [features]: the global scaler, where every stream's own one starts."""
-        features, targets = len(config.features), len(config.targets)
+        features, targets = len(config.features), len(config.target_index)  # targets that are no features lie elsewhere
         self.features, self.targets = features, targets
         self.memory = config.scaler_memory
         self.interval_ms = config.interval_s * 1000.0
         self.width = 3 * features + 1 + 2 * targets
-        self.outputs = 2 * features + 1  # of `advance`: scaled values, missing marks, elapsed time
+        self.lasting = 3 * features + 1  # first columns of a state, which outlive a sequence: scaler and last values
+        self.outputs = outputs_of(config)  # of `advance`
         self._widths = [features, features, features, 1, targets, targets]  # of Columns
         self.var_floor = (scaler_std * STD_FLOOR).square().unsqueeze(1)  # [features, 1]
         self.target_index = torch.tensor(config.target_index, device=scaler_mean.device)
@@ -128,3 +129,8 @@ class Inputs:
     def elapsed(self, dt_ms: Tensor, out: Tensor | None = None) -> Tensor:
         """log1p(dt / interval) - log 2, so that the usual interval gives 0. dt_ms [n] float32 >= 0 -> [n]."""
         return torch.add(self._half, dt_ms, alpha=0.5 / self.interval_ms, out=out).log_()
+
+
+def outputs_of(config: ModelConfig) -> int:
+    """How many features the cells see of a reading: scaled values, missing marks, elapsed time."""
+    return 2 * len(config.features) + 1

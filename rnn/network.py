@@ -21,7 +21,7 @@ from torch.nn import functional
 from rnn.cells import CELLS, Cell, State, remember
 from rnn.config import SPECIALS, ModelConfig
 from rnn.heads import HEADS, Point
-from rnn.inputs import CLIP, Inputs
+from rnn.inputs import CLIP, Inputs, outputs_of
 
 SQUASH: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu}
 """The f of each name that `ModelConfig.activation` may have."""
@@ -97,20 +97,21 @@ class Network(nn.Module):
         """Width of what the first layer sees."""
         if self.config.symbolic:
             return self.config.embedding
-        return self.inputs.outputs if self.config.recurrent else 2 * len(self.config.features)
+        return outputs_of(self.config) if self.config.recurrent else 2 * len(self.config.features)
 
     @property
     def raw_width(self) -> int:
         """Width of what `seen` takes."""
         if self.config.symbolic or not self.config.recurrent:
             return len(self.config.features)
-        return self.inputs.outputs
+        return outputs_of(self.config)
 
     def state_parts(self) -> dict[str, Tensor]:
         """The initial row, [width], of each part of a stream's state besides its clock.
 
         "x": `rnn.inputs`; "past": what the linear path sees, the latest reading first; "h0", "c0", ...: the layers,
-        bottom first; "window": readings [lag + 1, raw_width] that a both-ways network has not answered yet, the oldest first.
+        bottom first; "window": readings [lag + 1, raw_width] that a both-ways network has not answered yet, the oldest
+        first.
         """
         config, parts = self.config, dict[str, Tensor]()
         if not config.recurrent:

@@ -106,7 +106,8 @@ class SequenceEngine:
 
     def check(self, most: int = 256) -> list[int]:
         """Batch sizes up to `most` rows with which this device breaks the promise that a stream's result does not
-        depend on its batch; empty on a good CPU. Steps one random reading of each of made-up streams in batches of some sizes.
+        depend on its batch; empty on a good CPU. Steps one random reading of each of made-up streams in batches of
+        some sizes.
         """
         probe, random = SequenceEngine(self.network, most, str(self.device)), np.random.default_rng(0)
         x = random.normal(size=(most, len(self.config.features))).astype(np.float32)

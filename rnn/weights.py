@@ -21,7 +21,8 @@ from torch import Tensor
 from rnn.card import CARD, Card, DataRange, ModelRefused, card_text, read_card
 from rnn.network import Network
 
-__all__ = ["CARD", "WEIGHTS", "Card", "DataRange", "ModelNotSaved", "ModelRefused", "load", "read_card", "save"]
+__all__ = ["CARD", "WEIGHTS", "Card", "DataRange", "ModelNotSaved", "ModelRefused", "load", "read_card",
+           "read_tensors", "save", "write_tensors"]  # fmt: skip
 
 WEIGHTS = "model.safetensors"
 
@@ -104,6 +105,25 @@ def load(folder: Path) -> tuple[Network, Card]:
     return network.eval(), card
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of any safetensors file, such as one of a module that was not made here. Raises ModelRefused."""
+    try:
+        return dict(safetensors.torch.load(Path(path).read_bytes()))
+    except OSError as error:
+        raise ModelRefused(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelRefused(
+            f"{path} is not a safetensors file ({error}). "
+            "Save the module with safetensors.torch.save_file(module.state_dict(), path)."
+        ) from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a safetensors file that torch users read with safetensors.torch.load_file. Raises OSError."""
+    whole = safetensors.torch.save({name: one.detach().cpu().contiguous() for name, one in tensors.items()})
+    _write(Path(path), whole)
+
+
 def _check(
     path: Path,
     tensors: Mapping[str, Tensor],
@@ -125,8 +145,9 @@ def _check(
             raise ModelRefused(f"{path}: {name} is {tensor.dtype}, but weights are float32. {remedy}")
         if not bool(torch.isfinite(tensor).all()):
             raise ModelRefused(f"{path}: {name} holds numbers that are not finite. Train the model again.")
-    if not bool((tensors["scaler_std"] > 0).all()):
-        raise ModelRefused(f"{path}: scaler_std must be greater than zero. Train the model again.")
+    for name in ("scaler_std", "target_std"):
+        if name in tensors and not bool((tensors[name] > 0).all()):
+            raise ModelRefused(f"{path}: {name} must be greater than zero. Train the model again.")
 
 
 def _write(path: Path, content: bytes) -> None:
