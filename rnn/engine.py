@@ -70,8 +70,8 @@ class Engine:
         """Folds n readings into their streams' states and predicts each stream's next one.
 
         slots [n] in 0..slots-1, any number of times each (readings of one slot are taken in the order given); x [n,
-        features] in raw units, NaN = missing; at_ms [n]; seq [n], negative = none; end [n] as `SequenceEngine.run`. Every
-        reading is answered at once and nothing is drawn, so tag and salt say nothing here. The result's arrays are new.
+        features] in raw units, NaN = missing; at_ms [n]; seq [n], negative = none; end [n] as `SequenceEngine.run`.
+        Every reading is answered at once and nothing is drawn, so tag and salt say nothing here.
         Raises ValueError for arrays of other shapes or types, and for slots outside the table.
         """
         if end is not None and end.any():
