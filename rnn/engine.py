@@ -54,7 +54,7 @@ class Engine:
         plain = config.direction == "forward" and not config.layer_norm and config.horizon == 1
         cell = config.cell != "elman" or config.activation == "tanh"
         head = config.head in ("point", "gaussian")
-        return plain and cell and head and not config.linear and config.task == "many-to-many" and config.residual
+        return plain and cell and head and config.task == "many-to-many" and config.residual
 
     def run(
         self,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rnn import clock as clocks
-from rnn.heads import HALF_LOG_TWO_PI, SCALE_FLOOR, band_width
+from rnn.heads import HALF_LOG_TWO_PI, SCALE_FLOOR, Gaussian
 from rnn.inputs import CLIP, Columns, Inputs
 from rnn.network import Network
 from rnn.result import Result
@@ -50,22 +50,30 @@ class Forward:
         self._head_bias[:outputs] = linear.bias.detach()
         self._head_weight[:, len(config.targets) :] *= -1  # see _predict
         self._head_bias[len(config.targets) :] *= -1
+        self._path_weight: Tensor | None = None
+        if network.linear_path is not None:
+            width = network.linear_path.in_features
+            self._path_weight = torch.zeros(padded(width), padded(outputs), device=device)
+            self._path_weight[:width, : len(config.targets)] = network.linear_path.weight.detach().t()
         self._all_targets = config.targets == config.features
-        self._band_width = np.float32(band_width(config.band))
+        self._band_width = np.zeros(len(config.targets), np.float32)  # half of it, in scales
+        if isinstance(network.head, Gaussian):
+            self._band_width = network.head.half_width().detach().cpu().numpy().astype(np.float32)
         # Tensors, for an operation with a Python number takes twice as long to begin.
         self._scale_floor = torch.tensor(SCALE_FLOOR, device=device)
         self._target_count = torch.tensor(float(len(config.targets)), device=device)
         # What must be finite is summed with weights so small that only what is not finite can make the sum so.
         self._checked = self._inputs.width - 2 * self._inputs.targets
         self._tiny = torch.full((1, self._checked), 1e-20, device=device)
-        self._pool = ScratchPool(self._inputs, self._steps, outputs, table.parts["x"].shape[1], device)
+        past = table.parts["past"].shape[1] if "past" in table.parts else 0
+        self._pool = ScratchPool(self._inputs, self._steps, outputs, table.parts["x"].shape[1], past, device)
 
     def step(
         self,
         waves: Waves,
         x: NDArray[np.float32],
         dt_ms: NDArray[np.int64],
-        flags: NDArray[np.uint8],
+        flags: NDArray[np.uint16],
     ) -> Result:
         """Folds n readings in and returns their predictions; adds MISSING and RESET to `flags`.
 
@@ -81,6 +89,8 @@ class Forward:
         self._take_in(scratch, waves, index, missing)
         if len(waves.sizes) == 1:  # all that was predicted before is in the table, and warm
             self._judge(scratch, scratch.before, scratch.std_before, missing)
+        if self._path_weight is not None:
+            self._remember(scratch, waves, index)
         self._predict(scratch, self._recur(scratch, waves, index))
         if len(waves.sizes) > 1:
             rows = _row_before(scratch, waves)
@@ -89,7 +99,7 @@ class Forward:
         self._scatter(scratch, waves, index)
         return self._result(scratch, waves.row, flags)
 
-    def last_predictions(self, slots: NDArray[np.int64], flags: NDArray[np.uint8]) -> Result:
+    def last_predictions(self, slots: NDArray[np.int64], flags: NDArray[np.uint16]) -> Result:
         """What the table holds as the latest prediction of each slot [n]; without a score."""
         inputs = self._inputs
         held = self.table.parts["x"].index_select(0, torch.from_numpy(np.array(slots)).to(self.table.device))
@@ -137,6 +147,18 @@ class Forward:
             scratch.marks[: len(missing)] = missing
         inputs.elapsed(scratch.dt_ms, out=scratch.marks[inputs.features])
 
+    def _remember(self, scratch: Scratch, waves: Waves, index: Tensor) -> None:
+        """The linear path's latest readings after each reading: that one, then those before it but the oldest."""
+        past, features = scratch.past, self._inputs.features
+        kept = self.table.widths["past"] - features
+        self.table.gather("past", index, past[: scratch.lead])
+        seen = scratch.scaled.t()
+        for reading, old, new in _spans(scratch, waves):
+            after = past[new]
+            after[:, :features] = seen[reading]
+            after[:, features : features + kept] = past[old, :kept]
+            after[:, features + kept :] = 0
+
     def _recur(self, scratch: Scratch, waves: Waves, index: Tensor) -> Tensor:
         """Steps the layers, bottom first; returns the top one's h after each reading, [rows, units]."""
         below = scratch.features
@@ -160,6 +182,8 @@ class Forward:
         """
         after, mean, scale = scratch.after, scratch.mean, scratch.scale
         torch.addmm(self._head_bias, h, self._head_weight, out=scratch.head)
+        if self._path_weight is not None:
+            scratch.head.addmm_(scratch.past[scratch.lead :], self._path_weight)
         std = self._of_targets(scratch.std_after)
         mean.copy_(scratch.head_t[: len(mean)])
         torch.mul(mean, std, out=after.predicted_mean).add_(self._of_targets(after.last))
@@ -202,8 +226,10 @@ class Forward:
         for layer, parts in enumerate(scratch.parts):
             for name, part in zip("hc", parts, strict=False):
                 self.table.scatter(f"{name}{layer}", index, part[last])
+        if self._path_weight is not None:
+            self.table.scatter("past", index, scratch.past[last])
 
-    def _result(self, scratch: Scratch, row: NDArray[np.int64] | slice, flags: NDArray[np.uint8]) -> Result:
+    def _result(self, scratch: Scratch, row: NDArray[np.int64] | slice, flags: NDArray[np.uint16]) -> Result:
         targets = self._inputs.targets
         out = scratch.said.cpu().numpy()
         scale, y = np.array(out[:-2].reshape(2, targets, -1).transpose(0, 2, 1)[:, row], order="C")

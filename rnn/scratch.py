@@ -52,6 +52,7 @@ class Scratch:
     parts: list[tuple[Tensor, ...]]  # of each layer, [lead + rows, units]
     parts_before: list[tuple[Tensor, ...]]  # of each layer, [lead, units]
     parts_after: list[tuple[Tensor, ...]]  # of each layer, [rows, units]
+    past: Tensor  # [lead + rows, padded linear * features], what the linear path sees
     head: Tensor  # [rows, padded outputs]
     head_t: Tensor  # [outputs, rows], of head
     mean: Tensor  # [targets, rows], what the head says
@@ -61,8 +62,11 @@ class Scratch:
 class ScratchPool:
     """Hands out `Scratch` for the size asked, always over the same memory: only the latest one may be in use."""
 
-    def __init__(self, inputs: Inputs, steps: list[Step], outputs: int, width: int, device: torch.device) -> None:
+    def __init__(
+        self, inputs: Inputs, steps: list[Step], outputs: int, width: int, past: int, device: torch.device
+    ) -> None:
         self._inputs, self._steps, self._outputs, self._width, self._device = inputs, steps, outputs, width, device
+        self._past = past
         self._flat: dict[str, Tensor] = {}
         self._known: dict[tuple[int, int], Scratch] = {}
 
@@ -123,6 +127,7 @@ class ScratchPool:
             parts=parts,
             parts_before=[tuple(part[:lead] for part in layer) for layer in parts],
             parts_after=[tuple(part[lead:] for part in layer) for layer in parts],
+            past=self._take("past", (lead + rows, self._past)),
             head=head,
             head_t=head.t()[: self._outputs],
             mean=heads[:targets],

@@ -32,6 +32,7 @@ class Windows:
     feats: Tensor  # [steps, lanes, inputs.outputs]
     change: Tensor  # [steps, lanes, targets]: (x_{t+1} - last value at t) / std at t, the truth for a head's mean
     weight: Tensor  # [steps, lanes, targets]: 1 = counts in the loss; 0 = missing, not to be known, or burn-in
+    scaled: Tensor | None = None  # [steps, lanes, features, linear], the latest reading last; None without linear path
 
     def __len__(self) -> int:
         return len(self.feats)
@@ -39,8 +40,14 @@ class Windows:
     def each(self, window: int, start: int = 0) -> Iterator[Windows]:
         """Consecutive windows of `window` steps (the last one may be shorter), from step `start` on."""
         for lo in range(start, len(self), window):
-            hi = lo + window
-            yield Windows(self.feats[lo:hi], self.change[lo:hi], self.weight[lo:hi])
+            span = slice(lo, lo + window)
+            scaled = None if self.scaled is None else self.scaled[span]
+            yield Windows(self.feats[span], self.change[span], self.weight[span], scaled)
+
+    @property
+    def past(self) -> Tensor | None:
+        """What the linear path sees at every step, [steps, lanes, linear * features], the latest reading first."""
+        return None if self.scaled is None else self.scaled.flip(3).transpose(2, 3).flatten(2)
 
 
 def pieces(series: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]], steps: int) -> Lanes:
@@ -65,7 +72,7 @@ def pieces(series: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]], step
     )
 
 
-def prepare(inputs: Inputs, lanes: Lanes, burn_in: int) -> Windows:
+def prepare(inputs: Inputs, lanes: Lanes, burn_in: int, linear: int = 0) -> Windows:
     """Features, truth and weights of every step. The first `burn_in` steps of a lane only warm its state up.
 
     A step counts if something was read at it and the target's next value is known. The last step of a lane never does:
@@ -84,7 +91,11 @@ def prepare(inputs: Inputs, lanes: Lanes, burn_in: int) -> Windows:
     change[-1] = torch.nan
     known = ~change.isnan() & ~x.isnan().all(dim=2, keepdim=True)
     known[:burn_in] = False
-    return Windows(feats, change.masked_fill_(~known, 0.0), known.to(torch.float32))
+    scaled = None
+    if linear:  # a view, for every reading is in it `linear` times
+        before = feats.new_zeros(linear - 1, n, inputs.features)  # as a new stream's state has it
+        scaled = torch.cat((before, feats[:, :, : inputs.features])).unfold(0, linear, 1)
+    return Windows(feats, change.masked_fill_(~known, 0.0), known.to(torch.float32), scaled)
 
 
 def moments(x: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
