@@ -53,7 +53,7 @@ class ModelConfig:
     horizon: int = 1  # steps of the answer; for symbols the most there may be
     linear: int = 0  # latest readings of the linear autoregressive path beside the recurrent one; 0 = no such path
     activation: str = "tanh"  # of Elman cells and of feed-forward layers
-    dropout: float = 0.0  # share of a layer's outputs hidden from the next one in training
+    dropout: float = 0.0  # share of a layer's outputs hidden from the next one and from the head in training
     layer_norm: bool = False  # normalises each layer's output (Ba et al. 2016)
     answer: str = "end"  # many-to-one: "end" of a sequence, or after "each" reading what is known so far
     max_length: int = 0  # readings of a sequence; later ones are not folded in; 0 = no limit

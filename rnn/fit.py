@@ -16,10 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from rnn.cells import GRU, LSTM, Cell, State
+from rnn.calibrate import calibrate, solve_linear_path
+from rnn.cells import State
 from rnn.config import ModelConfig
-from rnn.heads import surprise
+from rnn.heads import Quantile
+from rnn.kernels import unroll
 from rnn.network import Network
 from rnn.windows import Windows, moments, pieces, prepare
 
@@ -36,6 +40,7 @@ class Recipe:
     burn_in: int = 64  # first steps of a lane that do not count
     learning_rate: float = 0.01  # at its peak; warmed up over a fifth of the updates, then annealed to nothing
     weight_decay: float = 0.01
+    averaging: float = 0.99  # of the weights over the updates, exponentially (Polyak and Juditsky 1992); 0 = none
     clip_norm: float = 1.0
     validation: float = 0.1  # share of the readings, the latest ones, that decide which epoch's weights are kept
     patience: int = 480  # updates without a better validation error after which training stops
@@ -71,15 +76,31 @@ OneSeries = tuple[NDArray[np.float32], NDArray[np.int64]]
 Progress = Callable[[Epoch], None]
 
 
-def default_config(features: Sequence[str], interval_s: float, targets: Sequence[str] = ()) -> ModelConfig:
-    """A config that does well without tuning: one LSTM of 64 units with a band, for every feature or for `targets`.
+FEW_READINGS = 200_000
+"""With fewer than that the default config hides half of what the recurrent path says while it learns."""
+
+
+def default_config(
+    features: Sequence[str], interval_s: float, targets: Sequence[str] = (), readings: int = FEW_READINGS
+) -> ModelConfig:
+    """A config that does well without tuning: one LSTM of 64 units beside a linear path over 8 readings, with a band,
+    for every feature or for `targets`; for so many `readings` to learn from.
 
     The running scaler looks far back: on household power a memory of 10,000 readings, a week, gave 20 % below
     persistence, the frozen global scaler as much, and a memory of 1,000 only 17 %.
     """
     return ModelConfig(
-        features=tuple(features), targets=tuple(targets), interval_s=float(interval_s), scaler_memory=10_000
+        features=tuple(features),
+        targets=tuple(targets),
+        interval_s=float(interval_s),
+        scaler_memory=10_000,
+        linear=max(1, min(8, WIDEST_PATH // len(features))),
+        dropout=0.5 if readings < FEW_READINGS else 0.0,
     )
+
+
+WIDEST_PATH = 2048
+"""Most values that the default linear path looks at; solving it costs the third power of that."""
 
 
 def fit(
@@ -111,9 +132,13 @@ def fit(
         mean, std = moments(np.concatenate([x for x, _ in early]))
         network.scaler_mean.copy_(torch.from_numpy(mean))
         network.scaler_std.copy_(torch.from_numpy(std))
-        train = prepare(network.inputs, pieces(early, _steps(early, recipe)), recipe.burn_in)
-        validation = prepare(network.inputs, pieces(late, _steps(late, recipe)), recipe.burn_in)
+        linear = config.linear
+        train = prepare(network.inputs, pieces(early, _steps(early, recipe)), recipe.burn_in, linear)
+        validation = prepare(network.inputs, pieces(late, _steps(late, recipe)), recipe.burn_in, linear)
+        if linear:
+            solve_linear_path(network, [(train, torch.zeros_like(train.change))])
         epochs = _train(network, train, validation, recipe, progress)
+        _finish(network.eval(), train, validation)
     best = [epoch for epoch in epochs if epoch.kept][-1]
     return Fitted(network.eval(), tuple(epochs), best, rows, later_rows)
 
@@ -125,12 +150,14 @@ def _train(
     began = time.monotonic()
     windows = math.ceil(len(train) / recipe.window)
     planned = math.ceil(recipe.updates / windows)
+    learning = [weight for name, weight in network.named_parameters() if not name.startswith("linear_path")]
     optimiser = torch.optim.AdamW(
-        network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
+        learning, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, max_lr=recipe.learning_rate, total_steps=planned * windows + 1, pct_start=0.2
     )
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging))  # type: ignore[no-untyped-call]
     persistence_mse = _mse(torch.zeros_like(validation.change), validation)
     shift = torch.Generator().manual_seed(recipe.seed)
     best, best_weights, stale, epochs = math.inf, network.state_dict(), 0, []
@@ -139,25 +166,28 @@ def _train(
         start = int(torch.randint(0, min(recipe.window, len(train) // 2), (), generator=shift))
         state: Sequence[State] | None = None
         errors, counted = 0.0, 0.0
+        network.train()
         for window in train.each(recipe.window, start):
             h, state = unroll(network, window.feats, state)
             state = [tuple(part.detach() for part in layer) for layer in state]
             loss, squares = _loss(network, h, window)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+            nn.utils.clip_grad_norm_(learning, recipe.clip_norm)
             optimiser.step()
             schedule.step()
+            average.update_parameters(network)
             stale += 1
             errors += float(squares)
             counted += float(window.weight.sum())
-        with torch.no_grad():
-            mse = _mse(network.head(unroll(network, validation.feats, None)[0])[0], validation)
+        averaged = average.module.eval()
+        assert isinstance(averaged, Network)
+        mse = _mse(_said(averaged, validation)[0], validation)
         if not math.isfinite(mse):
             raise FloatingPointError(f"training diverged in epoch {number}: lower the learning rate")
         kept = mse < best
         if kept:
-            best, best_weights, stale = mse, copy.deepcopy(network.state_dict()), 0
+            best, best_weights, stale = mse, copy.deepcopy(averaged.state_dict()), 0
         elapsed_s = time.monotonic() - began
         epochs.append(Epoch(number, planned, errors / max(counted, 1.0), mse, persistence_mse, elapsed_s, kept))
         if progress is not None:
@@ -170,46 +200,72 @@ def _train(
 
 def _loss(network: Network, h: Tensor, window: Windows) -> tuple[Tensor, Tensor]:
     """(loss, sum of squared errors). The mean and all below it learn from squared error alone, in scaled units; a
-    Gaussian head's scale learns how wide the error is for the given h, without a say in what h or the mean become:
-    likelihood would trade accuracy on the large changes for certainty about the small ones.
+    head's scale learns how wide the error is for the given h, without a say in what h or the mean become: likelihood
+    would trade accuracy on the large changes for certainty about the small ones. A quantile head's mean is a median
+    and learns from its own loss.
     """
-    mean, scale = network.head(h)
+    h = functional.dropout(h, network.config.dropout, network.training)
+    mean = _with_path(network, network.head(h)[0], window)
     squares = ((mean - window.change).square() * window.weight).sum()
-    counted = window.weight.sum().clamp(min=1)
-    loss = squares / counted
-    if scale is not None:
+    if isinstance(network.head, Quantile):
+        _, scale = network.head(h)
+        return network.head.loss(mean, scale, window.change, window.weight), squares.detach()
+    loss = squares / window.weight.sum().clamp(min=1)
+    if network.head.BANDED:
         _, scale = network.head(h.detach())
-        loss = loss + (surprise(mean.detach(), scale, window.change) * window.weight).sum() / counted
+        loss = loss + network.head.loss(mean.detach(), scale, window.change, window.weight)
     return loss, squares.detach()
+
+
+def _with_path(network: Network, mean: Tensor, windows: Windows) -> Tensor:
+    past = windows.past
+    return mean if network.linear_path is None or past is None else mean + network.linear_path(past).detach()
+
+
+def _said(network: Network, windows: Windows) -> tuple[Tensor, Tensor | None]:
+    """(mean, scale) at every step, [steps, lanes, ..], without gradients; the linear path is in the mean."""
+    with torch.no_grad():
+        means, scales, state = [], [], None
+        for window in windows.each(256):
+            h, state = unroll(network, window.feats, state)
+            mean, scale = network.head(h)
+            means.append(_with_path(network, mean, window))
+            scales += [scale] if scale is not None else []
+    return torch.cat(means), torch.cat(scales) if scales else None
+
+
+def _weigh(network: Network, validation: Windows) -> None:
+    """Multiplies what the recurrent path says of each target by the factor in 0..1 that fits the validation steps best:
+    0 where it learned nothing that lasts, and the linear path is better off alone.
+    """
+    mean, _ = _said(network, validation)
+    path = _with_path(network, torch.zeros_like(mean), validation)
+    said, left = (mean - path) * validation.weight, (validation.change - path) * validation.weight
+    share = (said * left).sum(dim=(0, 1)) / (said * said).sum(dim=(0, 1)).clamp(min=1e-9)
+    share = share.clamp(0, 1)
+    head = network.head.linear
+    head.weight.data[: len(share)] *= share.unsqueeze(1)
+    head.bias.data[: len(share)] *= share
+
+
+def _finish(network: Network, train: Windows, validation: Windows) -> None:
+    """Calibrates the band on the validation steps; then the linear path, which hardly can overfit, learns from them."""
+    if network.linear_path is not None:
+        _weigh(network, validation)
+    mean, scale = _said(network, validation)
+    calibrate(network.head, mean, scale, validation.change, validation.weight)
+    if network.linear_path is None:
+        return
+    path = network.linear_path.weight.clone()
+    network.linear_path.weight.data.zero_()
+    known = [(windows, _said(network, windows)[0]) for windows in (train, validation)]
+    network.linear_path.weight.data.copy_(path)
+    solve_linear_path(network, known)
 
 
 def _mse(mean: Tensor, windows: Windows) -> float:
     counted = windows.weight.sum().clamp(min=1)
     return float(((mean - windows.change).square() * windows.weight).sum() / counted)
-
-
-def unroll(network: Network, feats: Tensor, state: Sequence[State] | None) -> tuple[Tensor, tuple[State, ...]]:
-    """As `Network.unroll`, by torch's own recurrent kernels on the same parameters: the same sums, sooner."""
-    if state is None:
-        state = network.initial_state(feats.shape[1])
-    after: list[State] = []
-    ys = feats
-    for cell, before in zip(network.cells, state, strict=True):
-        ys, end = _kernel(cell, ys, before)
-        after.append(end)
-    return ys, tuple(after)
-
-
-def _kernel(cell: Cell, xs: Tensor, state: State) -> tuple[Tensor, State]:
-    weights: list[Tensor] = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
-    before = [part.unsqueeze(0) for part in state]
-    one_layer = (True, 1, 0.0, True, False, False)  # biases, layers, dropout, training, bidirectional, batch first
-    if isinstance(cell, LSTM):
-        ys, h, c = torch.lstm(xs, before, weights, *one_layer)
-        return ys, (h[0], c[0])
-    kernel = torch.gru if isinstance(cell, GRU) else torch.rnn_tanh
-    ys, h = kernel(xs, before[0], weights, *one_layer)
-    return ys, (h[0],)
 
 
 def _split(
