@@ -153,5 +153,20 @@ class GRU(Cell):
         return (n + torch.sigmoid(xz + hz) * (h - n),)
 
 
+def remember(cell: Cell, longest: int) -> None:
+    """Chrono initialisation (Tallec and Ollivier 2018): unit by unit another memory, from 1 to `longest` - 1 readings.
+
+    The forget gate's bias, GRU's update gate's, is log U(1, longest - 1); LSTM's input gate has its negative. Leaves an
+    Elman cell, which has no gates, and a cell on the meta device as they are, and all cells where `longest` <= 2.
+    """
+    if cell.GATES == 1 or longest <= 2 or cell.bias_ih.is_meta:
+        return
+    units = slice(cell.hidden, 2 * cell.hidden)  # f of LSTM, z of GRU: both are the share of the state that is kept
+    keep = torch.empty(cell.hidden).uniform_(1, longest - 1).log()
+    cell.bias_ih.data[units] = keep
+    if isinstance(cell, LSTM):
+        cell.bias_ih.data[: cell.hidden] = -keep
+
+
 CELLS: dict[str, type[Cell]] = {"elman": Elman, "lstm": LSTM, "gru": GRU}
 """The cell of each name that `ModelConfig.cell` may have."""

@@ -1,0 +1,151 @@
+"""Training a network of any shape: `learn`. Forecasts go to `rnn.fit`; what has sequences, classes or decoders is here.
+
+One process, one machine; a checkpoint file at most; no printing. Imports torch and numpy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rnn.calibrate import calibrate
+from rnn.config import ModelConfig
+from rnn.course import Course, Pass, answers
+from rnn.examples import Examples, checked, held_back
+from rnn.fit import Epoch, Recipe, fit
+from rnn.network import Network
+from rnn.passages import Passage, passages
+from rnn.practice import Practice
+from rnn.windows import moments
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The network with the weights of the best pass, in evaluation mode, and how it came about."""
+
+    network: Network
+    epochs: tuple[Pass, ...]
+    best: Pass
+    train_rows: int
+    validation_rows: int
+
+
+def learn(
+    config: ModelConfig,
+    series: Sequence[Examples],
+    recipe: Recipe | None = None,
+    progress: Callable[[Pass], None] | None = None,
+    checkpoint: Path | None = None,
+) -> Learned:
+    """Trains a new network of any shape on the series.
+
+    A part is held back to choose among passes (`rnn.examples.held_back`) and to calibrate bands; scalers come from the
+    rest. `progress` is called after each pass. With `checkpoint`, a file, training that was cut off goes on where it
+    stood, to the same weights; the file is deleted at the end. (Plain forecasts begin anew, to the same weights.) Equal
+    config, series and recipe give bit-identical weights on one machine.
+
+    Raises ValueError for series that do not fit the config or are too few; OtherTraining for a checkpoint of something
+    else; FloatingPointError if training diverges.
+    """
+    practice = Practice.of(recipe)
+    known = [checked(config, number, one) for number, one in enumerate(series)]
+    if not known:
+        raise ValueError("there is no series to learn from")
+    if forecasts(config) and not any(one.end.any() for one in known):
+        return _forecast(config, known, practice, progress)
+    held = held_back(known, practice.validation, practice.seed)
+    learned = sum(int((~one).sum()) for one in held)
+    with _reproducible(practice):
+        network = Network(config)
+        _set_scales(network, known, held)
+        hidden = [_with_gaps(config, one, practice, number) for number, one in enumerate(known)]
+        whole = passages(network, hidden, held, practice.lane_steps, practice.burn_in)
+        early, late = ([one for one in whole if one.held is late and bool(one.weight.any())] for late in (False, True))
+        if not early or not late:
+            raise ValueError(
+                f"{sum(map(len, known))} readings are too few to train on: {len(early)} sequences with a truth are "
+                f"left to learn from and {len(late)} to judge by; give more, or lower the recipe's burn_in"
+            )
+        course = Course(network, early, late, practice, _identity(config, practice, known))
+        passes = course.run(progress, checkpoint)
+        network.eval()
+        _calibrate(network, late, practice)
+    best = [one for one in passes if one.kept][-1]
+    return Learned(network.eval(), tuple(passes), best, learned, sum(map(len, known)) - learned)
+
+
+def forecasts(config: ModelConfig) -> bool:
+    """Whether `rnn.fit` trains such a network: one step of the next reading's values, at each reading."""
+    return config.residual and config.task == "many-to-many"
+
+
+def _calibrate(network: Network, late: list[Passage], practice: Practice) -> None:
+    if not network.head.BANDED:
+        return
+    with torch.no_grad():
+        said = list(answers(network, late, practice))
+        mean, truth, weight = (torch.cat([getattr(one, name) for one in said]) for name in ("mean", "truth", "weight"))
+        scale = torch.cat([one.scale for one in said if one.scale is not None])
+        calibrate(network.head, mean, scale, truth, weight)
+
+
+def _set_scales(network: Network, series: Sequence[Examples], held: Sequence[NDArray[np.bool_]]) -> None:
+    """Global scalers of features and targets, of what is learned from."""
+    config = network.config
+    if not config.symbolic:
+        mean, std = moments(np.concatenate([one.x[~late] for one, late in zip(series, held, strict=True)]))
+        network.scaler_mean.copy_(torch.from_numpy(mean))
+        network.scaler_std.copy_(torch.from_numpy(std))
+    if config.targets and not config.residual:
+        truth = [one.truth[~late] for one, late in zip(series, held, strict=True)]
+        mean, std = moments(np.concatenate(truth).reshape(-1, len(config.targets)))
+        network.target_mean.copy_(torch.from_numpy(mean))
+        network.target_std.copy_(torch.from_numpy(std))
+
+
+def _with_gaps(config: ModelConfig, one: Examples, practice: Practice, number: int) -> Examples:
+    if not practice.hide or config.symbolic:
+        return one
+    random = np.random.default_rng([practice.seed, 1, number])
+    return replace(one, x=np.where(random.random(one.x.shape) < practice.hide, np.nan, one.x).astype(np.float32))
+
+
+def _forecast(
+    config: ModelConfig, series: Sequence[Examples], practice: Practice, progress: Callable[[Pass], None] | None
+) -> Learned:
+    def passed(one: Epoch) -> Pass:
+        return Pass(one.epoch, one.epochs, one.train_mse, one.validation_mse, one.persistence_mse, None,
+                    one.seconds, one.kept)  # fmt: skip
+
+    told = None if progress is None else lambda one: progress(passed(one))
+    fitted = fit(config, [one.x for one in series], [one.at_ms for one in series], practice, told)
+    epochs = tuple(map(passed, fitted.epochs))
+    return Learned(fitted.network, epochs, passed(fitted.best), fitted.train_rows, fitted.validation_rows)
+
+
+def _identity(config: ModelConfig, practice: Practice, series: Sequence[Examples]) -> str:
+    digest = hashlib.sha256(f"{config.to_json()} {practice}".encode())
+    for one in series:
+        for array in (one.x, one.at_ms, one.end, one.truth):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _reproducible(practice: Practice) -> Iterator[None]:
+    """Seeds torch and fixes its threads, and gives both back as they were."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(practice.seed)
+        torch.set_num_threads(practice.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)

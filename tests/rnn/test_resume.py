@@ -1,0 +1,55 @@
+"""Training that is killed goes on where it stood, in another process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_training_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path):
+    """kill -9 while it learns, wherever it stands; the next run ends where an undisturbed one does."""
+    program = tmp_path / "program.py"
+    program.write_text(KILLED)
+    folders = [tmp_path / "whole", tmp_path / "cut"]
+    for folder in folders:
+        folder.mkdir()
+    run = [sys.executable, str(program)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([*run, str(folders[0])], check=True, env=environment)
+    started = subprocess.Popen([*run, str(folders[1])], env=environment, stdout=subprocess.PIPE, text=True)
+    assert started.stdout is not None
+    for line in started.stdout:
+        if line.startswith("pass 4"):
+            started.send_signal(signal.SIGKILL)
+            break
+    assert started.wait() == -signal.SIGKILL
+    started.stdout.close()
+    assert not (folders[1] / "weights").exists()
+    again = subprocess.run([*run, str(folders[1])], check=True, env=environment, capture_output=True, text=True)
+    assert "pass 1\n" not in again.stdout
+    assert (folders[0] / "weights").read_bytes() == (folders[1] / "weights").read_bytes()
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import numpy as np
+from rnn.config import ModelConfig
+from rnn.examples import Examples
+from rnn.learn import learn
+from rnn.practice import Practice
+from rnn.weights import write_tensors
+
+folder, random = Path(sys.argv[1]), np.random.default_rng(0)
+x = random.integers(3, 7, (900, 1)).astype(np.float32)
+end = (np.arange(900) % 5 == 4).astype(np.uint8)
+config = ModelConfig(vocabulary=("a", "b", "c", "d"), labels=("n", "y"), head="categorical", predicts="now", hidden=8,
+                     layers=2, dropout=0.3)
+examples = Examples(x, np.arange(900) * 1000, end, (x == 3).astype(np.float32))
+tell = lambda one: print("pass", one.number, flush=True)
+learned = learn(config, [examples], Practice(updates=60, sequences=16), tell, folder / "standing")
+write_tensors(folder / "weights", learned.network.state_dict())
+"""
