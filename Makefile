@@ -48,6 +48,8 @@ format: $(READY) ## put the code into shape
 docs: $(READY) ## make the documents that are made of code
 	$(say) "docs/metrics.md"
 	@$(BIN)/python -m services.telemetry.names > docs/metrics.md
+	$(say) "docs/lecture/*.png (measured; half a minute)"
+	@$(BIN)/python docs/lecture/plots.py
 
 bench: $(READY) ## benchmarks side by side, into bench/results/latest.json
 	$(say) "benchmarks"

@@ -7,6 +7,10 @@ arrays out. The cell's is the cell alone on tensors that lie ready. Rounds of th
 so that other work on the machine meets both; the C library is told to keep freed memory, for else the cell's time
 doubles with the pages it gets anew each time. The last line is one JSON object; `engine_vs_torch` is torch's time over
 the engine's, so higher is better and 1 means that everything around the cell costs nothing.
+
+`backlog_vs_single`: 1,000 streams left 64 readings each on average, no two the same number; the time of one run that
+takes them all, beside that of a run for each reading (a sample of them, scaled up). `rnn_import_s`: what a new Python
+needs to import every module of `rnn`.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import ctypes
 import gc
 import json
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -32,6 +37,9 @@ from rnn.network import Network
 
 STREAMS, HIDDEN, FEATURES = 1024, 64, 7
 ROUNDS, RUNS = 60, 8  # a round is so many runs of the one, then as many of the other
+LEFT, BACKLOG = 1000, 64  # streams, and readings that each has left on average
+SINGLES = 500  # readings of the backlog that are run one by one in a round
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def measure() -> dict[str, float]:
@@ -86,5 +94,54 @@ def _times(step: Callable[[], None]) -> list[float]:
     return taken
 
 
+def backlog(streams: int = LEFT, mean: int = BACKLOG, rounds: int = 5) -> dict[str, float]:
+    """Readings per second of one run over a ragged backlog, of runs of single readings, and the ratio."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+    network = Network(ModelConfig(tuple(f"f{k}" for k in range(FEATURES)), hidden=HIDDEN))
+    lengths = random.integers(1, 2 * mean, size=streams)  # mean on average
+    place = np.concatenate([np.arange(length) for length in lengths])
+    slots = np.repeat(np.arange(streams), lengths)
+    order = np.argsort(place + random.random(len(place)), kind="stable")  # streams take turns, each in its own order
+    slots, at_ms = slots[order], (place[order] + 1) * 1000
+    x = random.normal(size=(len(slots), FEATURES)).astype(np.float32)
+    no_seq = np.full(len(slots), -1)
+    whole, single = Engine(network, streams), Engine(network, streams)
+    some = np.arange(min(SINGLES, len(slots)))
+    whole_s, single_s = [], []
+    gc.disable()
+    for warm in (True, *[False] * rounds):
+        whole.clear(np.arange(streams)), single.clear(np.arange(streams))
+        begin = time.perf_counter()
+        whole.run(slots, x, at_ms, no_seq)
+        middle = time.perf_counter()
+        for k in some:
+            single.run(slots[k : k + 1], x[k : k + 1], at_ms[k : k + 1], no_seq[k : k + 1])
+        if not warm:
+            whole_s.append(middle - begin)
+            single_s.append(time.perf_counter() - middle)
+    at_once, one_by_one = len(slots) / statistics.median(whole_s), len(some) / statistics.median(single_s)
+    return {
+        "backlog_readings": len(slots),
+        "backlog_readings_per_s": round(at_once),
+        "single_readings_per_s": round(one_by_one),
+        "backlog_vs_single": round(at_once / one_by_one, 1),
+    }
+
+
+def import_s(rounds: int = 5) -> float:
+    """Median seconds that a new Python needs to import every module of rnn, less those that it needs for nothing."""
+    modules = ", ".join(f"rnn.{path.stem}" for path in sorted((ROOT / "rnn").glob("*.py")) if path.stem != "__init__")
+    taken: dict[str, list[float]] = {"pass": [], f"import {modules}": []}
+    for _ in range(rounds):
+        for code, times in taken.items():
+            begin = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+            times.append(time.perf_counter() - begin)
+    nothing, all_of_it = (statistics.median(times) for times in taken.values())
+    return round(all_of_it - nothing, 2)
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure()))
+    print(json.dumps(measure() | backlog() | {"rnn_import_s": import_s()}))

@@ -31,6 +31,8 @@ NUMBERS = (
     Number("pipeline_readings_per_s", "the pipeline in one process", "readings/s"),
     Number("quix_readings_per_s", "Quix Streams in one process", "readings/s"),
     Number("engine_vs_torch", "engine's step with gather and scatter over a bare LSTMCell's", "x", least=0.8),
+    Number("backlog_vs_single", "1,000 streams x 64 readings in one run over a run for each reading", "x", least=5),
+    Number("rnn_import_s", "importing every module of rnn", "s", most=2),
     Number("p50_ms_exactly_once_2k", "Kafka to Kafka at 2,000 readings/s, exactly once, median", "ms"),
     Number("p99_ms_exactly_once_2k", "the same, 99 %", "ms", most=60),
     Number("rss_mib_100k_streams", "resident with 100,000 live LSTM(64) streams", "MiB", most=1200),

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from services.codecs import dead_letters, predictions, state_rows
 from services.codecs.readings import ReadingDecoder
+from services.codecs.schema import Schema
 from services.records import Predictions, Records, StateRows
 
 FEATURES = tuple(f"feature_{i}" for i in range(7))
@@ -62,7 +63,7 @@ def main(n: int) -> None:
     rounded = np.round(x.astype(np.float64), 3).tolist()
     at = (1_794_698_000_000 + np.arange(n)).tolist()
     streams = [b"sensor-%04d" % (i % 1000) for i in range(n)]
-    decoder = ReadingDecoder(FEATURES, max_rows=n)
+    decoder = ReadingDecoder(Schema(FEATURES), max_rows=n)
 
     def text(at: Callable[[int], Any], x: Callable[[int], Any]) -> list[bytes]:
         return [json.dumps({"at": at(i), "x": x(i), "seq": i}).encode() for i in range(n)]

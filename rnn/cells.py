@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from rnn.products import added, product
 
 State = tuple[Tensor, ...]
 """The parts of a cell's state, each [n, hidden]; the first one, h, is also the cell's output."""
@@ -54,7 +55,7 @@ class Cell(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """The sums that need no state, for all time steps at once: [..., inputs] -> [..., gates * hidden]."""
-        return functional.linear(x, self.weight_ih, self.bias_ih + self.bias_hh)
+        return product(x, self.weight_ih, self.bias_ih + self.bias_hh)
 
     def recur(self, projected: Tensor, state: State) -> State:
         """State after one reading, from `project(x)` [n, gates * hidden] and the state before it."""
@@ -104,7 +105,7 @@ class Elman(Cell):
         self._squash: Callable[[Tensor], Tensor] = getattr(torch, activation)
 
     def recur(self, projected: Tensor, state: State) -> State:
-        return (self._squash(torch.addmm(projected, state[0], self.weight_hh.t())),)
+        return (self._squash(added(projected, state[0], self.weight_hh)),)
 
 
 class LSTM(Cell):
@@ -128,7 +129,7 @@ class LSTM(Cell):
 
     def recur(self, projected: Tensor, state: State) -> State:
         h, c = state
-        i, f, g, o = torch.addmm(projected, h, self.weight_hh.t()).chunk(4, dim=1)
+        i, f, g, o = added(projected, h, self.weight_hh).chunk(4, dim=1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(c), c
 
@@ -143,12 +144,12 @@ class GRU(Cell):
     GATES = 3
 
     def project(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.weight_ih, self.bias_ih)  # b_hn stands inside the product with r
+        return product(x, self.weight_ih, self.bias_ih)  # b_hn stands inside the product with r
 
     def recur(self, projected: Tensor, state: State) -> State:
         (h,) = state
         xr, xz, xn = projected.chunk(3, dim=1)
-        hr, hz, hn = torch.addmm(self.bias_hh, h, self.weight_hh.t()).chunk(3, dim=1)
+        hr, hz, hn = added(self.bias_hh, h, self.weight_hh).chunk(3, dim=1)
         n = torch.tanh(xn + torch.sigmoid(xr + hr) * hn)
         return (n + torch.sigmoid(xz + hz) * (h - n),)
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rnn.products import Linear
+
 SCALE_FLOOR = 1e-3
 """Least scale a head may claim, in scaled units: keeps a constant sensor's score finite."""
 
@@ -31,7 +33,7 @@ class Point(nn.Module):
         super().__init__()
         self.targets = targets
         self.level = level
-        self.linear = nn.Linear(hidden, self.OUTPUTS * targets)
+        self.linear = Linear(hidden, self.OUTPUTS * targets)
         if self.BANDED:  # factors on the band's half widths that held-back data asked for, see `rnn.calibrate`
             self.register_buffer("calibration", torch.ones(targets))
         if self.linear.weight.is_meta:  # see Cell.reset_parameters

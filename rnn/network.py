@@ -22,6 +22,7 @@ from rnn.cells import CELLS, Cell, State, remember
 from rnn.config import SPECIALS, ModelConfig
 from rnn.heads import HEADS, Point
 from rnn.inputs import CLIP, Inputs, outputs_of
+from rnn.products import Linear
 
 SQUASH: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu}
 """The f of each name that `ModelConfig.activation` may have."""
@@ -59,14 +60,14 @@ class Network(nn.Module):
         widths = [self.input_width] + [out] * (config.layers - 1)
         self.layers, self.back, self.dense = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         if config.task == "one-to-one":
-            self.dense.extend(nn.Linear(width, config.hidden) for width in widths)
+            self.dense.extend(Linear(width, config.hidden) for width in widths)
         elif config.recurrent:
             self.layers.extend(cell(width, config.hidden, **extra) for width in widths)
             self.back.extend(cell(width, config.hidden, **extra) for width in widths if both)
             for layer in self.cells if config.at_end else ():  # what counts may lie a whole sequence back
                 remember(layer, config.max_length)
         else:
-            self.start = nn.Linear(self.input_width, config.layers * len(cell.PARTS) * config.hidden)
+            self.start = Linear(self.input_width, config.layers * len(cell.PARTS) * config.hidden)
         if config.decodes:
             said = config.embedding if config.labels else targets
             self.decoder = nn.ModuleList(cell(w, config.hidden, **extra) for w in [said, *widths[1:]])
@@ -74,9 +75,9 @@ class Network(nn.Module):
                 self.said = embedding(len(config.classes) + 1, config.embedding)
         self.norms = nn.ModuleList(nn.LayerNorm(out) for _ in range(config.layers if config.layer_norm else 0))
         self.head = HEADS[config.head](out, targets or len(config.classes), config.band)
-        self.linear_path: nn.Linear | None = None
+        self.linear_path: Linear | None = None
         if config.linear:
-            self.linear_path = nn.Linear(config.linear * features, targets, bias=False)
+            self.linear_path = Linear(config.linear * features, targets, bias=False)
             if not self.linear_path.weight.is_meta:
                 nn.init.zeros_(self.linear_path.weight)
 

@@ -25,19 +25,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn import weights
-from rnn.engine import Engine
 from rnn.network import Network
+from rnn.serving import engine_of
 from services.brokers.memory import Faults, MemoryBroker, MemoryChangelog, MemoryLedger, MemorySource
 from services.codecs import dead_letters, predictions
 from services.codecs.readings import ReadingDecoder
+from services.codecs.schema import Schema
 from services.predictor.epoch import Origin
+from services.predictor.options import ShardOptions
 from services.predictor.ports import Ledger
-from services.predictor.shard import Shard, ShardOptions
+from services.predictor.shard import Shard, most_rows
 from services.records import Flag, Header, Reason, Role
 
 GROUP = "streamrnn-driver"
 START_MS = 1_700_000_000_000
 """Where a driver's clock begins."""
+
+Values = Sequence[float | str | None] | NDArray[np.floating] | Mapping[str, float | None] | Mapping[str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +54,15 @@ class Prediction:
     offset: int  # of the reading's record
     row: int  # of the reading in a packed record; -1 for a JSON reading
     model: str
-    y: NDArray[np.float32]  # [targets], NaN = none
-    lo: NDArray[np.float32] | None  # [targets], None for a head without a band
-    hi: NDArray[np.float32] | None  # [targets]
+    y: NDArray[np.float32]  # [targets] or [steps, targets], NaN = none; [0] where the answer is a label or a text
+    lo: NDArray[np.float32] | None  # as y, None for a head without a band
+    hi: NDArray[np.float32] | None  # as y
     score: float  # nats per observed value; NaN = nothing was predicted for the reading
     flags: Flag
+    label: str | None = None  # the most probable one, or what was drawn; None also where there is none
+    top: tuple[tuple[str, float], ...] | None = None  # most probable labels with their probabilities, the best first
+    text: tuple[str, ...] | None = None  # the symbols of a generated answer
+    prob: float | None = None  # of the whole text
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,7 @@ class StreamDriver:
         slots: int = 64,
         exactly_once: bool = True,
         ttl_ms: int | None = None,
+        flush_after_ms: int | None = None,
         max_readings: int = 10_000,
         faults: Faults | None = None,
         poll_size: Callable[[int], int] | None = None,
@@ -101,8 +110,7 @@ class StreamDriver:
         self.broker = MemoryBroker(partitions, lambda: self.now_ms)
         self.shard: Shard | None = None
         self._slots, self._faults, self._poll_size = slots, faults, poll_size
-        self._decoder = ReadingDecoder(self.network.config.features, max_rows=min(max_readings, slots))
-        self._options = ShardOptions(exactly_once=exactly_once, max_readings=max_readings, ttl_ms=ttl_ms, poll_s=0.0)
+        self._options = ShardOptions(exactly_once, max_readings, ttl_ms, flush_after_ms, poll_s=0.0)
 
     # ---- readings ---------------------------------------------------------------------------------------------------
 
@@ -110,22 +118,27 @@ class StreamDriver:
         self,
         stream: str | bytes,
         at: int | str | datetime,
-        x: Sequence[float | None] | NDArray[np.floating] | Mapping[str, float | None],
+        x: Values | str | None = None,
         *,
         seq: int | None = None,
+        end: bool = False,
         partition: int | None = None,
     ) -> int:
-        """Writes one JSON reading: `at` in ms since 1970, ISO 8601 or a datetime; NaN and None are missing values.
+        """Writes one JSON reading: `at` in ms since 1970, ISO 8601 or a datetime; `x` numbers or a symbol, of which NaN
+        and None are missing ones. With `end` its stream's sequence ends with it, or before it where `x` is left out.
         Returns its offset.
         """
-        named = x.items() if isinstance(x, Mapping) else enumerate(np.asarray(x, object).tolist())
-        numbers = {name: None if value is None or math.isnan(value) else float(value) for name, value in named}
-        reading: dict[str, object] = {
-            "at": at.isoformat() if isinstance(at, datetime) else at,
-            "x": numbers if isinstance(x, Mapping) else list(numbers.values()),
-        }
+        reading: dict[str, object] = {"at": at.isoformat() if isinstance(at, datetime) else at}
+        if isinstance(x, Mapping):
+            reading["x"] = {name: _plain(value) for name, value in x.items()}
+        elif x is None or isinstance(x, str):
+            reading |= {} if x is None and end else {"x": x}
+        else:
+            reading["x"] = [_plain(value) for value in np.asarray(x, object).tolist()]
         if seq is not None:
             reading["seq"] = seq
+        if end:
+            reading["end"] = True
         return self.send_record(stream, json.dumps(reading).encode(), partition=partition)
 
     def send_record(
@@ -179,12 +192,14 @@ class StreamDriver:
     def restart(self) -> Shard:
         """A new owner takes over and restores its state. Without `crash` before it, the old one is now a zombie."""
         partitions = range(self.broker.partitions)
+        engine, config = engine_of(self.network, self._slots), self.network.config
+        schema = Schema(config.features, config.vocabulary)
         shard = Shard(
             MemorySource(self.broker, partitions, self._poll_size),
             self.ledger(),
             MemoryChangelog(self.broker),
-            Engine(self.network, self._slots),
-            self._decoder,
+            engine,
+            ReadingDecoder(schema, most_rows(engine, self._options.max_readings)),
             Origin(self.model, GROUP, "driver.readings"),
             partitions,
             self._options,
@@ -238,7 +253,18 @@ def _prediction(made: predictions.PredictionRows, row: int) -> Prediction:
         hi=None if made.hi is None else made.hi[row],
         score=float(made.score[row]),
         flags=Flag(int(made.flags[row])),
+        label=None if made.label is None else made.label[row],
+        top=None if made.top is None else made.top[row],
+        text=None if made.text is None else made.text[row],
+        prob=None if made.prob is None else float(made.prob[row]),
     )
+
+
+def _plain(value: float | str | None) -> float | str | None:
+    """As JSON has it."""
+    if value is None or isinstance(value, str):
+        return value
+    return None if math.isnan(value) else float(value)
 
 
 def _id_of(network: Network) -> str:

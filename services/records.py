@@ -34,6 +34,7 @@ class Reason(enum.StrEnum):
     UNKNOWN_FEATURE = "unknown_feature"  # x names a feature the model does not have
     NOT_FINITE = "not_finite"  # NaN, Infinity or a number beyond float32
     BAD_TIME = "bad_time"  # `at` is not a time, or outside the years 1970 to 9999
+    BAD_SYMBOL = "bad_symbol"  # a symbol that is empty or longer than 256 bytes
     BAD_ARROW = "bad_arrow"  # truncated or malformed Arrow IPC
     TOO_MANY_ROWS = "too_many_rows"  # a packed record with more rows than the limit
 
@@ -46,6 +47,19 @@ class Flag(enum.IntFlag):
     MISSING = 4  # at least one value was missing and was imputed with the stream's last one
     DUPLICATE = 8  # sequence number already seen; not folded, the last prediction is repeated
     RESET = 16  # the step gave a non-finite state; the stream starts anew
+    UNKNOWN = 32  # a symbol that is not in the model's vocabulary
+    EMPTY = 64  # a sequence ended that had not begun
+    OVERLONG = 128  # beyond the length that the model takes; not folded in
+    CUT = 256  # the answer reached its greatest length without ending by itself
+    ENDED = 512  # its sequence ended with this reading
+
+
+class End(enum.IntEnum):
+    """What a reading says of its sequence's end. Values of `Readings.end`."""
+
+    NONE = 0  # the sequence goes on
+    LAST = 1  # it ends with this reading
+    BARE = 2  # it has ended before: the reading says so and nothing else, all its values are missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +89,7 @@ class Readings:
     x: NDArray[np.float32]  # [n, features], NaN = missing
     seq: NDArray[np.int64]  # [n], NO_SEQ where absent
     arrived_ms: NDArray[np.int64]  # [n], the record's Kafka timestamp
+    end: NDArray[np.uint8]  # [n], values of End
 
     def __len__(self) -> int:
         return len(self.streams)
@@ -92,21 +107,41 @@ class Rejected:
         return len(self.reasons)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Spelling:
+    """How a model's answers are written. Compared by identity, so that what follows from one is worked out once."""
+
+    horizon: int = 1  # steps of an answer
+    classes: tuple[str, ...] = ()  # what class numbers stand for; empty: answers are real values
+
+    @property
+    def generated(self) -> bool:
+        """Whether an answer is a sequence of symbols."""
+        return bool(self.classes) and self.horizon > 1
+
+
+REAL = Spelling()
+"""One step of real values."""
+
+
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """One prediction per accepted reading, in the order of the readings."""
+    """Predictions of one partition. Those of a stream are in the order of the readings that they are about."""
 
     model: str
     partition: int
-    offsets: NDArray[np.int64]  # [n]
+    offsets: NDArray[np.int64]  # [n], of the reading that the prediction is about
     rows: NDArray[np.int32]  # [n], as in Readings
     streams: list[bytes]  # [n]
-    at_ms: NDArray[np.int64]  # [n]
-    y: NDArray[np.float32]  # [n, targets], NaN = none (null on the wire)
-    lo: NDArray[np.float32] | None  # [n, targets], lower edge of the band; None for a head without one
-    hi: NDArray[np.float32] | None  # [n, targets]
+    at_ms: NDArray[np.int64]  # [n], of that reading
+    y: NDArray[np.float32]  # [n, width], NaN = none (null on the wire). Real: steps x targets; else class numbers
+    lo: NDArray[np.float32] | None  # [n, width], lower edge of the band; None for a head without one
+    hi: NDArray[np.float32] | None  # [n, width]
     score: NDArray[np.float32]  # [n], surprise of the reading in nats per value; NaN = nothing was predicted for it
-    flags: NDArray[np.uint8]  # [n], bits of Flag
+    flags: NDArray[np.uint16]  # [n], bits of Flag
+    top: NDArray[np.int32] | None = None  # [n, k], most probable classes, the most probable first; labels only
+    prob: NDArray[np.float32] | None = None  # [n, k], theirs, NaN = none; [n, 1], of the whole answer, where generated
+    spelling: Spelling = REAL
 
     def __len__(self) -> int:
         return len(self.streams)

@@ -6,8 +6,9 @@
     offsets   under the group, in the same transaction
     commit    and read the group's offsets back: the client can report a commit that never happened
 
-Whoever fences signs the group's offsets, and so does every commit. A producer that has lost its connection may have
-been replaced meanwhile; initialising its id again would shut out the new owner. So who has signed is looked at first.
+Whoever fences signs the group's offsets, and so does every commit, with a number of its own: so a kept commit is told
+from a dropped one even where offsets stay where they are. A producer that has lost its connection may have been
+replaced meanwhile; initialising its id again would shut out the new owner. So who has signed is looked at first.
 
 After any error the producer is never used again: its leftovers would get into the next transaction. `settle` makes a
 new one, whose initialisation aborts or completes what the old one left, and reads what is true.
@@ -21,7 +22,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import TopicPartition
 from kafka import errors as kafka_errors
 
 from services.brokers import kafka_append, kafka_topics
@@ -30,14 +31,13 @@ from services.brokers.kafka_connect import (
     ANSWER_MS,
     Producer,
     asked,
-    close_consumer,
     drop,
     is_fenced,
     meaning,
-    open_consumer,
     open_producer,
 )
 from services.brokers.kafka_encode import HEAD_BYTES, RECORD_BYTES
+from services.brokers.kafka_group import Entry, Group, offsets_of
 from services.brokers.kafka_options import Options
 from services.brokers.watchdog import Expire, Watchdog, end_process
 from services.predictor.ports import Fenced, Refused, Unsettled
@@ -79,19 +79,19 @@ class KafkaLedger:
         bulk: bool | None = None,
         on_expiry: Expire = end_process,
     ) -> None:
-        self._options, self._group, self._topics = options, group, dict(topics)
+        self._options, self._topics = options, dict(topics)
         self._transactional_id = transactional_id if delivery == "exactly_once" else None
         self._tps = {partition: TopicPartition(topics[Role.READINGS], partition) for partition in partitions}
         self._timeouts_ms, self._bulk = _timeouts_ms(timeout_s, options), bulk
         self._timeout_s = self._timeouts_ms["transaction_timeout_ms"] / 1000
-        self._server, self._incarnation = server or uuid.uuid4().hex[:12], incarnation
+        self._group = Group(options, group, self._tps, server or uuid.uuid4().hex[:12], incarnation)
         self._takes_over = incarnation == 0  # from any server, once
         self._watchdog = Watchdog(self._timeout_s + SLACK_S, on_expiry)
         self._max_bytes: dict[str, int] = {}  # topic -> its max.message.bytes
-        self._known: dict[int, int] = {}  # partition -> committed offset when it was last read
+        self._known: dict[int, Entry] = {}  # by partition, as it was last read
+        self._tried = 0  # commits that were begun; numbers them
         self._producer: Producer | None = None
         self._appender: kafka_append.Appender | None = None
-        self._offsets: KafkaConsumer | None = None  # reads and never polls
 
     @property
     def max_value_bytes(self) -> int:
@@ -101,11 +101,14 @@ class KafkaLedger:
 
     def fence(self) -> None:
         """See ports.Ledger. Raises Unsettled when the broker does not answer, Refused when topics are missing."""
+        self._take_over(sign=True)
+
+    def _take_over(self, sign: bool) -> None:
         self._max_bytes = {}
         self._describe()
         self._let_go()
         if self._transactional_id is not None and not self._takes_over:
-            self._check_signature()
+            self._group.check(self._transactional_id)
         own: dict[str, Any] = dict(self._timeouts_ms)
         doing = "opening a producer"
         if self._transactional_id is not None:
@@ -119,7 +122,8 @@ class KafkaLedger:
                 if self._transactional_id is not None:
                     producer.init_transactions()
                     self._takes_over = False
-                    self._sign(producer)
+                    if sign:
+                        self._sign(producer)
         except Exception as error:
             drop(producer)
             raise meaning(error, self._options, doing) from error
@@ -128,8 +132,8 @@ class KafkaLedger:
 
     def committed(self) -> Mapping[int, int]:
         """See ports.Ledger. Raises Unsettled when the broker does not answer."""
-        self._known = self._read(ANSWER_MS)
-        return dict(self._known)
+        self._known = self._group.read(ANSWER_MS)
+        return offsets_of(self._known)
 
     def commit(self, commit: Commit) -> None:
         """See ports.Ledger. Raises Refused, before anything is written, for a record larger than its topic takes."""
@@ -140,7 +144,8 @@ class KafkaLedger:
             raise ValueError("a commit without writes must move an offset")
         parts = [self._prepare(encoded) for encoded in commit.writes if len(encoded)]
         # All partitions' offsets: one that is not renewed expires (offsets.retention.minutes), though it is needed.
-        offsets = {**self._known, **commit.offsets}
+        offsets = {**offsets_of(self._known), **commit.offsets}
+        self._tried += 1
         began_s = time.monotonic()
         try:
             with self._watchdog.guard("a commit"):
@@ -148,12 +153,12 @@ class KafkaLedger:
                     self._transact(producer, parts, offsets)
                 else:
                     self._write(parts, offsets)
-                found = self._read(round(self._timeout_s * 1000))
+                found = self._group.read(round(self._timeout_s * 1000))
         except Exception as error:
             raise self._failed(error, time.monotonic() - began_s) from error
-        if any(found.get(partition) != offset for partition, offset in commit.offsets.items()):
+        meant = self._signed(commit.offsets)
+        if any(found.get(partition) != entry for partition, entry in meant.items()):
             self._let_go()
-            meant = dict(commit.offsets)
             raise Unsettled(f"the commit reported success, but the group's offsets are {found}, not {meant}")
         self._known = found
 
@@ -161,54 +166,51 @@ class KafkaLedger:
         """See ports.Ledger. Raises Unsettled while the broker does not answer; call it again then. With at-least-once
         delivery False means only that the offsets were not moved.
         """
-        before = self._known
-        self.fence()
-        now = dict(self.committed())
-        # All partitions count, also those the epoch did not touch: whoever moved one of them owned the shard meanwhile.
-        if now == {**before, **commit.offsets}:
-            return True
-        if now == before:
-            return False
-        raise Fenced(f"another owner has committed: the offsets of group {self._group} are {now}, "
-                     f"this epoch went from {dict(commit.started)} to {dict(commit.offsets)}")  # fmt: skip
+        self._take_over(sign=False)  # what is there is signed by us, or we leave
+        found = self._group.read(ANSWER_MS)
+        kept = self._is_kept(found, commit)
+        if not kept and not self._is_dropped(found):
+            raise Fenced(f"another owner has committed: the offsets of group {self._group.name} are {found}, "
+                         f"this epoch went from {dict(commit.started)} to {dict(commit.offsets)}")  # fmt: skip
+        self._known = found
+        return kept
+
+    # All partitions count, also those the epoch did not touch: whoever moved one of them owned the shard meanwhile.
+
+    def _is_kept(self, found: Mapping[int, Entry], commit: Commit) -> bool:
+        whole = {**offsets_of(self._known), **commit.offsets}
+        if self._transactional_id is None and dict(commit.started) != dict(commit.offsets):
+            return offsets_of(found) == whole  # whoever it was that got there
+        return dict(found) == self._signed(whole)
+
+    def _is_dropped(self, found: Mapping[int, Entry]) -> bool:
+        if self._transactional_id is None:
+            return offsets_of(found) == offsets_of(self._known)
+        return dict(found) == self._known
+
+    def _signed(self, offsets: Mapping[int, int]) -> dict[int, Entry]:
+        """What the group holds once the commit that was tried last is kept."""
+        signature = self._group.signature(self._tried)
+        return {partition: Entry(offset, signature) for partition, offset in offsets.items()}
 
     def close(self) -> None:
         """See ports.Ledger. What is under way is left to the next owner's `fence`, as after a crash."""
         producer, self._producer = self._producer, None
         if producer is not None:
             drop(producer, wait_s=2.0)
-        if self._offsets is not None:
-            close_consumer(self._offsets)
-            self._offsets = None
+        self._group.close()
         self._watchdog.close()
 
     # ---- owning -----------------------------------------------------------------------------------------------------
 
     def _sign(self, producer: Producer) -> None:
         """Commits the group's offsets as they are, under our name. Until then those before us do not know of us."""
-        found = self._fetch(ANSWER_MS)
+        found = self._group.fetch(ANSWER_MS)
         if found:
             producer.begin_transaction()
             offsets = {tp.partition: offset.offset for tp, offset in found.items()}
-            producer.send_offsets_to_transaction(self._named(offsets), self._group)
+            producer.send_offsets_to_transaction(self._group.signed(offsets, self._tried), self._group.name)
             producer.commit_transaction()
-
-    def _check_signature(self) -> None:
-        """Raises Fenced when another server, or a later incarnation of ours, has signed since."""
-        # Read-uncommitted: else this would wait for the transaction of ours that is about to be settled.
-        own = {"group_id": self._group, "isolation_level": "read_uncommitted"}
-        consumer = open_consumer(self._options, **own)
-        try:
-            doing = f"looking who owns group {self._group}"
-            found = asked(self._options, doing, self._fetch, ANSWER_MS, consumer)
-        finally:
-            close_consumer(consumer)
-        for offset in found.values():
-            server, _, incarnation = str(offset.metadata or "").rpartition("/")
-            if server and server != self._server:
-                raise Fenced(f"{self._transactional_id} has another owner: server {server} has signed the offsets")
-            if server and int(incarnation) > self._incarnation:
-                raise Fenced(f"{self._transactional_id} has another owner: our incarnation {incarnation}")
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
@@ -219,7 +221,7 @@ class KafkaLedger:
     def _transact(self, producer: Producer, parts: Sequence[Part], offsets: Mapping[int, int]) -> None:
         producer.begin_transaction()
         self._append(parts)
-        producer.send_offsets_to_transaction(self._named(offsets), self._group)
+        producer.send_offsets_to_transaction(self._group.signed(offsets, self._tried), self._group.name)
         producer.commit_transaction()
 
     def _write(self, parts: Sequence[Part], offsets: Mapping[int, int]) -> None:
@@ -227,7 +229,8 @@ class KafkaLedger:
         states = [part for part in parts if part.encoded.role is Role.CHANGELOG]
         self._append([part for part in parts if part.encoded.role is not Role.CHANGELOG])
         self._append(states)
-        self._opened().commit(self._named(offsets), timeout_ms=round(self._timeout_s * 1000))
+        offsets_now = self._group.signed(offsets, self._tried)
+        self._group.consumer().commit(offsets_now, timeout_ms=round(self._timeout_s * 1000))
 
     def _append(self, parts: Sequence[Part]) -> None:
         assert self._appender is not None
@@ -257,31 +260,6 @@ class KafkaLedger:
         if not self._max_bytes:
             outputs = [self._topics[role] for role in (Role.PREDICTIONS, Role.CHANGELOG, Role.DEAD_LETTERS)]
             self._max_bytes = kafka_topics.max_message_bytes(self._options, outputs, max(self._tps) + 1)
-
-    def _opened(self) -> KafkaConsumer:
-        if self._offsets is None:
-            self._offsets = open_consumer(self._options, group_id=self._group, retry_backoff_ms=2)
-        return self._offsets
-
-    def _read(self, timeout_ms: int) -> dict[int, int]:
-        found = asked(self._options, f"reading the offsets of group {self._group}", self._fetch, timeout_ms)
-        return {partition: found[tp].offset for partition, tp in self._tps.items() if tp in found}
-
-    def _fetch(self, timeout_ms: int, consumer: KafkaConsumer | None = None) -> dict[TopicPartition, OffsetAndMetadata]:
-        """All offsets in one request; `committed`, which is public, asks for one partition at a time. A read-committed
-        consumer, as our own is, waits for transactions under way.
-        """
-        consumer = consumer or self._opened()
-        fetch = getattr(getattr(consumer, "_coordinator", None), "fetch_committed_offsets", None)
-        if fetch is not None:
-            found: dict[TopicPartition, OffsetAndMetadata] = fetch(list(self._tps.values()), timeout_ms=timeout_ms)
-            return found
-        each = {tp: consumer.committed(tp, metadata=True, timeout_ms=timeout_ms) for tp in self._tps.values()}
-        return {tp: offset for tp, offset in each.items() if offset is not None}
-
-    def _named(self, offsets: Mapping[int, int]) -> dict[TopicPartition, OffsetAndMetadata]:
-        signature = f"{self._server}/{self._incarnation}"
-        return {self._tps[partition]: OffsetAndMetadata(offset, signature, -1) for partition, offset in offsets.items()}
 
 
 def fence_all(options: Options, transactional_ids: Iterable[str], timeout_s: float = 30.0) -> None:
@@ -314,11 +292,3 @@ def _timeouts_ms(timeout_s: float, options: Options) -> dict[str, int]:
         "transaction_timeout_ms": transaction_ms,
         "max_block_ms": chosen("max_block_ms", transaction_ms),
     }
-
-
-def _is_worth_saying(record: logging.LogRecord) -> bool:
-    return "UnstableOffsetCommit" not in record.getMessage()
-
-
-# Waiting for a transaction's markers is the normal course of a read-back; the library logs each look as an error.
-logging.getLogger("kafka.coordinator.consumer").addFilter(_is_worth_saying)

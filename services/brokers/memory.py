@@ -196,7 +196,7 @@ class MemoryLedger:
     def _is_kept(self, found: Mapping[int, Committed], commit: Commit) -> bool:
         # Another owner can have committed the same offsets; and a later one's note replaces this one's everywhere.
         mine = {partition: Committed(offset, self._note) for partition, offset in commit.offsets.items()}
-        if self._transactional_id is None:
+        if self._transactional_id is None and dict(commit.started) != dict(commit.offsets):
             return _offsets(found).items() >= _offsets(mine).items()
         return found.items() >= mine.items()
 

@@ -29,6 +29,13 @@ MOUNTED = {
     "demo": Mounted("services.cli.demo.run:demo", "Real readings through real Kafka, with a kill -9 on the way."),
     "serve": Mounted("services.cli.serve:serve", "Serve one pipeline until SIGTERM or Ctrl-C."),
     "train": Mounted("services.cli.train:train", "Train a model on a CSV file of the past."),
+    "backtest": Mounted(
+        "services.cli.backtest:backtest", "Train on the first part of a series, run the last one online."
+    ),
+    "predict": Mounted("services.cli.predict:predict", "Predict a file offline, with the engine that serves."),
+    "datasets": Mounted("services.cli.datasets:app", "Real data to try things on."),
+    "import": Mounted("services.cli.exchange:import_model", "Make a model of weights that were trained in torch."),
+    "export": Mounted("services.cli.exchange:export_model", "Write a model for ONNX runtimes, or for torch."),
     "topics": Mounted("services.cli.topics:app", "Create or check a pipeline's four topics."),
     "config": Mounted("services.cli.config:app", "Show, explain or validate the settings."),
     "broker": Mounted("services.cli.broker:app", "Start or stop an Apache Kafka for development."),

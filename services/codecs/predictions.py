@@ -1,8 +1,7 @@
 """Predictions -> output records, as docs/wire.md says; `decode` reads them back. May import orjson and numpy.
 
 JSON in, JSON out: a reading that had a record of its own gets one too; the rows of a packed record come back packed.
-Hot path: numbers are printed by column (orjson prints a float32 so that it reads back as the same float32, NaN as
-null), cut into one piece a row, and each record is one `join` of such pieces.
+Hot path: columns are printed as a whole and cut into one piece a row, and each record is one `join` of such pieces.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from services.codecs.answers import numbers, pieces
 from services.codecs.predictions_packed import encode_packed
 from services.codecs.predictions_read import PredictionRows, decode
 from services.codecs.readings_contract import VERSION
@@ -22,7 +22,7 @@ __all__ = ["PredictionRows", "decode", "encode"]
 
 _CHUNK_ROWS = 1000  # pieces of so many rows stay in the processor's cache
 _ESCAPED = bytes(range(32)) + b'"\\'  # what JSON does not allow in a string as it is
-_FLAGS = [orjson.dumps([str(flag.name).lower() for flag in Flag if flag & bits]) for bits in range(256)]
+_FLAGS = [orjson.dumps([str(flag.name).lower() for flag in Flag if flag & bits]) for bits in range(2 * max(Flag))]
 _NO_NAME = b'"stream":""'
 
 Column = list[bytes | None]
@@ -71,6 +71,9 @@ def _part(whole: Predictions, first: int, end: int) -> Predictions:
         None if whole.hi is None else whole.hi[rows],
         whole.score[rows],
         whole.flags[rows],
+        None if whole.top is None else whole.top[rows],
+        None if whole.prob is None else whole.prob[rows],
+        whole.spelling,
     )
 
 
@@ -87,33 +90,19 @@ def _json_chunk(part: Predictions) -> list[bytes]:
     names = _names(part.streams)
     fields = [
         *(repeat(head), names),
-        *(repeat(b'","at":'), _numbers(part.at_ms)),
-        *(repeat(origin), _numbers(part.offsets)),
-        *(repeat(b',"model":' + model + b',"y":['), _vectors(part.y)),
+        *(repeat(b'","at":'), numbers(part.at_ms)),
+        *(repeat(origin), numbers(part.offsets)),
+        repeat(b',"model":' + model),
+        *pieces(part),
+        *(repeat(b'"score":'), numbers(part.score)),
+        *(repeat(b',"flags":'), map(_FLAGS.__getitem__, part.flags.tolist()), repeat(b"}")),
     ]
-    if part.lo is None or part.hi is None:
-        fields.append(repeat(b'],"lo":null,"hi":null,"score":'))
-    else:
-        fields += (repeat(b'],"lo":['), _vectors(part.lo), repeat(b'],"hi":['), _vectors(part.hi))
-        fields.append(repeat(b'],"score":'))
-    flags = map(_FLAGS.__getitem__, part.flags.tolist())
-    fields += (_numbers(part.score), repeat(b',"flags":'), flags, repeat(b"}"))
     values = list(map(b"".join, zip(*fields, strict=False)))
     if b"" in names:
         for i, stream in enumerate(part.streams):
             if not names[i]:
                 values[i] = values[i].replace(_NO_NAME, b'"stream":null,"stream_hex":"%s"' % stream.hex().encode(), 1)
     return values
-
-
-def _numbers(column: NDArray[np.generic]) -> list[bytes]:
-    """[n] -> n pieces."""
-    return orjson.dumps(np.ascontiguousarray(column), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
-
-
-def _vectors(rows: NDArray[np.float32]) -> list[bytes]:
-    """[n, targets] -> n pieces without brackets."""
-    return orjson.dumps(np.ascontiguousarray(rows), option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
 
 
 def _names(streams: list[bytes]) -> list[bytes]:

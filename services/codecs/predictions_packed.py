@@ -2,90 +2,126 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from services.codecs.answers import lengths, numbered
 from services.codecs.readings_contract import VERSION
 from services.codecs.readings_packed import VERSION_KEY
-from services.records import Predictions
+from services.records import Predictions, Spelling
 
-_ROW_BYTES = 8 + 4 + 4 + 1  # at, row, score, flags
+_ROW_BYTES = 8 + 4 + 4 + 2  # at, row, score, flags
 _FRAME_BYTES = 2048  # schema, headers and padding of one stream
 
 
 def encode_packed(part: Predictions, max_bytes: int) -> list[bytes | None]:
     """Streams of at most `max_bytes` (but at least one row each) with all rows of `part`, which is of one record."""
-    width = part.y.shape[1]
     widest = max(map(len, part.streams))
-    row_bytes = _ROW_BYTES + 4 + widest + 4 * width * (1 if part.lo is None else 3)
-    schema = _schema(part, width)
+    row_bytes = _ROW_BYTES + 4 + widest + _answer_bytes(part)
     rows = max(1, (max_bytes - _FRAME_BYTES) // row_bytes)
-    return [_stream(part, schema, slice(first, first + rows)) for first in range(0, len(part), rows)]
+    return [_stream(part, slice(first, first + rows)) for first in range(0, len(part), rows)]
 
 
-def _schema(part: Predictions, width: int) -> Any:
-    vector = pa.list_(pa.float32(), width)
-    columns = [("stream", pa.binary()), ("at", pa.timestamp("ms", "UTC")), ("row", pa.int32()), ("y", vector)]
-    if part.lo is not None:
-        columns += [("lo", vector), ("hi", vector)]
-    columns += [("score", pa.float32()), ("flags", pa.uint8())]
+def _answer_bytes(part: Predictions) -> int:
+    """The most that one row's answer can take."""
+    width = int(part.y.shape[1])
+    if not part.spelling.classes:
+        return 4 * width * (1 if part.lo is None else 3)
+    text = 5 + _widest(part.spelling)  # its offset and its bit of validity
+    return 16 + (text if part.top is None else (int(part.top.shape[1]) + 1) * (text + 4)) * width
+
+
+@lru_cache(maxsize=8)
+def _widest(spelling: Spelling) -> int:
+    return max(len(word.encode()) for word in spelling.classes)
+
+
+@lru_cache(maxsize=8)
+def _words(spelling: Spelling) -> Any:
+    """The classes, and null."""
+    return pa.array([*spelling.classes, None], pa.utf8())
+
+
+def _stream(part: Predictions, rows: slice) -> bytes:
+    columns = {
+        "stream": pa.array(part.streams[rows], pa.binary()),
+        "at": pa.array(np.ascontiguousarray(part.at_ms[rows])).cast(pa.timestamp("ms", "UTC")),
+        "row": pa.array(np.ascontiguousarray(part.rows[rows])),
+        **_answers(part, rows),
+        "score": pa.array(np.ascontiguousarray(part.score[rows])),
+        "flags": pa.array(part.flags[rows].astype(np.uint8 if part.flags.max() < 256 else np.uint16)),
+    }
     metadata = {
         VERSION_KEY: str(VERSION),
         b"streamrnn.partition": str(part.partition),
         b"streamrnn.offset": str(int(part.offsets[0])),
         b"streamrnn.model": part.model,
     }
-    return pa.schema(columns, metadata)
-
-
-def _stream(part: Predictions, schema: Any, rows: slice) -> bytes:
-    columns = [pa.array(part.streams[rows], pa.binary()), part.at_ms[rows], part.rows[rows], part.y[rows]]
-    if part.lo is not None and part.hi is not None:
-        columns += [part.lo[rows], part.hi[rows]]
-    columns += [part.score[rows], part.flags[rows]]
-    arrays = [_array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    schema = pa.schema([(name, column.type) for name, column in columns.items()], metadata)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:
-        writer.write_batch(pa.record_batch(arrays, schema=schema))
+        writer.write_batch(pa.record_batch(list(columns.values()), schema=schema))
     value: bytes = sink.getvalue().to_pybytes()
     return value
 
 
-def _array(column: Any, kind: Any) -> Any:
-    if pa.types.is_fixed_size_list(kind):
-        flat = pa.array(np.ascontiguousarray(column).reshape(-1), pa.float32())
-        return pa.FixedSizeListArray.from_arrays(flat, kind.list_size)
-    return column if isinstance(column, pa.Array) else pa.array(np.ascontiguousarray(column)).cast(kind)
+def _answers(part: Predictions, rows: slice) -> dict[str, Any]:
+    spelling, y = part.spelling, part.y[rows]
+    if not spelling.classes:
+        edges = {"y": part.y, "lo": part.lo, "hi": part.hi}
+        return {
+            name: _vectors(edge[rows], edge.shape[1] // spelling.horizon)
+            for name, edge in edges.items()
+            if edge is not None
+        }
+    words = _words(spelling)
+    if spelling.generated:
+        length = lengths(part)[rows]
+        taken = np.arange(y.shape[1]) < length[:, None]
+        ends = np.concatenate([[0], np.cumsum(np.maximum(length, 0))]).astype(np.int32)
+        symbols = words.take(pa.array(numbered(y)[taken]))
+        text = pa.ListArray.from_arrays(pa.array(ends), symbols, mask=pa.array(length < 0))
+        prob = np.full(len(y), np.nan, np.float32) if part.prob is None else part.prob[rows, 0]
+        return {"text": text, "prob": pa.array(np.ascontiguousarray(prob))}
+    last = len(spelling.classes)
+    columns = {"label": words.take(pa.array(numbered(y[:, 0]) % (last + 1)))}
+    if part.top is not None and part.prob is not None:
+        prob = part.prob[rows]
+        top = np.where(np.isnan(prob), last, part.top[rows])
+        columns["top"] = pa.FixedSizeListArray.from_arrays(words.take(pa.array(top.reshape(-1))), top.shape[1])
+        columns["prob"] = _vectors(prob, prob.shape[1])
+    return columns
 
 
-def decode_packed(value: bytes) -> Predictions:
-    """The rows of one stream written by `encode_packed`. Raises ValueError (or pyarrow's) for anything else."""
+def _vectors(rows: NDArray[np.float32], targets: int) -> Any:
+    """[n, steps * targets] -> lists of `targets` numbers, in lists of steps where there are several."""
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(rows).reshape(-1), pa.float32()), targets)
+    steps = rows.shape[1] // targets
+    return lists if steps == 1 else pa.FixedSizeListArray.from_arrays(lists, steps)
+
+
+def read_packed(value: bytes) -> tuple[Any, str, int, int]:
+    """The table of one stream written by `encode_packed`, each column one chunk, and the model, partition and offset of
+    all its rows. Raises ValueError (or pyarrow's) for anything else.
+    """
     table = pa.ipc.open_stream(value).read_all().combine_chunks()
     metadata = table.schema.metadata or {}
     if metadata.get(VERSION_KEY) != str(VERSION).encode():
         raise ValueError(f"{VERSION_KEY.decode()} is {metadata.get(VERSION_KEY)!r}, not {VERSION}")
+    model = metadata[b"streamrnn.model"].decode()
+    return table, model, int(metadata[b"streamrnn.partition"]), int(metadata[b"streamrnn.offset"])
 
-    def column(name: str) -> NDArray[Any]:
-        array = table.column(name)
-        array = array.chunk(0) if array.num_chunks else pa.array([], array.type)
-        if pa.types.is_fixed_size_list(array.type):
-            return np.asarray(array.flatten()).reshape(-1, array.type.list_size)
-        return np.asarray(array)
 
-    banded = "lo" in table.column_names
-    return Predictions(
-        metadata[b"streamrnn.model"].decode(),
-        int(metadata[b"streamrnn.partition"]),
-        np.full(len(table), int(metadata[b"streamrnn.offset"]), np.int64),
-        column("row"),
-        table.column("stream").to_pylist(),
-        column("at").view(np.int64),
-        column("y"),
-        column("lo") if banded else None,
-        column("hi") if banded else None,
-        column("score"),
-        column("flags"),
-    )
+def column_of(table: Any, name: str) -> NDArray[Any]:
+    """One column as an array: numbers [n], lists [n, targets], lists of lists [n, steps, targets]."""
+    array = table.column(name)
+    array = array.chunk(0) if array.num_chunks else pa.array([], array.type)
+    shape = []
+    while pa.types.is_fixed_size_list(array.type):
+        shape.append(array.type.list_size)
+        array = array.flatten()
+    return np.asarray(array).reshape(-1, *shape) if shape else np.asarray(array)

@@ -9,17 +9,25 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 import pyarrow as pa
+from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
-from services.codecs.predictions_packed import decode_packed
+from services.codecs.predictions_packed import column_of, read_packed
 from services.records import Flag, Records
 
 _NONE = float("nan")
+_MIXED = "predictions of different shapes; read them in smaller pieces"
+
+Top = tuple[tuple[str, float], ...]
+"""Most probable labels with their probabilities, the most probable first."""
 
 
 @dataclass(frozen=True, slots=True)
 class PredictionRows:
-    """What a consumer gets of some output records: Predictions whose models and partitions may differ by row."""
+    """What a consumer gets of some output records: Predictions whose models and partitions may differ by row.
+
+    All rows are of one kind: values (`y`), labels (`label`, `top`) or texts (`text`, `prob`).
+    """
 
     models: list[str]  # [n]
     partitions: NDArray[np.int32]  # [n], of the reading
@@ -27,15 +35,22 @@ class PredictionRows:
     rows: NDArray[np.int32]  # [n], as in Readings
     streams: list[bytes]  # [n]
     at_ms: NDArray[np.int64]  # [n]
-    y: NDArray[np.float32]  # [n, targets], NaN = none
-    lo: NDArray[np.float32] | None  # [n, targets], NaN = none; None = no row has a band
-    hi: NDArray[np.float32] | None  # [n, targets]
+    y: NDArray[np.float32]  # [n, targets], or [n, steps, targets]; NaN = none. [n, 0] where answers are no values
+    lo: NDArray[np.float32] | None  # as y; None = no row has a band
+    hi: NDArray[np.float32] | None  # as y
     score: NDArray[np.float32]  # [n], NaN = none
-    flags: NDArray[np.uint8]  # [n], bits of Flag
+    flags: NDArray[np.uint16]  # [n], bits of Flag
     record: NDArray[np.int64]  # [n], which of the given records held it
+    label: list[str | None] | None = None  # [n]
+    top: list[Top] | None = None  # [n]
+    text: list[tuple[str, ...] | None] | None = None  # [n]
+    prob: NDArray[np.float32] | None = None  # [n], of the whole text; NaN = none
 
     def __len__(self) -> int:
         return len(self.streams)
+
+
+_Numbers = tuple[float | tuple[float | None, ...] | None, ...]
 
 
 class _Prediction(msgspec.Struct, gc=False):
@@ -47,21 +62,25 @@ class _Prediction(msgspec.Struct, gc=False):
     partition: int
     offset: int
     model: str
-    y: tuple[float | None, ...]
-    lo: tuple[float | None, ...] | None
-    hi: tuple[float | None, ...] | None
     score: float | None
     flags: tuple[str, ...]
+    y: _Numbers | UnsetType = UNSET
+    lo: _Numbers | None = None
+    hi: _Numbers | None = None
     stream_hex: str | None = None
+    label: str | UnsetType | None = UNSET
+    top: Top = ()
+    text: tuple[str, ...] | UnsetType | None = UNSET
+    prob: float | None = None
 
 
 _decode_json = msgspec.json.Decoder(_Prediction).decode
-_BITS = {tuple(str(flag.name).lower() for flag in Flag if flag & bits): bits for bits in range(32)}
+_BITS = {tuple(str(flag.name).lower() for flag in Flag if flag & bits): bits for bits in range(2 * max(Flag))}
 
 
 def decode(records: Records) -> PredictionRows:
     """All predictions of some records of a predictions topic, in order. Raises ValueError naming the first record that
-    is none, and when predictions of different numbers of targets are mixed.
+    is none, and when predictions of different shapes are mixed.
     """
     parts: list[PredictionRows | None] = []
     run: list[_Prediction] = []
@@ -72,7 +91,10 @@ def decode(records: Records) -> PredictionRows:
                 parts += [_json_rows(run, first), _packed_rows(value, i)]
                 run, first = [], i + 1
             else:
-                run.append(_decode_json(value))  # type: ignore[arg-type]
+                one = _decode_json(value)  # type: ignore[arg-type]
+                if one.y is UNSET and one.label is UNSET and one.text is UNSET:
+                    raise ValueError("it has neither y nor label nor text")
+                run.append(one)
         except (ValueError, TypeError, KeyError, OSError, pa.ArrowException) as error:
             where = f"partition {records.partition}, offset {int(records.offsets[i])}"
             raise ValueError(f"the record at {where} is not a prediction of version 1: {error}") from error
@@ -84,12 +106,17 @@ def _json_rows(run: list[_Prediction], first: int) -> PredictionRows | None:
     n = len(run)
     if not n:
         return None
-    y = _matrix([prediction.y for prediction in run])
     lo = hi = None
-    if any(prediction.lo is not None for prediction in run):
-        nothing = (_NONE,) * y.shape[1]
-        lo = _matrix([prediction.lo or nothing for prediction in run])
-        hi = _matrix([prediction.hi or nothing for prediction in run])
+    if run[0].y is UNSET:
+        if any(prediction.y is not UNSET for prediction in run):
+            raise ValueError(_MIXED)
+        y = np.zeros((n, 0), np.float32)
+    else:
+        y = _matrix([prediction.y for prediction in run])
+        if any(prediction.lo is not None for prediction in run):
+            nothing = _nothing(y)
+            lo = _matrix([prediction.lo or nothing for prediction in run])
+            hi = _matrix([prediction.hi or nothing for prediction in run])
 
     def column(name: str, dtype: type[np.generic]) -> NDArray[Any]:
         return np.fromiter([getattr(prediction, name) for prediction in run], dtype, n)
@@ -108,27 +135,58 @@ def _json_rows(run: list[_Prediction], first: int) -> PredictionRows | None:
         lo,
         hi,
         column("score", np.float32),
-        np.fromiter([_bits(prediction.flags) for prediction in run], np.uint8, n),
+        np.fromiter([_bits(prediction.flags) for prediction in run], np.uint16, n),
         np.arange(first, first + n),
+        **(_words(run) if run[0].y is UNSET else {}),
     )
 
 
+def _words(run: list[_Prediction]) -> dict[str, Any]:
+    """The columns of labels, or of texts."""
+    if run[0].text is UNSET:
+        if any(prediction.label is UNSET for prediction in run):
+            raise ValueError(_MIXED)
+        return {"label": [prediction.label for prediction in run], "top": _rounded([one.top for one in run])}
+    if any(prediction.text is UNSET for prediction in run):
+        raise ValueError(_MIXED)
+    prob = np.array([_NONE if prediction.prob is None else prediction.prob for prediction in run], np.float32)
+    return {"text": [prediction.text for prediction in run], "prob": prob}
+
+
+def _rounded(tops: list[Top]) -> list[Top]:
+    """The probabilities as what they were printed of, float32."""
+    single = iter(np.array([prob for top in tops for _, prob in top], np.float32).tolist())
+    return [tuple((label, next(single)) for label, _ in top) for top in tops]
+
+
 def _packed_rows(value: bytes, record: int) -> PredictionRows:
-    found = decode_packed(value)
-    n = len(found)
+    table, model, partition, offset = read_packed(value)
+    n, names = len(table), set(table.column_names)
+    words: dict[str, Any] = {}
+    if "text" in names:
+        texts = table.column("text").to_pylist()
+        words = {"text": [None if text is None else tuple(text) for text in texts], "prob": column_of(table, "prob")}
+    elif "label" in names:
+        words = {"label": table.column("label").to_pylist(), "top": [()] * n}
+        if "top" in names:
+            pairs = zip(table.column("top").to_pylist(), column_of(table, "prob").tolist(), strict=True)
+            words["top"] = [
+                tuple((label, prob) for label, prob in zip(*pair, strict=True) if label is not None) for pair in pairs
+            ]
     return PredictionRows(
-        [found.model] * n,
-        np.full(n, found.partition, np.int32),
-        found.offsets,
-        found.rows,
-        found.streams,
-        found.at_ms,
-        found.y,
-        found.lo,
-        found.hi,
-        found.score,
-        found.flags,
+        [model] * n,
+        np.full(n, partition, np.int32),
+        np.full(n, offset, np.int64),
+        column_of(table, "row"),
+        table.column("stream").to_pylist(),
+        column_of(table, "at").view(np.int64),
+        np.zeros((n, 0), np.float32) if words else column_of(table, "y"),
+        column_of(table, "lo") if "lo" in names else None,
+        column_of(table, "hi") if "hi" in names else None,
+        column_of(table, "score"),
+        column_of(table, "flags").astype(np.uint16),
         np.full(n, record),
+        **words,
     )
 
 
@@ -139,14 +197,18 @@ def _joined(given: list[PredictionRows | None]) -> PredictionRows:
     if not parts:
         none = np.zeros(0)
         ints, floats = none.astype(np.int64), none.astype(np.float32)
-        small, bits = none.astype(np.int32), none.astype(np.uint8)
+        small, bits = none.astype(np.int32), none.astype(np.uint16)
         return PredictionRows([], small, ints, small, [], ints, floats.reshape(0, 0), None, None, floats, bits, ints)
-    if len({part.y.shape[1] for part in parts}) > 1:
-        raise ValueError("predictions with different numbers of targets; read them in smaller pieces")
+    if len({(part.y.shape[1:], part.label is None, part.text is None) for part in parts}) > 1:
+        raise ValueError(_MIXED)
     banded = any(part.lo is not None for part in parts)
 
     def column(name: str) -> NDArray[Any]:
         return np.concatenate([getattr(part, name) for part in parts])
+
+    def listed(name: str) -> Any:
+        columns = [getattr(part, name) for part in parts]
+        return None if columns[0] is None else list(chain.from_iterable(columns))
 
     def band(name: str) -> NDArray[np.float32] | None:
         if not banded:
@@ -157,11 +219,11 @@ def _joined(given: list[PredictionRows | None]) -> PredictionRows:
         )
 
     return PredictionRows(
-        [model for part in parts for model in part.models],
+        listed("models"),
         column("partitions"),
         column("offsets"),
         column("rows"),
-        [stream for part in parts for stream in part.streams],
+        listed("streams"),
         column("at_ms"),
         column("y"),
         band("lo"),
@@ -169,14 +231,31 @@ def _joined(given: list[PredictionRows | None]) -> PredictionRows:
         column("score"),
         column("flags"),
         column("record"),
+        listed("label"),
+        listed("top"),
+        listed("text"),
+        None if parts[0].prob is None else column("prob"),
     )
 
 
-def _matrix(rows: list[tuple[float | None, ...]]) -> NDArray[np.float32]:
-    widths = set(map(len, rows))
-    if len(widths) > 1:
-        raise ValueError("predictions with different numbers of targets; read them in smaller pieces")
-    return np.fromiter(chain.from_iterable(rows), np.float32, len(rows) * min(widths)).reshape(len(rows), -1)
+def _matrix(rows: list[Any]) -> NDArray[np.float32]:
+    """Tuples of numbers -> [n, targets], or of tuples of numbers -> [n, steps, targets]."""
+    widths = {len(row) if type(row) is tuple else -1 for row in rows}
+    if len(widths) > 1 or -1 in widths:
+        raise ValueError(_MIXED)
+    if rows[0] and type(rows[0][0]) is tuple:
+        steps = [step if type(step) is tuple else () for row in rows for step in row]
+        return _matrix(steps).reshape(len(rows), len(rows[0]), -1)
+    try:
+        return np.fromiter(chain.from_iterable(rows), np.float32, len(rows) * min(widths)).reshape(len(rows), -1)
+    except (TypeError, ValueError):
+        raise ValueError(_MIXED) from None
+
+
+def _nothing(y: NDArray[np.float32]) -> tuple[Any, ...]:
+    """A row without a band beside rows that have one."""
+    targets = (_NONE,) * int(y.shape[-1])
+    return targets if y.ndim == 2 else (targets,) * int(y.shape[1])
 
 
 def _bits(names: tuple[str, ...]) -> int:

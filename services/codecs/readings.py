@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from services.codecs.readings_json import JsonReadings
 from services.codecs.readings_packed import MAX_STREAM_BYTES, PackedReadings, PackedRows
 from services.codecs.refusal import Refusal, Why
+from services.codecs.schema import Schema
 from services.records import Readings, Reason, Records, Rejected
 
 JSON_ROW = -1
@@ -17,16 +16,16 @@ JSON_ROW = -1
 
 
 class ReadingDecoder:
-    """Decodes polls against one feature schema. Pure: a record's fate depends on its own bytes only.
+    """Decodes polls against one schema. Pure: a record's fate depends on its own bytes only.
 
     Every record ends up in exactly one of the two results; a packed record is accepted or rejected as a whole.
     """
 
-    def __init__(self, features: Sequence[str], max_rows: int = 10_000) -> None:
-        """`max_rows` is the largest packed record, in rows. Raises ValueError for repeated or no features."""
-        self.features = tuple(features)
-        self._json = JsonReadings(self.features)
-        self._packed = PackedReadings(self.features, max_rows)
+    def __init__(self, schema: Schema, max_rows: int = 10_000) -> None:
+        """`max_rows` is the largest packed record, in rows."""
+        self.schema = schema
+        self._json = JsonReadings(schema)
+        self._packed = PackedReadings(schema, max_rows)
 
     def decode(self, records: Records) -> tuple[Readings, Rejected]:
         """Readings in offset order, rows of packed records in their own order; and what was refused, with reasons."""
@@ -41,10 +40,10 @@ class ReadingDecoder:
         for i in others:
             keyless.pop(i, None)  # a packed record may name its streams itself
         refusals |= keyless
-        index, at_ms, x, seq = columns.index, columns.at_ms, columns.x, columns.seq
+        index, at_ms, x, seq, end = columns.index, columns.at_ms, columns.x, columns.seq, columns.end
         if keyless:
             good = ~np.isin(index, list(keyless))
-            index, at_ms, x, seq = index[good], at_ms[good], x[good], seq[good]
+            index, at_ms, x, seq, end = index[good], at_ms[good], x[good], seq[good], end[good]
         streams: list[bytes] = records.keys  # type: ignore[assignment]
         if len(index) < len(records):
             streams = [streams[i] for i in index.tolist()]
@@ -55,12 +54,15 @@ class ReadingDecoder:
             at_ms = np.concatenate([at_ms, *(part.at_ms for _, part in packed)])
             x = np.concatenate([x, *(part.x for _, part in packed)])
             seq = np.concatenate([seq, *(part.seq for _, part in packed)])
+            end = np.concatenate([end, *(part.end for _, part in packed)])
             streams = [*streams, *(stream for _, part in packed for stream in part.streams)]
             order = np.argsort(index, kind="stable")
-            index, rows, at_ms, x, seq = index[order], rows[order], at_ms[order], x[order], seq[order]
+            index, rows, at_ms = index[order], rows[order], at_ms[order]
+            x, seq, end = x[order], seq[order], end[order]
             streams = [streams[i] for i in order.tolist()]
         arrived_ms: NDArray[np.int64] = records.timestamps_ms[index]
-        readings = Readings(records.partition, records.offsets[index], rows, streams, at_ms, x, seq, arrived_ms)
+        offsets: NDArray[np.int64] = records.offsets[index]
+        readings = Readings(records.partition, offsets, rows, streams, at_ms, x, seq, arrived_ms, end)
         return readings, _rejected(records, refusals)
 
     def _other(self, value: bytes | None, key: bytes | None) -> PackedRows:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -17,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.codecs.refusal import Refusal, kind, listed, nearest, shown
+from services.codecs.schema import MAX_SYMBOL_BYTES, Schema
 from services.records import NO_SEQ, Reason
 
 VERSION = 1
 MAX_AT_MS = 253_402_300_799_999  # the last millisecond of the year 9999
 MAX_SEQ = 2**63 - 1
-FIELDS = ("at", "x", "seq", "v")
+FIELDS = ("at", "x", "seq", "end", "v")
 _MAX_DEPTH = 32  # a reading has two levels; anything beyond this is an attack or an accident
 _MAX_DIGITS = 400  # a longer integer is beyond float64, and int() would take quadratic time
 _FLOAT32_END = float.fromhex("0x1.ffffffp127")  # the first number that float32 rounds to infinity
@@ -36,15 +36,17 @@ class Reading(NamedTuple):
     """One accepted value."""
 
     at: int
-    x: tuple[float | None, ...]
+    x: tuple[float | None, ...] | tuple[str | None] | msgspec.UnsetType  # unset: a bare end
     seq: int
+    end: bool = False
 
 
 class JsonContract:
-    """The contract for one feature schema."""
+    """The contract for one schema."""
 
-    def __init__(self, features: Sequence[str]) -> None:
-        self._features = tuple(features)
+    def __init__(self, schema: Schema) -> None:
+        self._schema, self._features = schema, schema.features
+        self._value = _symbol if schema.symbolic else _number
         self._position = {name: i for i, name in enumerate(self._features)}
 
     def read(self, value: bytes) -> Reading:
@@ -60,30 +62,40 @@ class JsonContract:
                     hint = " It looks like Kafka Connect's envelope: set value.converter.schemas.enable=false."
                 known = listed(FIELDS)
                 raise Refusal(Reason.WRONG_SCHEMA, f"Unknown field {shown(name)}; a reading has {known}.{hint}")
-        for name in ("at", "x"):
-            if name not in fields:
-                raise Refusal(Reason.WRONG_SCHEMA, f"The field '{name}' is missing.")
+        end = fields.get("end")
+        if "at" not in fields:
+            raise Refusal(Reason.WRONG_SCHEMA, "The field 'at' is missing.")
+        if "x" not in fields and end is not True:
+            hint = 'only the end of a sequence, with "end": true, may go without'
+            raise Refusal(Reason.WRONG_SCHEMA, f"The field 'x' is missing; {hint}.")
         at_ms = _time(fields["at"])
         seq = fields.get("seq")
         if seq is not None and not (_is_number(seq) and 0 <= seq <= MAX_SEQ and seq == int(seq)):
             raise Refusal(Reason.WRONG_SCHEMA, f"seq is {shown(seq)}; it must be an integer from 0 to 2^63 - 1.")
-        return Reading(at_ms, self._vector(fields["x"]), NO_SEQ if seq is None else int(seq))
+        if end is not None and not isinstance(end, bool):
+            raise Refusal(Reason.WRONG_SCHEMA, f"end is {kind(end)}; it must be true or false.")
+        x = self._vector(fields["x"]) if "x" in fields else msgspec.UNSET
+        return Reading(at_ms, x, NO_SEQ if seq is None else int(seq), end is True)
 
-    def _vector(self, x: object) -> tuple[float | None, ...]:
+    def _vector(self, x: object) -> tuple[Any, ...]:
+        """[features], numbers or symbols."""
+        if self._schema.symbolic and (x is None or isinstance(x, str)):
+            return (_symbol(x, "x"),)
         if isinstance(x, list):
             if len(x) != len(self._features):
                 expected = f"{len(self._features)} ({listed(self._features)})"
                 raise Refusal(Reason.WRONG_LENGTH, f"x has {len(x)} values; the model has {expected}.")
-            return tuple(_number(number, self._features[i]) for i, number in enumerate(x))
+            return tuple(self._value(value, self._features[i]) for i, value in enumerate(x))
         if not isinstance(x, dict):
-            raise Refusal(Reason.WRONG_SCHEMA, f"x is {kind(x)}; it must be an array of numbers or an object.")
-        row: list[float | None] = [None] * len(self._features)
-        for name, number in x.items():
+            wanted = 'a symbol of the model, as in "x": "word"' if self._schema.symbolic else "an array of numbers"
+            raise Refusal(Reason.WRONG_SCHEMA, f"x is {kind(x)}; it must be {wanted} or an object.")
+        row: list[Any] = [None] * len(self._features)
+        for name, value in x.items():
             if name not in self._position:
                 hint = nearest(name, self._features)
                 known = listed(self._features)
                 raise Refusal(Reason.UNKNOWN_FEATURE, f"x names {shown(name)}; the model has {known}.{hint}")
-            row[self._position[name]] = _number(number, name)
+            row[self._position[name]] = self._value(value, name)
         return tuple(row)
 
 
@@ -149,6 +161,28 @@ def _number(value: object, feature: str) -> float | None:
     if not -_FLOAT32_END < value < _FLOAT32_END:
         raise Refusal(Reason.NOT_FINITE, f"{shown(feature)} is beyond what float32 holds; the limit is 3.4028e38.")
     return float(value)
+
+
+def _symbol(value: object, name: str) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise Refusal(Reason.WRONG_SCHEMA, f"{shown(name)} is {kind(value)}; it must be a string or null.")
+    check_symbol(value, shown(name))
+    return value
+
+
+def check_symbol(symbol: str, where: str) -> None:
+    """Raises Refusal for a symbol that no vocabulary can hold; `where` is the beginning of the sentence."""
+    if not symbol:
+        raise Refusal(Reason.BAD_SYMBOL, f"{where} is an empty string; write null for a missing symbol.")
+    try:
+        n = len(symbol.encode())
+    except UnicodeEncodeError:
+        raise Refusal(Reason.BAD_SYMBOL, f"{where} has half a surrogate pair; write Unicode text.") from None
+    if n > MAX_SYMBOL_BYTES:
+        limit = f"a symbol has at most {MAX_SYMBOL_BYTES}; send one word a reading, not a text"
+        raise Refusal(Reason.BAD_SYMBOL, f"{where} has {n} bytes; {limit}.")
 
 
 def _time(at: object) -> int:

@@ -7,23 +7,27 @@ here, only then the batches, each fully validated before a value of it is looked
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from services.codecs.arrow_stream import check_frames
-from services.codecs.readings_contract import FIELDS, MAX_AT_MS, VERSION
+from services.codecs.readings_contract import MAX_AT_MS, VERSION, check_symbol
 from services.codecs.refusal import Refusal, listed, nearest, shown
-from services.records import NO_SEQ, Reason
+from services.codecs.schema import FIRST_SYMBOL, MAX_SYMBOL_BYTES, UNKNOWN_SYMBOL, Schema
+from services.records import NO_SEQ, End, Reason
 
 VERSION_KEY = b"streamrnn.v"
 MAX_STREAM_BYTES = 256
 _STREAM = (pa.utf8(), pa.large_utf8(), pa.binary(), pa.large_binary())
+_TEXTS = (pa.utf8(), pa.large_utf8())
 _FLOATS = (pa.float32(), pa.float64())
+_ENDS = (pa.bool_(), pa.uint8())
+_OWN = ("stream", "at", "seq", "end")  # columns that are no values
 _PER_MS = {"us": 1_000, "ns": 1_000_000}
 
 
@@ -35,13 +39,17 @@ class PackedRows:
     at_ms: NDArray[np.int64]  # [n]
     x: NDArray[np.float32]  # [n, features]
     seq: NDArray[np.int64]  # [n]
+    end: NDArray[np.uint8]  # [n], values of End
 
 
 class PackedReadings:
-    """Decodes packed records against one feature schema."""
+    """Decodes packed records against one schema."""
 
-    def __init__(self, features: Sequence[str], max_rows: int) -> None:
-        self._features = tuple(features)
+    def __init__(self, schema: Schema, max_rows: int) -> None:
+        self._schema, self._features = schema, schema.features
+        self._vocabulary = pa.array(schema.vocabulary, pa.large_utf8())
+        symbols = range(FIRST_SYMBOL, FIRST_SYMBOL + len(schema.vocabulary))
+        self._numbers = np.array([*symbols, UNKNOWN_SYMBOL], np.float32)  # the last one: not found
         self._max_rows = max_rows
 
     def decode(self, value: bytes, key: bytes | None) -> PackedRows:
@@ -66,6 +74,7 @@ class PackedReadings:
             np.concatenate([part.at_ms for part in parts]) if parts else np.zeros(0, np.int64),
             np.concatenate([part.x for part in parts]) if parts else np.zeros((0, len(self._features)), np.float32),
             np.concatenate([part.seq for part in parts]) if parts else np.zeros(0, np.int64),
+            np.concatenate([part.end for part in parts]) if parts else np.zeros(0, np.uint8),
         )
 
     def _columns(self, schema: Any) -> dict[str, int]:
@@ -90,6 +99,10 @@ class PackedReadings:
                 self._allow(name, found, pa.types.is_timestamp(found) or found == pa.int64(), "timestamp or int64 (ms)")
             elif name == "seq":
                 self._allow(name, found, found == pa.int64(), "int64")
+            elif name == "end":
+                self._allow(name, found, found in _ENDS, "bool or uint8")
+            elif self._schema.symbolic and name in ("x", *self._features) and not (wide and name != "x"):
+                self._allow(name, found, found in _TEXTS, "utf8 or large_utf8, one symbol a row")
             elif name == "x":
                 flat = pa.types.is_fixed_size_list(found) and found.value_type in _FLOATS
                 self._allow(name, found, flat, f"a fixed-size list of {len(self._features)} float32 or float64")
@@ -97,7 +110,7 @@ class PackedReadings:
                     expected = f"{len(self._features)} ({listed(self._features)})"
                     raise Refusal(Reason.WRONG_LENGTH, f"x has {found.list_size} values; the model has {expected}.")
             elif wide or name not in self._features:
-                known = ("stream", *FIELDS[:3]) if wide else ("stream", "at", "seq", *self._features)
+                known = (*_OWN, "x") if wide else (*_OWN, *self._features)
                 reason = Reason.WRONG_SCHEMA if wide else Reason.UNKNOWN_FEATURE
                 raise Refusal(
                     reason, f"Unknown column {shown(name)}; columns are {listed(known)}.{nearest(name, known)}"
@@ -117,12 +130,28 @@ class PackedReadings:
         def column(name: str) -> Any:
             return batch.column(columns[name]) if name in columns else None
 
+        if self._schema.symbolic:
+            x = self._symbols(column("x" if "x" in columns else self._features[0]), first)
+        else:
+            x = self._matrix(batch, columns, first)
         return PackedRows(
             _streams(column("stream"), batch.num_rows, key, first),
             _times(column("at"), first),
-            self._matrix(batch, columns, first),
+            x,
             _sequences(column("seq"), batch.num_rows, first),
+            _ends(column("end"), x, first),
         )
+
+    def _symbols(self, array: Any, first: int) -> NDArray[np.float32]:
+        """Numbers of symbols [n, 1], null -> NaN."""
+        array = array.cast(pa.large_utf8())
+        lengths = np.asarray(pc.binary_length(array).fill_null(1))
+        for row in np.flatnonzero((lengths < 1) | (lengths > MAX_SYMBOL_BYTES))[:1].tolist():
+            check_symbol(array[row].as_py(), f"Row {first + row}: {self._features[0]}")
+        found = np.asarray(pc.index_in(array, self._vocabulary).fill_null(-1))
+        x: NDArray[np.float32] = self._numbers[found]
+        x[np.asarray(array.is_null())] = np.nan
+        return x.reshape(-1, 1)
 
     def _matrix(self, batch: Any, columns: dict[str, int], first: int) -> NDArray[np.float32]:
         n, width = batch.num_rows, len(self._features)
@@ -186,3 +215,14 @@ def _sequences(array: Any, n: int, first: int) -> NDArray[np.int64]:
     for row in np.flatnonzero((seq < 0) & given)[:1].tolist():
         raise Refusal(Reason.WRONG_SCHEMA, f"Row {first + row}: seq is {seq[row]}; it must be 0 or more, or null.")
     return seq
+
+
+def _ends(array: Any, x: NDArray[np.float32], first: int) -> NDArray[np.uint8]:
+    if array is None:
+        return np.zeros(len(x), np.uint8)
+    end = np.array(array.cast(pa.uint8()).fill_null(End.NONE), np.uint8)
+    for row in np.flatnonzero(end > End.BARE)[:1].tolist():
+        raise Refusal(Reason.WRONG_SCHEMA, f"Row {first + row}: end is {end[row]}; it must be 0, 1 or 2, or null.")
+    for row in np.flatnonzero((end == End.BARE) & ~np.isnan(x).all(axis=1))[:1].tolist():
+        raise Refusal(Reason.WRONG_SCHEMA, f"Row {first + row}: end is 2, a bare end, but there are values; write 1.")
+    return end

@@ -29,6 +29,7 @@ class Wheel:
     filename: str
     sha256: str
     megabytes: int
+    build: tuple[str, ...] = ()  # arguments of pip that choose one of several builds
 
 
 def fetch(wheel: Wheel, folder: Path, timeout_s: float = 600.0) -> Path:
@@ -59,7 +60,7 @@ def sha256_of(path: Path) -> str:
 
 def _download(wheel: Wheel, folder: Path, fresh: Path, timeout_s: float) -> None:
     by_hand = f"Or put {wheel.filename} into {folder} by hand."
-    arguments = ["download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(fresh)]
+    arguments = ["download", "--quiet", "--no-deps", "--only-binary=:all:", *wheel.build, "--dest", str(fresh)]
     command = [*_pip(by_hand), *arguments, f"{wheel.project}=={wheel.version}"]
     try:
         done = subprocess.run(

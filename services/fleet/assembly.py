@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from services.fleet.status import dealt, transactional_id
 from services.predictor.ports import Refused
 from services.records import Role
 from services.settings import Settings
 
+if TYPE_CHECKING:
+    from rnn.config import ModelConfig
+
 OVERHEAD_BYTES = 4096
 """Room left below a topic's largest record for keys, headers and batch framing."""
+NUMBER_BYTES = 24
+"""The longest number that a prediction holds."""
 
 
 def topic_names(settings: Settings) -> dict[Role, str]:
@@ -27,7 +33,7 @@ def topic_names(settings: Settings) -> dict[Role, str]:
 
 def preload() -> None:
     """Imports what `build_shard` needs, which takes longer than building one."""
-    import rnn.engine
+    import rnn.serving
     import rnn.weights  # noqa: F401
     import services.brokers.kafka_changelog
     import services.brokers.kafka_ledger
@@ -50,20 +56,22 @@ def build_shard(
     import torch
 
     from rnn import weights
-    from rnn.engine import Engine
+    from rnn.serving import engine_of
     from services.brokers.kafka_changelog import KafkaChangelog
     from services.brokers.kafka_ledger import KafkaLedger
     from services.brokers.kafka_source import KafkaSource
     from services.codecs.readings import ReadingDecoder
+    from services.codecs.schema import Schema
     from services.predictor.epoch import Origin
-    from services.predictor.shard import Shard, ShardOptions
+    from services.predictor.options import ShardOptions
+    from services.predictor.shard import Shard, most_rows
 
     torch.set_num_threads(settings.fleet.torch_threads)
     try:
         network, card = weights.load(settings.model)
     except weights.ModelRefused as error:
         raise Refused(f"model: {error}") from error
-    engine = Engine(network, settings.state.slots, device_of(settings.device))
+    engine = engine_of(network, settings.state.slots, device_of(settings.device))
     if broken := engine.check():
         notify("rows_depend_on_neighbours", buckets=broken)
 
@@ -82,31 +90,41 @@ def build_shard(
         incarnation=incarnation,
     )
     changelog = KafkaChangelog(settings.kafka, topics[Role.CHANGELOG])
-    needed = engine.table.row_bytes + OVERHEAD_BYTES
+    needed = max(engine.table.row_bytes, answer_bytes(network.config)) + OVERHEAD_BYTES
     if needed > ledger.max_value_bytes:
         outputs = [topics[role] for role in (Role.PREDICTIONS, Role.CHANGELOG, Role.DEAD_LETTERS)]
         raise Refused(
             f"max.message.bytes of one of the topics {', '.join(outputs)} leaves room for values of "
             f"{ledger.max_value_bytes} bytes; states and predictions of this model need {needed}. Raise it"
         )
-    max_rows = min(settings.epoch.max_readings, settings.state.slots)
-    ttl_days = settings.state.ttl_days
+    config = network.config
+    schema = Schema(config.features, config.vocabulary)
+    ttl_days, flush_after_s = settings.state.ttl_days, settings.state.flush_after_s
     return Shard(
         source,
         ledger,
         changelog,
         engine,
-        ReadingDecoder(network.config.features, max_rows=max_rows),
+        ReadingDecoder(schema, most_rows(engine, settings.epoch.max_readings)),
         Origin(card.model, settings.group, topics[Role.READINGS], ledger.max_value_bytes - OVERHEAD_BYTES),
         mine,
         ShardOptions(
             exactly_once=settings.delivery == "exactly_once",
             max_readings=settings.epoch.max_readings,
             ttl_ms=None if ttl_days is None else int(ttl_days * 86_400_000),
+            flush_after_ms=None if flush_after_s is None else round(flush_after_s * 1000),
         ),
         pause=pause,
         notify=notify,
     )
+
+
+def answer_bytes(config: ModelConfig) -> int:
+    """The most that one prediction's answer takes on the wire."""
+    if not config.classes:
+        return config.width * 3 * NUMBER_BYTES
+    widest = max(len(json.dumps(word)) for word in config.classes) + 8
+    return widest * (config.horizon if config.horizon > 1 else config.top_k + 1) + NUMBER_BYTES * config.top_k
 
 
 def device_of(setting: str) -> str:

@@ -9,12 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.predictor.state_store import StateStore
 from services.records import Readings, Records, Rejected
+
+ROW_BITS = 15
+"""Of a reading's tag, which is its offset in the bits above and its row in the packed record plus one in these."""
+TAGGED_ROWS = (1 << ROW_BITS) - 1
+"""Rows of a packed record that tags can tell from each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +50,23 @@ class Batch:
         """Values of all parts' readings, one after the other [readings, features]."""
         return np.concatenate([part.readings.x for part in self.parts])
 
-    def column(self, name: str) -> NDArray[np.int64]:
+    def column(self, name: str) -> NDArray[Any]:
         """Field `name` of all parts' readings, one after the other [readings]."""
         return np.concatenate([getattr(part.readings, name) for part in self.parts])
 
     def numbers(self) -> NDArray[np.int64]:
         """Stream numbers of all parts' readings [readings]."""
         return np.concatenate([part.numbers for part in self.parts])
+
+    def tags(self) -> NDArray[np.int64]:
+        """By which a prediction that comes later names its reading [readings]."""
+        tags: NDArray[np.int64] = self.column("offsets") << ROW_BITS | self.column("rows").astype(np.int64) + 1
+        return tags
+
+
+def untagged(tags: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Offsets and rows [n] of the readings named by tags [n]; see `Batch.tags`."""
+    return tags >> ROW_BITS, ((tags & TAGGED_ROWS) - 1).astype(np.int32)
 
 
 def part_of(records: Records, readings: Readings, rejected: Rejected, started: int, store: StateStore) -> Part:
@@ -127,6 +143,7 @@ def select(readings: Readings, rows: NDArray[np.int64]) -> Readings:
         x=readings.x[rows],
         seq=readings.seq[rows],
         arrived_ms=readings.arrived_ms[rows],
+        end=readings.end[rows],
     )
 
 

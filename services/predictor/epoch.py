@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.codecs import dead_letters, predictions, state_rows
-from services.predictor.batcher import Batch
+from services.predictor.batcher import Batch, untagged
 from services.predictor.state_store import StateStore
-from services.records import Commit, Encoded, Predictions, Role, StateRows
+from services.records import REAL, Commit, Encoded, Predictions, Readings, Role, Spelling, StateRows
 
 if TYPE_CHECKING:
-    from rnn.engine import Result
+    from rnn.result import Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +26,25 @@ class Origin:
     group: str
     readings_topic: str
     max_bytes: int = 900_000  # largest value that may be written as one record
+    spelling: Spelling = REAL  # of the model's answers
+
+
+class About(NamedTuple):
+    """The readings that n predictions are about."""
+
+    streams: list[bytes]  # [n]
+    offsets: NDArray[np.int64]  # [n]
+    rows: NDArray[np.int32]  # [n]
+    at_ms: NDArray[np.int64]  # [n]
 
 
 class Epoch:
-    """One batch's outputs. Call the `add_` methods once each, then `seal`."""
+    """One batch's outputs, or those of streams that fell silent. Call the `add_` methods once each, then `seal`."""
 
     def __init__(self, batch: Batch, origin: Origin, now_ms: int) -> None:
         self.batch, self.origin, self.now_ms = batch, origin, now_ms
-        self.flags: NDArray[np.uint8] = np.zeros(0, np.uint8)  # [readings]
+        self.flags: NDArray[np.uint16] = np.zeros(0, np.uint16)  # [predictions]
+        self._still: dict[int, int] = {}  # partition -> its offset, of partitions without readings in the batch
         self._writes: list[Encoded] = []
         self._states: list[Encoded] = []
         for part in batch.parts:
@@ -45,29 +57,61 @@ class Epoch:
 
     def add_predictions(self, result: Result) -> None:
         """Encodes the result of all parts' readings, in their order."""
-        self.flags = result.flags
-        row = 0
+        first = 0
         for part in self.batch.parts:
-            readings = part.readings
-            rows = slice(row, row + len(readings))
-            row += len(readings)
+            readings, last = part.readings, first + len(part.readings)
             if not len(readings):
                 continue
-            made = Predictions(
-                model=self.origin.model,
-                partition=part.partition,
-                offsets=readings.offsets,
-                rows=readings.rows,
-                streams=readings.streams,
-                at_ms=readings.at_ms,
-                y=result.y[rows],
-                lo=None if result.lo is None else result.lo[rows],
-                hi=None if result.hi is None else result.hi[rows],
-                score=result.score[rows],
-                flags=result.flags[rows],
-            )
+            if result.of is None:
+                about = About(readings.streams, readings.offsets, readings.rows, readings.at_ms)
+                self._add(part.partition, result, slice(first, last), about)
+            else:
+                begin, end = np.searchsorted(result.of, (first, last)).tolist()
+                of = result.of[begin:end] - first
+                chosen = np.arange(begin, end)
+                if result.tag is not None:
+                    chosen = _by_record(chosen, result.tag, part.numbers[of])
+                    of = result.of[chosen] - first
+                self._add(part.partition, result, chosen, _about(result, chosen, part.readings, of))
+            first = last
+
+    def add_flushed(self, result: Result, store: StateStore, numbers: NDArray[np.int64], at: Mapping[int, int]) -> None:
+        """Encodes what waited in streams [k], which `result.of` counts. Offsets of their partitions stay where they are
+        `at`.
+        """
+        assert result.of is not None and result.tag is not None and result.at_ms is not None
+        its = numbers[result.of]
+        owner = store.partitions[its]
+        for partition in np.unique(owner).tolist():
+            chosen = np.flatnonzero(owner == partition)
+            chosen = _by_record(chosen, result.tag, its[chosen])
+            offsets, rows = untagged(result.tag[chosen])
+            about = About(store.names(its[chosen]), offsets, rows, result.at_ms[chosen])
+            self._add(partition, result, chosen, about)
+            self._still[partition] = at[partition]
+
+    def _add(self, partition: int, result: Result, chosen: slice | NDArray[np.int64], about: About) -> None:
+        """Predictions `chosen` of the result, and the readings that they are about."""
+        made = Predictions(
+            model=self.origin.model,
+            partition=partition,
+            offsets=about.offsets,
+            rows=about.rows,
+            streams=about.streams,
+            at_ms=about.at_ms,
+            y=result.y[chosen],
+            lo=None if result.lo is None else result.lo[chosen],
+            hi=None if result.hi is None else result.hi[chosen],
+            score=result.score[chosen],
+            flags=result.flags[chosen],
+            top=None if result.top is None else result.top[chosen],
+            prob=None if result.prob is None else result.prob[chosen],
+            spelling=self.origin.spelling,
+        )
+        if len(made):
+            self.flags = np.concatenate([self.flags, made.flags])
             keys, values = predictions.encode(made, max_bytes=self.origin.max_bytes)
-            self._writes.append(Encoded(Role.PREDICTIONS, part.partition, keys, values, self.now_ms))
+            self._writes.append(Encoded(Role.PREDICTIONS, partition, keys, values, self.now_ms))
 
     def add_states(
         self,
@@ -96,7 +140,27 @@ class Epoch:
     def seal(self) -> Commit:
         """All of it as one value. State rows come last: without transactions they must not overtake predictions."""
         return Commit(
-            started={part.partition: part.started for part in self.batch.parts},
-            offsets={part.partition: part.next_offset for part in self.batch.parts},
+            started={**self._still, **{part.partition: part.started for part in self.batch.parts}},
+            offsets={**self._still, **{part.partition: part.next_offset for part in self.batch.parts}},
             writes=(*self._writes, *self._states),
         )
+
+
+def _about(result: Result, chosen: NDArray[np.int64], readings: Readings, of: NDArray[np.int64]) -> About:
+    """`of` [n]: which of the readings made each of the chosen [n] be said."""
+    streams = [readings.streams[i] for i in of.tolist()]
+    if result.tag is None or result.at_ms is None:
+        return About(streams, readings.offsets[of], readings.rows[of], readings.at_ms[of])
+    return About(streams, *untagged(result.tag[chosen]), result.at_ms[chosen])
+
+
+def _by_record(chosen: NDArray[np.int64], tag: NDArray[np.int64], streams: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The chosen predictions [n], of streams [n], in the order of the records that they are about, so that the rows of
+    a packed one stand together; as they are where that would change the order within a stream.
+    """
+    tags = tag[chosen]
+    by_stream = np.argsort(streams, kind="stable")
+    goes_on = np.diff(streams[by_stream]) == 0
+    if (np.diff(tags[by_stream])[goes_on] < 0).any():
+        return chosen
+    return chosen[np.argsort(tags, kind="stable")]

@@ -68,12 +68,12 @@ class Ledger(Protocol):
 
     def commit(self, commit: Commit) -> None:
         """Returns when all of `commit` is visible to read-committed consumers and read back. Raises Unsettled, Fenced.
-        An empty `writes` with unchanged offsets is not allowed.
+        Offsets may stay where they are, but not where there is nothing to write either.
         """
 
     def settle(self, commit: Commit) -> bool:
         """After Unsettled: drops the connection, fences anew and reads what is true. True: the commit was kept;
-        False: nothing of it is visible (committed offsets equal `commit.started`, or are absent). Raises Fenced when
+        False: nothing of it is visible. Also of a commit whose offsets stayed where they were. Raises Fenced when
         neither is the case (another owner has committed).
         """
 

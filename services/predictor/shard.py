@@ -15,22 +15,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn.engine import Engine
-from services.codecs import state_rows
+from rnn.engine import Engine, Result
+from rnn.serving import AnyEngine
 from services.codecs.readings import ReadingDecoder
-from services.predictor.batcher import Batch, batches, part_of, without_folded
+from services.predictor.batcher import TAGGED_ROWS, Batch, batches, part_of, without_folded
 from services.predictor.epoch import Epoch, Origin
-from services.predictor.ports import Changelog, Fenced, Ledger, Refused, Source, Unsettled
+from services.predictor.options import ShardOptions
+from services.predictor.ports import Changelog, Fenced, Ledger, Source, Unsettled
+from services.predictor.restore import check, restore
 from services.predictor.slots import Slots
 from services.predictor.state_store import NO_ROW, StateStore
 from services.predictor.stats import ShardStats, add
-from services.records import Commit, Flag, Records
+from services.predictor.waiting import Waiting
+from services.records import Commit, Flag, Records, Spelling
 
 T = TypeVar("T")
 
@@ -41,14 +44,10 @@ RETRY_S = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Waits between attempts to settle, the last one for ever."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShardOptions:
-    """What a shard may be told; see services.settings for what the numbers mean to an operator."""
-
-    exactly_once: bool = True
-    max_readings: int = 10_000  # about this many records a poll
-    ttl_ms: int | None = None  # a stream silent for longer is forgotten; None = never
-    poll_s: float = 0.2  # longest wait for a reading; bounds how late a stop is noticed
+def most_rows(engine: AnyEngine, max_readings: int) -> int:
+    """Rows that a packed record may have, so that it can be one epoch, and tags tell its rows from each other."""
+    most = min(max_readings, engine.table.slots)
+    return most if isinstance(engine, Engine) else min(most, TAGGED_ROWS)
 
 
 class Shard:
@@ -59,7 +58,7 @@ class Shard:
         source: Source,
         ledger: Ledger,
         changelog: Changelog,
-        engine: Engine,
+        engine: AnyEngine,
         decoder: ReadingDecoder,
         origin: Origin,
         partitions: Sequence[int],
@@ -69,12 +68,15 @@ class Shard:
         pause: Callable[[float], object] = time.sleep,
         notify: Notify = lambda event, **fields: None,
     ) -> None:
+        config = engine.config
         self.source, self.ledger, self.changelog = source, ledger, changelog
-        self.engine, self.decoder, self.origin = engine, decoder, origin
+        self.engine, self.decoder = engine, decoder
+        self.origin = replace(origin, spelling=Spelling(config.horizon, config.classes))
         self.partitions = tuple(partitions)
         self.options = options or ShardOptions()
         self.store = StateStore(engine.table.row_bytes)
         self.slots = Slots(engine.table.slots)
+        self.waiting = Waiting(self.store, self._flush_after_ms() if config.direction != "forward" else None)
         self.stats = ShardStats(model=origin.model, slots=engine.table.slots)
         self._clock_ms, self._pause, self._notify = clock_ms, pause, notify
         self._position: dict[int, int] = {}  # partition -> first offset not yet folded in by a kept epoch
@@ -98,56 +100,39 @@ class Shard:
             if offset < first:
                 self._notify("readings_lost_to_retention", partition=partition, committed=offset, beginning=first)
                 offset = first
-            self._check_state(partition, committed.get(partition))
+            if self.options.exactly_once:  # else rows ahead of the offsets are how replayed readings are recognised
+                check(partition, committed.get(partition), self.store)
             self._position[partition] = offset
             self._committed[partition] = committed.get(partition, first)
         self.source.seek(self._position)
+        self.waiting.start(self._clock_ms())
         self.stats.ready = True
         self._progress()
         self._notify("ready", streams=self.stats.live_streams, seconds=round(self.stats.restore_s, 3),
                      offsets=dict(self._position))  # fmt: skip
 
+    def _flush_after_ms(self) -> int:
+        usual_ms = max(10_000, round(10_000 * self.engine.config.interval_s))
+        return usual_ms if self.options.flush_after_ms is None else self.options.flush_after_ms
+
     def _restore(self, partition: int, done: int) -> None:
-        first, end = self.changelog.span(partition)
-        for records in self.changelog.read(partition):
-            try:
-                kept, tombstones = state_rows.decode(
-                    records, self.engine.table.layout, self.origin.model, self.engine.table.row_bytes
-                )
-            except state_rows.StateRowRefused as error:
-                raise Refused(str(error)) from error
-            gone = self.store.numbers(partition, tombstones) if tombstones else np.zeros(0, np.int64)
-            self.store.offsets[gone] = NO_ROW
-            if len(kept):
-                numbers = self.store.numbers(partition, kept.streams)
-                self.store.keep(numbers, kept.offsets, kept.saved_ms, kept.rows)
-            self.stats.restored += len(records)
-            share = (int(records.offsets[-1]) + 1 - first) / max(1, end - first)
+        layout = self.engine.table.layout
+        for records, share in restore(self.changelog, partition, self.store, layout, self.origin.model):
+            self.stats.restored += records
             self.stats.restore_done = (done + share) / len(self.partitions)
             self._progress()
-
-    def _check_state(self, partition: int, committed: int | None) -> None:
-        if not self.options.exactly_once:
-            return  # rows ahead of the offsets are how replayed readings are recognised
-        here = (self.store.offsets != NO_ROW) & (self.store.partitions == partition)
-        ahead = int(self.store.offsets[here].max(initial=NO_ROW))
-        if ahead >= (committed or 0):
-            raise Refused(
-                f"partition {partition}: the changelog holds states up to offset {ahead}, but the group's committed "
-                f"offset is {committed}. Somebody moved or deleted the group's offsets, or topics.changelog belongs to "
-                "another group. Put the offsets back, or start over with a new `group` and an empty changelog topic."
-            )
 
     # ---- run --------------------------------------------------------------------------------------------------------
 
     def turn(self) -> int:
-        """One poll, and the epochs that come of it. Returns how many records were polled."""
+        """One poll, and the epochs that come of it and of streams that fell silent. Returns how many records came."""
         began = time.perf_counter()
         polled = self.source.poll(self.options.max_readings, self.options.poll_s)
         if polled:
             self._phase("poll", began)
             self._take(polled)
         self.stats.lag = dict(self.source.lag())
+        self._flush()
         self._progress()
         return sum(len(records) for records in polled)
 
@@ -177,8 +162,52 @@ class Shard:
             numbers, offsets, rows = self._step(batch, epoch)
         began = time.perf_counter()
         ended = self._ended(busy, now_ms)
-        epoch.add_states(self.store, numbers, offsets, rows, self.engine.table.layout)
         epoch.add_tombstones(self.store, ended)
+        if not self._close(epoch, numbers, offsets, rows, began):
+            return False
+        self.slots.forget(ended)
+        self.store.forget(ended)
+        self.waiting.stepped(numbers)
+        self._count(batch, epoch, len(ended))
+        return True
+
+    def _flush(self) -> None:
+        """Sends what waits in streams that fell silent, in epochs without readings: offsets stay where they are."""
+        now_ms = self._clock_ms()
+        most = min(self.slots.capacity, self.options.max_readings)
+        for numbers in self.waiting.silent(self.stats.lag, now_ms, most):
+            slots = self._placed(numbers)
+            result = self.engine.flush(slots)
+            if not len(result):
+                self.slots.kept()  # nothing was waiting, nothing has changed
+            elif not self._send(result, numbers, slots, now_ms):
+                return
+            self.waiting.flushed(numbers)
+
+    def _send(self, result: Result, numbers: NDArray[np.int64], slots: NDArray[np.int64], now_ms: int) -> bool:
+        """Commits what waited in streams [k] with their slots."""
+        began = time.perf_counter()
+        epoch = Epoch(Batch(()), self.origin, now_ms)
+        epoch.add_flushed(result, self.store, numbers, self._committed)
+        assert result.of is not None
+        changed = np.unique(result.of)
+        numbers, rows = numbers[changed], self.engine.rows(slots[changed])
+        if not self._close(epoch, numbers, self.store.offsets[numbers], rows, began):
+            return False
+        self.stats.flushed += len(result)
+        self._count_predictions(epoch)
+        return True
+
+    def _close(
+        self,
+        epoch: Epoch,
+        numbers: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+        rows: NDArray[np.uint8],
+        began: float,
+    ) -> bool:
+        """Seals and commits the epoch that gave streams [k] new rows [k, row_bytes]. False: nothing of it happened."""
+        epoch.add_states(self.store, numbers, offsets, rows, self.engine.table.layout)
         commit = epoch.seal()
         self._phase("encode", began)
         began = time.perf_counter()
@@ -189,19 +218,14 @@ class Shard:
             self.slots.dropped()
             self.source.seek({partition: self._position[partition] for partition in self.partitions})
             return False
-        self.store.keep(numbers, offsets, now_ms, rows)
+        self.store.keep(numbers, offsets, epoch.now_ms, rows)
         self.slots.kept()
-        self.slots.forget(ended)
-        self.store.forget(ended)
-        self._position.update(commit.offsets)
+        self._position.update({part.partition: part.next_offset for part in epoch.batch.parts})
         self._committed.update(commit.offsets)
-        self._count(batch, epoch, len(ended))
         return True
 
-    def _step(self, batch: Batch, epoch: Epoch) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
-        """Steps all readings; returns the dirty streams' numbers [k], last offsets [k] and new rows [k, row_bytes]."""
-        began = time.perf_counter()
-        numbers, which = np.unique(batch.numbers(), return_inverse=True)
+    def _placed(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Slots of distinct streams [k], which hold their states then."""
         placed = self.slots.place(numbers)
         known = self.store.offsets[numbers] != NO_ROW
         load, clear = placed.fresh & known, placed.fresh & ~known
@@ -209,23 +233,42 @@ class Shard:
             self.engine.load(placed.slots[load], self.store.rows[numbers[load]])
         if clear.any():
             self.engine.clear(placed.slots[clear])
+        return placed.slots
+
+    def _step(self, batch: Batch, epoch: Epoch) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
+        """Steps all readings; returns the dirty streams' numbers [k], last offsets [k] and new rows [k, row_bytes]."""
+        began = time.perf_counter()
+        numbers, which = np.unique(batch.numbers(), return_inverse=True)
+        slots = self._placed(numbers)
         offsets = np.empty(len(numbers), np.int64)
         offsets[which] = batch.column("offsets")  # repeated indices: the last one, which is the stream's newest, stays
         self._phase("batch", began)
         began = time.perf_counter()
-        result = self.engine.run(placed.slots[which], batch.x(), batch.column("at_ms"), batch.column("seq"))
-        rows = self.engine.rows(placed.slots)
+        at_ms, seq = batch.column("at_ms"), batch.column("seq")
+        result = self.engine.run(slots[which], batch.x(), at_ms, seq, **self._besides(batch))
+        rows = self.engine.rows(slots)
         self._phase("forward", began)
         began = time.perf_counter()
         epoch.add_predictions(result)
         self._phase("encode", began)
         return numbers, offsets, rows
 
+    def _besides(self, batch: Batch) -> dict[str, Any]:
+        """What an engine is told besides time and values, where it makes a difference."""
+        end = batch.column("end")
+        told: dict[str, Any] = {"end": end} if end.any() else {}
+        if not isinstance(self.engine, Engine):
+            told["tag"] = batch.tags()
+            if self.engine.config.temperature > 0:
+                told["salt"] = self.store.salts(batch.numbers())
+        return told
+
     def _ended(self, busy: NDArray[np.int64], now_ms: int) -> NDArray[np.int64]:
         # Tombstones ride on an epoch with readings, so that its offsets tell a kept commit from a dropped one.
         if self.options.ttl_ms is None:
             return np.zeros(0, np.int64)
-        return np.setdiff1d(self.store.idle(now_ms - self.options.ttl_ms), busy)[: self.options.max_readings]
+        idle = self.waiting.without(self.store.idle(now_ms - self.options.ttl_ms))
+        return np.setdiff1d(idle, busy)[: self.options.max_readings]
 
     # ---- commit -----------------------------------------------------------------------------------------------------
 
@@ -263,19 +306,22 @@ class Shard:
     def _count(self, batch: Batch, epoch: Epoch, ended: int) -> None:
         stats = self.stats
         stats.readings += batch.readings
-        stats.predictions += batch.readings
         for part in batch.parts:
             for reason in part.rejected.reasons:
                 stats.rejected[reason] = stats.rejected.get(reason, 0) + 1
         if batch.readings:
             stats.batch_rows.observe(batch.readings)
             stats.latency_s.observe((self._clock_ms() - batch.column("arrived_ms").astype(np.float64)) / 1000)
-            for flag in Flag:
-                add(stats.flagged, (flag.name or "").lower(), int((epoch.flags & flag.value > 0).sum()))
+            self._count_predictions(epoch)
         stats.evictions["spilled"] = self.slots.evicted
         stats.evictions["idle"] += ended
         stats.live_streams = self.store.live
         stats.slots_used = self.slots.used
+
+    def _count_predictions(self, epoch: Epoch) -> None:
+        self.stats.predictions += len(epoch.flags)
+        for flag in Flag:
+            add(self.stats.flagged, (flag.name or "").lower(), int((epoch.flags & flag.value > 0).sum()))
 
     def _phase(self, name: str, began: float) -> None:
         self.stats.phase_s[name].observe(time.perf_counter() - began)

@@ -6,6 +6,7 @@ epoch is kept, so the store always equals what the changelog holds.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from itertools import repeat
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NO_ROW = -1
+NO_SALT = -1
 _FIRST_CAPACITY = 1024
 
 
@@ -28,6 +30,7 @@ class StateStore:
         self.offsets = np.zeros(0, np.int64)  # [capacity], of the last reading folded in
         self.saved_ms = np.zeros(0, np.int64)  # [capacity]
         self.rows = np.zeros((0, row_bytes), np.uint8)  # [capacity, row_bytes]
+        self._salts = np.zeros(0, np.int64)  # [capacity], NO_SALT = not worked out yet
 
     @property
     def capacity(self) -> int:
@@ -52,6 +55,13 @@ class StateStore:
     def names(self, numbers: NDArray[np.int64]) -> list[bytes]:
         """The streams of `numbers` [n]."""
         return [self._streams[number] for number in numbers.tolist()]
+
+    def salts(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """63 bits for each of `numbers` [n], which follow from the stream's name alone."""
+        for number in np.unique(numbers[self._salts[numbers] == NO_SALT]).tolist():
+            digest = hashlib.blake2b(self._streams[number], digest_size=8).digest()
+            self._salts[number] = int.from_bytes(digest, "little") >> 1
+        return self._salts[numbers]
 
     def keep(self, numbers: NDArray[np.int64], offsets: NDArray[np.int64], saved_ms: NDArray[np.int64] | int,
              rows: NDArray[np.uint8]) -> None:  # fmt: skip
@@ -83,6 +93,7 @@ class StateStore:
                 self._grow()
         self._numbers[partition][stream] = number
         self.partitions[number] = partition
+        self._salts[number] = NO_SALT
         return number
 
     def _grow(self) -> None:
@@ -94,3 +105,4 @@ class StateStore:
         self.partitions = np.concatenate([self.partitions, np.zeros(capacity - used, np.int32)])
         self.offsets = np.concatenate([self.offsets, np.full(capacity - used, NO_ROW, np.int64)])
         self.saved_ms = np.concatenate([self.saved_ms, np.zeros(capacity - used, np.int64)])
+        self._salts = np.concatenate([self._salts, np.full(capacity - used, NO_SALT, np.int64)])

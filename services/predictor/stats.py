@@ -53,8 +53,9 @@ class ShardStats:
     model: str = ""
     readings: int = 0  # accepted and committed
     predictions: int = 0  # committed
+    flushed: int = 0  # of these, sent because their stream fell silent
     rejected: dict[Reason, int] = field(default_factory=dict)  # committed dead letters
-    flagged: dict[str, int] = field(default_factory=dict)  # committed readings by flag
+    flagged: dict[str, int] = field(default_factory=dict)  # committed predictions by flag
     epochs: dict[str, int] = field(default_factory=lambda: {"kept": 0, "dropped": 0})
     evictions: dict[str, int] = field(default_factory=lambda: {"spilled": 0, "idle": 0})
     replayed: int = 0  # readings recognised as folded in already (at-least-once only)

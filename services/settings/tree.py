@@ -98,6 +98,12 @@ class State(Section):
     ttl_days: float | None = Field(
         30.0, gt=0, description="Days without a reading after which a stream is forgotten. null: never."
     )
+    flush_after_s: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds of silence after which a stream's predictions that wait for later readings (models that "
+        "read both ways) are sent without them. null: ten of the model's usual intervals, but at least 10 s.",
+    )
 
 
 class Fleet(Section):

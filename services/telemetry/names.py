@@ -44,12 +44,18 @@ METRICS = (
     Metric("streamrnn_readings_total", "counter", "Readings accepted and committed.", "readings", "readings"),
     Metric("streamrnn_predictions_total", "counter", "Predictions committed.", "predictions", "predictions"),
     Metric(
+        "streamrnn_flushed_predictions_total", "counter",
+        "Predictions that waited for later readings and were sent because their stream fell silent.",
+        "predictions", "flushed",
+    ),
+    Metric(
         "streamrnn_rejected_total", "counter", "Records committed to the dead letters.",
         "records", "rejected", "reason", REASONS,
     ),
     Metric(
-        "streamrnn_flagged_readings_total", "counter", "Committed readings with something unusual about them.",
-        "readings", "flagged", "flag", FLAGS,
+        "streamrnn_flagged_readings_total", "counter",
+        "Committed predictions about readings with something unusual about them.",
+        "predictions", "flagged", "flag", FLAGS,
     ),
     Metric(
         "streamrnn_replayed_readings_total", "counter",

@@ -225,6 +225,32 @@ def test_settle_tells_a_kept_commit_from_a_dropped_one(world: World) -> None:
     assert ledger.committed() == {0: 4, 1: 4}
 
 
+def test_a_commit_may_leave_the_offsets_where_they_are(world: World) -> None:
+    ledger = world.ledger()
+    ledger.fence()
+    ledger.commit(epoch(0, 2, b"a"))
+    still = epoch(2, 2, b"b")
+    ledger.commit(still)
+    assert ledger.committed() == {0: 2, 1: 2}
+    assert ledger.settle(still) is True
+    ledger.commit(epoch(2, 3, b"c"))
+    assert world.read(Role.PREDICTIONS, 0).values == [*numbered(3, b"a"), *numbered(3, b"b"), *numbered(3, b"c")]
+
+
+def test_an_owner_that_was_replaced_can_not_commit_without_moving_offsets(world: World) -> None:
+    older, newer = world.ledger(), world.ledger()
+    older.fence()
+    older.commit(epoch(0, 2, b"a"))
+    newer.fence()
+    still = epoch(2, 2, b"b")
+    with pytest.raises(Fenced):
+        older.commit(still)
+    newer.commit(still)
+    with pytest.raises(Fenced, match="another owner"):
+        older.settle(still)
+    assert world.read(Role.PREDICTIONS, 0).values == [*numbered(3, b"a"), *numbered(3, b"b")]
+
+
 def test_settle_after_another_owner_has_committed_leaves(world: World) -> None:
     older, newer = world.ledger(), world.ledger()
     older.fence()

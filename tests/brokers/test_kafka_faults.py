@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commit_loop import names, texts
+from commit_loop import names, offset, texts
 from tcp_proxy import TcpProxy, Way
 
 from services.brokers.devbroker import DevBroker
@@ -84,7 +84,7 @@ class Committer:
 def check(broker: DevBroker, pipeline: str, epochs: int) -> None:
     """Each epoch once, in order, everywhere."""
     options = {"bootstrap_servers": broker.bootstrap}
-    assert group_offsets(options, pipeline, names(pipeline)[Role.READINGS])[0] == epochs
+    assert group_offsets(options, pipeline, names(pipeline)[Role.READINGS])[0] == offset(epochs)
     for role in (Role.PREDICTIONS, Role.DEAD_LETTERS, Role.CHANGELOG):
         found = read_topic(options, names(pipeline)[role])
         for partition in (0, 1):

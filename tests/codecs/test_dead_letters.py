@@ -4,6 +4,7 @@ import pytest
 
 from services.codecs import dead_letters
 from services.codecs.readings import ReadingDecoder
+from services.codecs.schema import Schema
 from services.records import Reason, Role
 
 NOW_MS = 1_794_698_000_000
@@ -14,7 +15,7 @@ HEADERS = {0: [("trace", b"\x00\xff"), ("trace", None)], 4: [("__connect.errors.
 
 @pytest.fixture(scope="module")
 def rejected(polled):
-    return ReadingDecoder(("power",)).decode(polled(BAD, KEYS, HEADERS))[1]
+    return ReadingDecoder(Schema(("power",))).decode(polled(BAD, KEYS, HEADERS))[1]
 
 
 def size(letters, row):
@@ -65,7 +66,9 @@ def test_a_value_too_large_is_cut(rejected):
 def test_a_key_or_headers_too_large_are_cut(polled):
     many = [(f"h{i}", b"v" * 100) for i in range(100)]
     records = polled([b"x" * 5000, b"y" * 10], [b"k" * 200_000, b"k"], {0: many, 1: many})
-    letters = dead_letters.encode(ReadingDecoder(("power",)).decode(records)[1], "t", "g", NOW_MS, max_bytes=4000)
+    letters = dead_letters.encode(
+        ReadingDecoder(Schema(("power",))).decode(records)[1], "t", "g", NOW_MS, max_bytes=4000
+    )
     assert size(letters, 0) <= 4000
     assert size(letters, 1) <= 4000
     assert dict(letters.headers[0])["streamrnn.truncated.key"] == b"200000"
@@ -76,5 +79,5 @@ def test_a_key_or_headers_too_large_are_cut(polled):
 
 
 def test_none(polled):
-    rejected = ReadingDecoder(("power",)).decode(polled([]))[1]
+    rejected = ReadingDecoder(Schema(("power",))).decode(polled([]))[1]
     assert len(dead_letters.encode(rejected, "t", "g", NOW_MS)) == 0

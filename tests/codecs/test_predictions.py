@@ -33,7 +33,7 @@ def made(n, targets=3, rows=None, streams=None, offsets=None, banded=True, seed=
         y - 1 if banded else None,
         y + 1 if banded else None,
         score,
-        rng.integers(0, 32, n).astype(np.uint8),
+        rng.integers(0, 256, n).astype(np.uint16),
     )
 
 
@@ -117,8 +117,8 @@ def test_every_float32_reads_back():
 
 
 def test_every_combination_of_flags():
-    want = made(32)
-    want.flags[:] = np.arange(32)
+    want = made(512)
+    want.flags[:] = np.arange(512)
     keys, values = predictions.encode(want)
     identical(predictions.decode(as_records(keys, values)), want)
     for bits, value in enumerate(values):

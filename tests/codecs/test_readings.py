@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from services.codecs.readings import ReadingDecoder
+from services.codecs.schema import Schema
 from services.records import NO_SEQ, Reason
 
 FEATURES = ("power", "voltage", 'a"b\\ é')
@@ -19,7 +20,7 @@ def obj(at="1", x="[1,2,3]", rest=""):
 
 @pytest.fixture(scope="module")
 def decoder():
-    return ReadingDecoder(FEATURES, max_rows=100)
+    return ReadingDecoder(Schema(FEATURES), max_rows=100)
 
 
 def one(decoder, polled, value, key=b"house-1"):
@@ -272,4 +273,4 @@ def test_all_refused(decoder, polled):
 def test_features_must_be_distinct():
     for features in ((), ("a", "a")):
         with pytest.raises(ValueError, match="distinct"):
-            ReadingDecoder(features)
+            Schema(features)

@@ -13,11 +13,12 @@ from services.codecs.contract import ReadingV1
 from services.codecs.readings import ReadingDecoder
 from services.codecs.readings_contract import JsonContract
 from services.codecs.refusal import Refusal
+from services.codecs.schema import Schema
 from services.records import Reason, Records
 
 FEATURES = ("a", "b c", "é")
-DECODER = ReadingDecoder(FEATURES)
-CONTRACT = JsonContract(FEATURES)
+DECODER = ReadingDecoder(Schema(FEATURES))
+CONTRACT = JsonContract(Schema(FEATURES))
 
 WORDS = r"""
 0 -0 1 1.0 -1.5 1e2 1E+400 -1e400 3.4028235677973366e38 3.4028235677973362e38 1e39 1e-400 NaN Infinity -Infinity
@@ -149,7 +150,7 @@ def test_float32_survives_json(row):
 
 @pytest.mark.parametrize("name", ['qu"ote', "back\\slash", "tab\t", "x" * 500, "", "at", "🌡"])
 def test_any_name_of_a_feature(name):
-    decoder = ReadingDecoder((name, "other"))
+    decoder = ReadingDecoder(Schema((name, "other")))
     value = json.dumps({"at": 1, "x": {name: 5, "other": 6}}).encode()
     readings, rejected = decoder.decode(records([value, value]))
     assert rejected.details == []

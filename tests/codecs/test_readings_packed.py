@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from services.codecs.readings import ReadingDecoder
+from services.codecs.schema import Schema
 from services.records import NO_SEQ, Reason
 
 FEATURES = ("power", "voltage")
@@ -17,7 +18,7 @@ AT = [1_794_698_000_500, 1_794_698_001_500, 0]
 
 @pytest.fixture(scope="module")
 def decoder():
-    return ReadingDecoder(FEATURES, max_rows=100)
+    return ReadingDecoder(Schema(FEATURES), max_rows=100)
 
 
 def whole(vectors, **changes):

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 
 from services.codecs import dead_letters, predictions, state_rows
-from services.codecs.contract import PredictionV1, ReadingV1, json_schema
+from services.codecs.contract import PredictionV1, ReadingV1, SymbolReadingV1, json_schema
 from services.codecs.readings import ReadingDecoder
-from services.records import Flag, Predictions, Reason, Records
+from services.codecs.schema import Schema
+from services.records import Flag, Predictions, Reason, Records, Spelling
 
 PAGE = (Path(__file__).parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```(\w+)[ ]?([^\n]*)\n(.*?)\n```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -54,19 +55,22 @@ def test_every_json_example_has_a_kind():
     }
 
 
+def decoder_of(kind):
+    """`symbol` in the kind of an example: the model has a vocabulary."""
+    return ReadingDecoder(Schema(("symbol",), ("Kelly", "worked")) if "symbol" in kind else Schema(FEATURES))
+
+
 def test_examples_of_readings(polled):
-    decoder = ReadingDecoder(FEATURES)
-    for _, value in examples("reading"):
-        readings, rejected = decoder.decode(polled([value]))
+    for kind, value in examples("reading"):
+        readings, rejected = decoder_of(kind).decode(polled([value]))
         assert rejected.details == []
         assert len(readings) == 1
-        ReadingV1.model_validate_json(value)
+        (SymbolReadingV1 if "symbol" in kind else ReadingV1).model_validate_json(value)
 
 
 def test_examples_of_what_is_refused(polled):
-    decoder = ReadingDecoder(FEATURES)
-    for (reason,), value in examples("refused"):
-        assert decoder.decode(polled([value]))[1].reasons == [Reason(reason)]
+    for (reason, *kind), value in examples("refused"):
+        assert decoder_of(kind).decode(polled([value]))[1].reasons == [Reason(reason)]
 
 
 def test_examples_of_predictions():
@@ -75,15 +79,31 @@ def test_examples_of_predictions():
         read = predictions.decode(records)
         PredictionV1.model_validate_json(value)
         columns = {field.name: getattr(read, field.name) for field in fields(Predictions) if hasattr(read, field.name)}
-        made = Predictions(model=read.models[0], partition=3, **columns)
+        made = Predictions(model=read.models[0], partition=int(read.partitions[0]), **{**columns, **answer_of(read)})
         assert predictions.encode(made)[1] == [value]
+
+
+def answer_of(read):
+    """The answer of the one prediction read, as an engine would have said it."""
+    if read.label is not None:
+        names = tuple(label for label, _ in read.top[0])
+        y = np.array([[names.index(read.label[0])]], np.float32)
+        top, prob = np.arange(len(names))[None], np.array([[prob for _, prob in read.top[0]]], np.float32)
+        return {"y": y, "top": top, "prob": prob, "spelling": Spelling(1, names)}
+    if read.text is not None:
+        y = np.arange(len(read.text[0]) + 1, dtype=np.float32)[None]
+        return {"y": y, "top": None, "prob": read.prob[:, None], "spelling": Spelling(y.size, (*read.text[0], "<end>"))}
+    if read.y.ndim == 2:
+        return {"top": None}
+    edges = {name: getattr(read, name).reshape(1, -1) for name in ("y", "lo", "hi")}
+    return {**edges, "top": None, "spelling": Spelling(read.y.shape[1])}
 
 
 def test_the_example_of_a_packed_record(polled):
     (code,) = [text for language, _, text in EXAMPLES if language == "python"]
     names = {"pa": pa}
     exec(code, names)
-    readings, rejected = ReadingDecoder(("a", "b")).decode(polled([names["value"]]))
+    readings, rejected = ReadingDecoder(Schema(("a", "b"))).decode(polled([names["value"]]))
     assert rejected.details == []
     assert readings.streams == [b"house-1", b"house-2"]
     assert np.isnan(readings.x[1, 1])
@@ -98,7 +118,7 @@ def test_the_table_of_flags():
 
 
 def test_the_table_of_headers(polled):
-    rejected = ReadingDecoder(("a",)).decode(polled([b"x" * 5000], [b"k" * 5000], {0: [("h", b"v" * 5000)]}))[1]
+    rejected = ReadingDecoder(Schema(("a",))).decode(polled([b"x" * 5000], [b"k" * 5000], {0: [("h", b"v" * 5000)]}))[1]
     letters = dead_letters.encode(rejected, "t", "g", 0, max_bytes=3000)
     assert {row[0] for row in table("header")} == {name for name, _ in letters.headers[0]}
 

@@ -26,6 +26,7 @@ def part(partition: int, poll: list, store: StateStore):
         np.zeros((m, 1), np.float32),
         np.full(m, -1, np.int64),
         np.zeros(m, np.int64),
+        np.zeros(m, np.uint8),
     )
     bad = [i for i, names in enumerate(poll) if names is None]
     refused = Records(partition, np.array([10 + i for i in bad], np.int64), np.zeros(len(bad), np.int64),

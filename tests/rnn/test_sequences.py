@@ -29,7 +29,8 @@ CONFIGS = {
     "one-to-many": ModelConfig(FEATURES, ("t",), task="one-to-many", predicts="now", horizon=5, head="point", layers=2),
     "one-to-many symbolic": ModelConfig(FEATURES, labels=WORDS, task="one-to-many", predicts="now", horizon=5,
                                         head="categorical", cell="gru"),
-    "many-to-one": ModelConfig(FEATURES, labels=LABELS, task="many-to-one", predicts="now", head="categorical"),
+    "many-to-one": ModelConfig(FEATURES, labels=LABELS, task="many-to-one", predicts="now", head="categorical",
+                               hidden=5),
     "many-to-one each": ModelConfig(vocabulary=WORDS, labels=LABELS, task="many-to-one", predicts="now", answer="each",
                                     head="categorical", cell="elman", activation="relu", max_length=6),
     "tags": ModelConfig(vocabulary=WORDS, labels=LABELS, predicts="now", head="categorical", layers=2, layer_norm=True),
@@ -39,8 +40,8 @@ CONFIGS = {
     "translation": ModelConfig(vocabulary=WORDS, labels=("le", "chat", "souris"), task="encoder-decoder",
                                predicts="now", head="categorical", horizon=5, temperature=0.9, max_length=8),
     "next": ModelConfig(vocabulary=WORDS, head="categorical", temperature=1.0, cell="gru"),
-    "concat": ModelConfig(FEATURES, ("t",), predicts="now", direction="concat", lag=3, layers=2, hidden=10),
-    "sum": ModelConfig(vocabulary=WORDS, labels=LABELS, predicts="now", head="categorical", direction="sum", lag=2),
+    "concat": ModelConfig(FEATURES, ("t",), predicts="now", direction="concat", lag=3, layers=2, hidden=7),
+    "sum": ModelConfig(vocabulary=WORDS, labels=LABELS, predicts="now", head="categorical", direction="sum", lag=2, embedding=3),
     "no lag": ModelConfig(FEATURES, ("a",), predicts="now", direction="concat", lag=0, head="quantile"),
 }  # fmt: skip
 

@@ -69,6 +69,7 @@ class Chaos:
         self.report = Report()
         self.events: list[dict[str, Any]] = []
         self._stack = ExitStack()
+        self._level: dict[int, np.ndarray] = {}  # stream -> where its random walk is
         self._quiet = threading.Event()
         self._errors: list[Exception] = []
 
@@ -92,7 +93,7 @@ class Chaos:
 
         self.began_s = time.monotonic()
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamrnn-chaos-")))
-        self.model = random_model(work / "model", seed=self.random.randrange(1 << 30))
+        self.model = self.make_model(work / "model", self.random.randrange(1 << 30))
         self.broker = DevBroker(work / "broker", owned=True)
         self.broker.start()
         stack.callback(self.broker.stop)
@@ -119,6 +120,20 @@ class Chaos:
         stack.callback(self._quiet.set)
         self.until(lambda: len(self.ready()) == self.shards, "all shards ready")
 
+    def make_model(self, folder: Path, seed: int) -> Path:
+        """What is served."""
+        return random_model(folder, seed)
+
+    def make_reading(self, rng: np.random.Generator, stream: int) -> dict[str, Any]:
+        """A reading without its time."""
+        level = self._level.setdefault(stream, np.zeros(len(FEATURES)))
+        level *= 0.9
+        level += rng.normal(size=len(FEATURES))
+        x: list[float | None] = [round(float(v), 4) for v in level]
+        if rng.random() < 0.05:
+            x[int(rng.integers(len(x)))] = None
+        return {"x": x}
+
     def _notify(self, event: str, **fields: Any) -> None:
         self.events.append({"event": event, **fields})
         if event not in ("shard_started", "ready"):
@@ -138,7 +153,6 @@ class Chaos:
 
         rng = np.random.default_rng(self.random.randrange(1 << 30))
         producer = ColumnProducer(self.settings.kafka)
-        level = rng.normal(size=(self.streams, len(FEATURES)))
         at_ms = 1_700_000_000_000
         began_s, sent = time.monotonic(), 0
         while not self._quiet.wait(self.tick_s):
@@ -146,12 +160,8 @@ class Chaos:
             by_partition: dict[int, tuple[list[bytes], list[bytes]]] = {}
             for _ in range(min(due - sent, 2000)):
                 stream = int(rng.integers(self.streams))
-                level[stream] = 0.9 * level[stream] + rng.normal(size=len(FEATURES))
                 at_ms += int(rng.integers(1, 50))
-                x: list[float | None] = [round(float(v), 4) for v in level[stream]]
-                if rng.random() < 0.05:
-                    x[int(rng.integers(len(x)))] = None
-                value = json.dumps({"at": at_ms, "x": x}).encode()
+                value = json.dumps({"at": at_ms, **self.make_reading(rng, stream)}).encode()
                 if rng.random() < 0.01:
                     value = BAD[int(rng.integers(len(BAD)))]
                 keys, values = by_partition.setdefault(stream % self.partitions, ([], []))
@@ -252,7 +262,6 @@ class Chaos:
         self._load_thread.join()
         self._quiet.clear()
         readings = read_topic(self.settings.kafka, self.settings.topics.readings)
-        total = sum(len(records) for records in readings.values())
         supervisor = self.server.supervisor
         assert supervisor is not None
 
@@ -264,10 +273,15 @@ class Chaos:
         self.server.stop()
         self._run_thread.join()
         supervisor.stop()
-        verify(self.settings, readings, self.report)
+        self.check(readings)
         self.report.seconds = round(time.monotonic() - self.began_s, 1)
-        assert self.report.predictions + self.report.rejected + self.report.lost - self.report.doubled == total
         return self.report
+
+    def check(self, readings: dict[int, Any]) -> None:
+        """Fills in the report."""
+        total = sum(len(records) for records in readings.values())
+        verify(self.settings, readings, self.report)
+        assert self.report.predictions + self.report.rejected + self.report.lost - self.report.doubled == total
 
 
 def random_model(folder: Path, seed: int) -> Path:
@@ -299,10 +313,11 @@ def verify(settings: Any, readings: dict[int, Any], report: Report) -> None:
     from services.brokers.kafka_client import read_topic
     from services.codecs import predictions, state_rows
     from services.codecs.readings import ReadingDecoder
+    from services.codecs.schema import Schema
 
     network, card = weights.load(settings.model)
     engine = Engine(network, 16, "cpu")
-    decoder = ReadingDecoder(network.config.features)
+    decoder = ReadingDecoder(Schema(network.config.features))
     predicted = read_topic(settings.kafka, settings.topics.predictions)
     letters = read_topic(settings.kafka, settings.topics.dead_letters)
     changelog = read_topic(settings.kafka, settings.topics.changelog)

@@ -2,8 +2,9 @@
 
     commit_loop.py BOOTSTRAP PIPELINE EPOCHS TIMEOUT_S SEND|BULK
 
-Epoch n writes n predictions, state rows and one dead letter whose texts follow from n alone, and moves partition 0's
-offset from n to n + 1. So the topics say afterwards whether an epoch was lost, torn or written twice.
+Epoch n writes n predictions, state rows and one dead letter whose texts follow from n alone. An even one moves
+partition 0's offset on by one, an odd one leaves it where it is. So the topics say afterwards whether an epoch was
+lost, torn or written twice.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import sys
 import time
 
+from services.brokers.kafka_client import read_topic
 from services.brokers.kafka_ledger import KafkaLedger
 from services.predictor.ports import Unsettled
 from services.records import Commit, Encoded, Role
@@ -35,11 +37,16 @@ def commit_of(epoch: int) -> Commit:
     for role in (Role.PREDICTIONS, Role.DEAD_LETTERS, Role.CHANGELOG):
         values = texts(role, epoch)
         writes.append(Encoded(role, epoch % 2, [b"key"] * len(values), values, now_ms))
-    return Commit({0: epoch}, {0: epoch + 1}, tuple(writes))
+    return Commit({0: offset(epoch)}, {0: offset(epoch + 1)}, tuple(writes))
+
+
+def offset(epochs: int) -> int:
+    """Partition 0's, once so many epochs are kept."""
+    return (epochs + 1) // 2
 
 
 def run(bootstrap: str, pipeline: str, epochs: int, timeout_s: float, bulk: bool) -> None:
-    """Commits until the group's offset is `epochs`."""
+    """Commits until there are so many epochs."""
     options = {"bootstrap_servers": bootstrap, "bootstrap_timeout_ms": 1000, "reconnect_backoff_max_ms": 200}
     ledger = KafkaLedger(
         options,
@@ -51,7 +58,11 @@ def run(bootstrap: str, pipeline: str, epochs: int, timeout_s: float, bulk: bool
         bulk=bulk,
     )
     patiently(ledger.fence)
-    epoch = patiently(ledger.committed).get(0, 0)
+    at = patiently(ledger.committed).get(0, 0)
+    letters = patiently(lambda: read_topic(options, names(pipeline)[Role.DEAD_LETTERS]))
+    epoch = sum(map(len, letters.values()))  # one each
+    if offset(epoch) != at:
+        raise SystemExit(f"the offset is {at} after {epoch} epochs")
     say(f"starts at {epoch}")
     while epoch < epochs:
         commit = commit_of(epoch)

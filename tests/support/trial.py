@@ -168,31 +168,34 @@ def network(model: int) -> Network:
 class Life(StreamDriver):
     """A driver whose shards can meet with mishaps and leave zombies behind."""
 
-    def __init__(self, schedule: Schedule, exactly_once: bool = True) -> None:
+    def __init__(
+        self, schedule: Schedule, exactly_once: bool = True, model: Network | None = None, **more: Any
+    ) -> None:
         self.faults = Faults(self._mishap)
         self.slots, self.ttl_ms = schedule.slots, schedule.ttl_ms
         self.mishaps = list(schedule.mishaps)
         self.zombies: list[Shard] = []
         self.fenced = self.crashed = 0
-        self._polls, self._polled, self._quiet = schedule.polls, 0, False
+        self._polls, self._polled, self.quiet = schedule.polls, 0, False
         super().__init__(
-            network(schedule.model),
+            model or network(schedule.model),
             schedule.partitions,
             slots=schedule.slots,
             exactly_once=exactly_once,
             ttl_ms=schedule.ttl_ms,
             faults=self.faults,
             poll_size=self._size,
+            **more,
         )
 
     def _size(self, room: int) -> int:
-        if self._quiet:
+        if self.quiet:
             return room
         self._polled += 1
         return self._polls[self._polled % len(self._polls)]
 
     def _mishap(self, step: Step) -> Fault | None:
-        if self._quiet or not self.mishaps:
+        if self.quiet or not self.mishaps:
             return None
         steps, fault = self.mishaps[0]
         if steps > 0:
@@ -256,7 +259,7 @@ class Life(StreamDriver):
 
     def drain(self) -> None:
         """Nothing happens any more; a new owner reads the rest."""
-        self._quiet = True
+        self.quiet = True
         self.restart()
         self.run()
 

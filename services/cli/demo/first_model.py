@@ -10,17 +10,17 @@ from pathlib import Path
 from services.datasets import Series
 
 TRAIN_SHARE = 0.7
-RECIPE = "1"
+RECIPE = "2"
 """Raise when training changes in a way that the model configuration does not show."""
 
 
 def first_model(series: Series, cache: Path, progress: Callable[[str, float], None]) -> tuple[Path, bool]:
     """The folder of the model, and whether it had to be trained now. `progress(sentence, share)` after each epoch."""
     from rnn import weights
-    from rnn.fit import Epoch, default_config, fit
+    from rnn.fit import Epoch, default_config, default_recipe, fit
 
     end = int(len(series) * TRAIN_SHARE)
-    config = default_config(series.features, series.interval_s)
+    config = default_config(series.features, series.interval_s, readings=end)
     key = hashlib.sha256(f"{RECIPE} {series.digest} {end} {config.fingerprint()}".encode()).hexdigest()[:16]
     folder = cache / "models" / f"household-{key}"
     try:
@@ -36,7 +36,7 @@ def first_model(series: Series, cache: Path, progress: Callable[[str, float], No
         )
 
     x, at_ms = series.x[:end], series.at_ms[:end]
-    fitted = fit(config, x, at_ms, progress=said)
+    fitted = fit(config, x, at_ms, default_recipe(len(x)), said)
     data = weights.DataRange(int(at_ms[0]), int(at_ms[-1]), len(x), series.digest)
     scores = {"validation_mse": fitted.best.validation_mse, "persistence_mse": fitted.best.persistence_mse}
     weights.save(folder, fitted.network, created_ms=time.time_ns() // 1_000_000, data=data, scores=scores)

@@ -1,0 +1,110 @@
+"""The consumer group's committed offsets: reading them, and the signatures beside them that say whose they are.
+
+A signature is `server/incarnation/number`, the number being that of the owner's commit (ADR 3 and 6). Nobody
+subscribes: the group has offsets and no members. kafka-python lives here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+
+from services.brokers.kafka_connect import ANSWER_MS, asked, close_consumer, open_consumer
+from services.brokers.kafka_options import Options
+from services.predictor.ports import Fenced
+
+
+class Entry(NamedTuple):
+    """What the group holds for one partition."""
+
+    offset: int  # next to read
+    signature: str  # of whoever committed it; without a number in release 0.1
+
+
+Found = dict[TopicPartition, OffsetAndMetadata]
+
+
+class Group:
+    """The offsets of some partitions of one topic, as the owner `server/incarnation` sees and signs them."""
+
+    def __init__(
+        self, options: Options, name: str, partitions: Mapping[int, TopicPartition], server: str, incarnation: int
+    ) -> None:
+        self.name = name
+        self._options, self._partitions = options, partitions
+        self._server, self._incarnation = server, incarnation
+        self._consumer: KafkaConsumer | None = None  # reads and never polls
+
+    def consumer(self) -> KafkaConsumer:
+        """The group's own; opened when it is first needed. Raises Unsettled."""
+        if self._consumer is None:
+            self._consumer = open_consumer(self._options, group_id=self.name, retry_backoff_ms=2)
+        return self._consumer
+
+    def read(self, timeout_ms: int) -> dict[int, Entry]:
+        """Entries by partition, of those that have one; waits for transactions under way. Raises Unsettled."""
+        found = asked(self._options, f"reading the offsets of group {self.name}", self.fetch, timeout_ms)
+        return {
+            partition: Entry(found[tp].offset, str(found[tp].metadata or ""))
+            for partition, tp in self._partitions.items()
+            if tp in found
+        }
+
+    def fetch(self, timeout_ms: int, consumer: KafkaConsumer | None = None) -> Found:
+        """All offsets in one request; `committed`, which is public, asks for one partition at a time. A read-committed
+        consumer, as our own is, waits for transactions under way.
+        """
+        consumer = consumer or self.consumer()
+        fetch = getattr(getattr(consumer, "_coordinator", None), "fetch_committed_offsets", None)
+        if fetch is not None:
+            found: Found = fetch(list(self._partitions.values()), timeout_ms=timeout_ms)
+            return found
+        each = {tp: consumer.committed(tp, metadata=True, timeout_ms=timeout_ms) for tp in self._partitions.values()}
+        return {tp: offset for tp, offset in each.items() if offset is not None}
+
+    def signature(self, number: int) -> str:
+        """Ours, under our commit of this number."""
+        return f"{self._server}/{self._incarnation}/{number}"
+
+    def signed(self, offsets: Mapping[int, int], number: int) -> Found:
+        """Offsets by partition as they are committed."""
+        mine = self.signature(number)
+        return {self._partitions[partition]: OffsetAndMetadata(at, mine, -1) for partition, at in offsets.items()}
+
+    def check(self, doing: str) -> None:
+        """Raises Fenced when another server, or a later incarnation of ours, has signed since."""
+        # Read-uncommitted: else this would wait for the transaction of ours that is about to be settled.
+        consumer = open_consumer(self._options, group_id=self.name, isolation_level="read_uncommitted")
+        try:
+            looking = f"looking who owns group {self.name}"
+            found = asked(self._options, looking, self.fetch, ANSWER_MS, consumer)
+        finally:
+            close_consumer(consumer)
+        for offset in found.values():
+            server, incarnation, *_ = (*str(offset.metadata or "").split("/"), "", "")
+            if server and server != self._server:
+                raise Fenced(f"{doing} has another owner: server {server} has signed the offsets")
+            if server and int(incarnation) > self._incarnation:
+                raise Fenced(f"{doing} has another owner: our incarnation {incarnation}")
+
+    def close(self) -> None:
+        """Never raises; the next call opens it anew."""
+        if self._consumer is not None:
+            close_consumer(self._consumer)
+            self._consumer = None
+
+
+def offsets_of(entries: Mapping[int, Entry]) -> dict[int, int]:
+    """The offsets alone."""
+    return {partition: entry.offset for partition, entry in entries.items()}
+
+
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    return "UnstableOffsetCommit" not in record.getMessage()
+
+
+# Waiting for a transaction's markers is the normal course of a read-back; the library logs each look as an error.
+logging.getLogger("kafka.coordinator.consumer").addFilter(_is_worth_saying)

@@ -1,0 +1,18 @@
+"""What a shard may be told. Imports the standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ShardOptions:
+    """What a shard may be told; see services.settings for what the numbers mean to an operator."""
+
+    exactly_once: bool = True
+    max_readings: int = 10_000  # about this many records a poll
+    ttl_ms: int | None = None  # a stream silent for longer is forgotten; None = never
+    flush_after_ms: int | None = (
+        None  # silence after which what waits is sent; None = ten usual intervals, 10 s at least
+    )
+    poll_s: float = 0.2  # longest wait for a reading; bounds how late a stop is noticed
