@@ -12,15 +12,13 @@ if TYPE_CHECKING:
 
 
 def backtest(
-    what: Annotated[str, typer.Argument(help="A CSV file, or a name that `streamrnn datasets` lists.")],
+    what: Annotated[str | None, typer.Argument(help="A CSV file, or a name that `streamrnn datasets` lists.")] = None,
     time_column: Annotated[str | None, typer.Option("--time", help="CSV: column of the time.")] = None,
     target: Annotated[str, typer.Option(help="Columns to predict, A,B,...; none: all.")] = "",
     stream: Annotated[str | None, typer.Option(help="CSV: column that names the stream; none: all one stream.")] = None,
     train: Annotated[float, typer.Option(min=0.01, max=0.99, help="Share of each stream to train on.")] = 0.7,
     test: Annotated[float, typer.Option(min=0.01, max=0.99, help="Share at its end to run on.")] = 0.2,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML with sections model and recipe; none: the defaults.")
-    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML as of `streamrnn train`; none: the defaults.")] = None,
     seed: Annotated[int, typer.Option(help="Equal seed, data and machine give equal figures.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Keep the model in this folder.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw truth, prediction and band into this PNG.")] = None,
@@ -31,7 +29,13 @@ def backtest(
     The last part goes through the decoder, the state table, the engine and the encoder that serve. Errors are of the
     next reading, z-scored on the training part, beside persistence (the last reading) and ridge regression on the
     latest 8 readings of all channels. A value counts where it and the one before it are known.
+
+    Without a series, --config names what to train on (data.file) and what to run on (data.test); so any shape of
+    network can be tested, and the figures are those of its answers: accuracy and F1 of classes, perplexity of next
+    symbols, exact matches of texts, errors of values.
     """
+    if what is None:
+        return _of_file(config, seed, out, json_form)
     import json
     import tempfile
 
@@ -41,11 +45,12 @@ def backtest(
     from services.backtest.forecast import Plan
     from services.backtest.forecast import backtest as run
     from services.datasets.csv_file import WrongTable
+    from services.settings.training import TrainingFile, training_file
 
-    sections = _sections(config)
+    sections = TrainingFile() if config is None else training_file(config)
     series = _series(what, time_column, stream)
     names = tuple(name.strip() for name in target.split(",") if name.strip())
-    plan = Plan(train, test, names, sections.get("model"), sections.get("recipe"), seed)
+    plan = Plan(train, test, names, sections.model or None, sections.recipe, seed)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with tempfile.TemporaryDirectory() as folder, Progress(*columns, console=console, transient=True) as bar:
@@ -72,6 +77,41 @@ def backtest(
         _show(figures)
 
 
+def _of_file(config: Path | None, seed: int, out: Path | None, json_form: bool) -> None:
+    """Trains and runs what the file names."""
+    import json
+    import tempfile
+    import time
+
+    from rich.console import Console
+
+    from services.backtest.sequences import figures
+    from services.cli.train import material_of, train_model
+    from services.datasets.csv_file import WrongTable
+    from services.settings.training import training_file
+
+    if config is None:
+        raise WrongTable("name a series, or a file with --config")
+    plan = training_file(config)
+    if plan.data.test is None and not plan.data.test_groups:
+        raise WrongTable(f"{config}: name the table to run on as data.test")
+    learned, held_back = material_of(plan), material_of(plan, test=True)
+    with tempfile.TemporaryDirectory() as folder:
+        where = out or Path(folder) / "model"
+        began_s = time.perf_counter()
+        card, _, readings = train_model(plan, learned, where, seed, False, Console(stderr=True))
+        train_s = round(time.perf_counter() - began_s, 1)
+        found = figures(where, held_back)
+    extra = {"train_readings": readings, "train_seconds": train_s, "model": card.model}
+    if json_form:
+        typer.echo(json.dumps(found | extra))
+        return
+    console = Console()
+    for name, value in (found | extra).items():
+        shown = ", ".join(f"{key} {one}" for key, one in value.items()) if isinstance(value, dict) else value
+        console.print(f"{name:<26} {shown}", highlight=False, soft_wrap=True)
+
+
 def _show(figures: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -88,23 +128,6 @@ def _show(figures: dict[str, Any]) -> None:
         f"{figures['train_readings']:,} in {figures['train_seconds']} s",
         highlight=False,
     )
-
-
-def _sections(config: Path | None) -> dict[str, Any]:
-    """Sections of the file, none where there is no file. Raises WrongTable."""
-    if config is None:
-        return {}
-    import yaml
-
-    from services.datasets.csv_file import WrongTable
-
-    try:
-        tree = yaml.safe_load(config.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise WrongTable(f"{config}: cannot be read: {error}") from None
-    if not isinstance(tree, dict):
-        raise WrongTable(f"{config}: wants sections `model` and `recipe`")
-    return tree
 
 
 def _series(what: str, time_column: str | None, stream: str | None) -> list[Series]:

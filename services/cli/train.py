@@ -1,70 +1,177 @@
-"""`streamrnn train`: a first model from a CSV file of the past."""
+"""`streamrnn train`: a model of any shape, from a table of the past."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from rnn.course import Pass
+    from services.settings.training import TrainingFile
+    from services.tables.material import Material
+
 
 def train(
-    file: Annotated[Path, typer.Argument(help="CSV file: one reading a line, with a header.")],
-    time_column: Annotated[str, typer.Option("--time", help="Column of the time: ms since 1970, or ISO 8601.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to save the model in.")],
+    file: Annotated[Path | None, typer.Argument(help="CSV or Parquet file: one reading a line, with a header.")] = None,
+    time_column: Annotated[str | None, typer.Option("--time", help="Column of the time: ms, or ISO 8601.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to save the model in.")] = None,
     stream: Annotated[str | None, typer.Option(help="Column that names the stream; none: all one stream.")] = None,
     features: Annotated[str, typer.Option(help="Columns to learn, A,B,...; none: all numeric ones.")] = "",
-    seed: Annotated[int, typer.Option(help="Equal seed, file and machine give equal weights.")] = 0,
+    config: Annotated[Path | None, typer.Option(help="YAML with sections model, data, recipe, out.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Equal seed, table and machine give equal weights.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on where a training that was cut off stood.")] = False,
 ) -> None:
-    """Trains one LSTM on what sensors wrote, to be served with `streamrnn serve`.
+    """Trains a network on what is known, to be served with `streamrnn serve`.
 
-    The latest tenth of the file is not learned from: it decides when to stop, and how good the model is said to be.
-    Readings that are sent to be predicted must have the same features, in the order printed at the end.
+    Without --config: one LSTM beside a linear path, which forecasts the next reading of every stream. With it, any
+    shape of the lecture: examples/ has a file for each. A part of the table is not learned from: it decides when to
+    stop and how good the model is said to be. Beside the model lies its learning curve.
     """
     from rich.console import Console
+
+    from services.datasets.csv_file import WrongTable
+
+    plan = _plan(config, file, time_column, out, stream, features)
+    folder = plan.out
+    if folder is None:
+        raise WrongTable("name the folder of the model with --out, or `out` in the file")
+    material = material_of(plan)
+    console = Console()
+    card, learned, whole = train_model(plan, material, folder, seed, resume, console)
+    best = learned.best
+    better = 1 - best.validation_loss / best.baseline_loss if best.baseline_loss else 0.0
+    told = f"loss {best.validation_loss:.4g}, {better:.1%} below knowing nothing, on what was not learned from"
+    if best.accuracy is not None:
+        told += f"; {best.accuracy:.1%} right"
+    for name, value in (
+        ("model", f"{card.model} in {folder}"),
+        ("data", f"{whole:,} readings of {len(material.series)} streams"),
+        ("error", told),
+        ("reads", ", ".join(material.config.features[:12]) if not material.config.symbolic else
+         f"symbols, {len(material.config.vocabulary)} known"),
+        ("curve", str(folder / "learning-curve.png")),
+        ("next", f"model: {folder} in your settings, then streamrnn serve"),
+    ):  # fmt: skip
+        console.print(f"{name:<9} {value}", highlight=False, soft_wrap=True)
+
+
+def material_of(plan: TrainingFile, test: bool = False) -> Material:
+    """The series that the file names; the test part of them with `test`. Raises WrongTable."""
+    from services.tables.material import material, recordings
+
+    if plan.data.recordings:
+        return recordings(plan.data, plan.model, test)
+    known = material_of(plan).config if test else None
+    return material(plan.data, plan.model, plan.data.test if test else plan.data.file, known)
+
+
+def train_model(
+    plan: TrainingFile, material: Material, folder: Path, seed: int | None, resume: bool, console: Any
+) -> tuple[Any, Any, int]:
+    """Trains, saves, draws the curve. Returns (card, Learned, readings). Raises WrongTable."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from rnn import weights
-    from rnn.fit import Epoch, Recipe, default_config, fit
-    from services.datasets.csv_file import WrongTable, read_csv
+    from rnn.learn import learn
+    from services.datasets.csv_file import WrongTable
 
-    console = Console()
-    names = [name.strip() for name in features.split(",") if name.strip()]
-    series = read_csv(file, time_column, stream, names)
-    rows = sum(len(one) for one in series)
-    config = default_config(series[0].features, min(one.interval_s for one in series))
+    recipe = _recipe(plan, material, seed)
+    checkpoint = folder.with_name(f".{folder.name}.checkpoint")
+    if not resume:
+        checkpoint.unlink(missing_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     columns = (TextColumn("training"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=1.0)
 
-        def said(epoch: Epoch) -> None:
-            skill = 1 - epoch.validation_mse / epoch.persistence_mse
+        def said(one: Pass) -> None:
+            right = "" if one.accuracy is None else f", {one.accuracy:.1%} right"
             bar.update(
                 task,
-                description=f"epoch {epoch.epoch} of {epoch.epochs}, error {skill:.1%} below persistence",
-                completed=epoch.epoch / epoch.epochs,
+                description=f"pass {one.number} of {one.passes}, loss {one.validation_loss:.4g}{right}",
+                completed=one.number / one.passes,
             )
 
         try:
-            fitted = fit(config, [one.x for one in series], [one.at_ms for one in series], Recipe(seed=seed), said)
-        except ValueError as error:
-            raise WrongTable(f"{file}: {error}") from None
-    first, last = min(int(one.at_ms[0]) for one in series), max(int(one.at_ms[-1]) for one in series)
-    best = fitted.best
-    card = weights.save(
-        out,
-        fitted.network,
-        created_ms=time.time_ns() // 1_000_000,
-        data=weights.DataRange(first, last, rows, series[0].digest),
-        scores={"validation_mse": best.validation_mse, "persistence_mse": best.persistence_mse},
-    )
-    skill = 1 - best.validation_mse / best.persistence_mse
-    for name, value in (
-        ("model", f"{card.model} in {out}"),
-        ("data", f"{rows:,} readings of {len(series)} streams"),
-        ("error", f"{skill:.1%} below persistence on the latest tenth, which was not learned from"),
-        ("features", ", ".join(config.features)),
-        ("next", f"model: {out} in your settings, then streamrnn serve"),
-    ):
-        console.print(f"{name:<9} {value}", highlight=False, soft_wrap=True)
+            learned = learn(material.config, material.series, recipe, said, checkpoint)
+        except (ValueError, FloatingPointError) as error:
+            raise WrongTable(f"{plan.data.file or plan.data.recordings}: {error}") from None
+        except KeyboardInterrupt:
+            if checkpoint.exists():
+                console.print(f"stopped; --resume goes on from {checkpoint}", soft_wrap=True)
+            raise
+    first = min(int(one.at_ms.min()) for one in material.series)
+    last = max(int(one.at_ms.max()) for one in material.series)
+    best = learned.best
+    scores = {"validation_loss": best.validation_loss, "baseline_loss": best.baseline_loss}
+    if best.accuracy is not None:
+        scores["accuracy"] = best.accuracy
+    data = weights.DataRange(first, last, material.readings, material.digest)
+    card = weights.save(folder, learned.network, created_ms=_now_ms(), data=data, scores=scores)
+    draw_curve(learned.epochs, bool(material.config.labels), folder / "learning-curve.png")
+    return card, learned, material.readings
+
+
+def draw_curve(passes: Any, nats: bool, path: Path) -> None:
+    """Losses over the passes, as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    number = [one.number for one in passes]
+    axis.plot(number, [one.train_loss for one in passes], label="learned from")
+    axis.plot(number, [one.validation_loss for one in passes], label="held back")
+    axis.axhline(passes[-1].baseline_loss, color="gray", linewidth=0.8, linestyle="--", label="knowing nothing")
+    best = [one for one in passes if one.kept][-1]
+    axis.plot([best.number], [best.validation_loss], "o", color="black", label="kept")
+    axis.set_xlabel("pass over the table")
+    axis.set_ylabel("cross-entropy, nats" if nats else "mean squared error, scaled")
+    axis.set_yscale("log")
+    axis.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _plan(
+    config: Path | None, file: Path | None, time_column: str | None, out: Path | None, stream: str | None, features: str
+) -> TrainingFile:
+    """The file, and what the command line says over it."""
+    from services.datasets.csv_file import WrongTable
+    from services.settings.training import TrainingFile, training_file
+
+    plan = TrainingFile() if config is None else training_file(config)
+    if config is None and (file is None or time_column is None):
+        raise WrongTable("name a table and its column of the time, --time COLUMN; or a file with --config")
+    names = tuple(name.strip() for name in features.split(",") if name.strip())
+    given = {"file": file, "time": time_column, "stream": stream, "features": names}
+    data = plan.data.model_copy(update={name: value for name, value in given.items() if value})
+    return plan.model_copy(update={"data": data, "out": out or plan.out})
+
+
+def _recipe(plan: TrainingFile, material: Material, seed: int | None) -> Any:
+    """The file's recipe over the defaults. Raises WrongTable for a field that is none."""
+    import difflib
+    from dataclasses import asdict, fields
+
+    from rnn.fit import default_recipe
+    from rnn.learn import forecasts
+    from rnn.practice import Practice
+    from services.datasets.csv_file import WrongTable
+
+    known = [field.name for field in fields(Practice)]
+    for key in plan.recipe:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1, 0.0)[0]
+            raise WrongTable(f"recipe.{key}: no such key; the nearest is {near!r}")
+    usual = asdict(default_recipe(material.readings)) if forecasts(material.config) else {}
+    return Practice(**{**usual, **plan.recipe, **({} if seed is None else {"seed": seed})})
+
+
+def _now_ms() -> int:
+    import time
+
+    return time.time_ns() // 1_000_000

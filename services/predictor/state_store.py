@@ -18,6 +18,11 @@ NO_SALT = -1
 _FIRST_CAPACITY = 1024
 
 
+def salt_of(stream: bytes) -> int:
+    """63 bits that follow from a stream's name; what is drawn for a stream follows from them."""
+    return int.from_bytes(hashlib.blake2b(stream, digest_size=8).digest(), "little") >> 1
+
+
 class StateStore:
     """Rows by stream number. A number whose offset is NO_ROW is interned but has never been committed."""
 
@@ -59,8 +64,7 @@ class StateStore:
     def salts(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """63 bits for each of `numbers` [n], which follow from the stream's name alone."""
         for number in np.unique(numbers[self._salts[numbers] == NO_SALT]).tolist():
-            digest = hashlib.blake2b(self._streams[number], digest_size=8).digest()
-            self._salts[number] = int.from_bytes(digest, "little") >> 1
+            self._salts[number] = salt_of(self._streams[number])
         return self._salts[numbers]
 
     def keep(self, numbers: NDArray[np.int64], offsets: NDArray[np.int64], saved_ms: NDArray[np.int64] | int,

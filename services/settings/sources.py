@@ -110,6 +110,18 @@ class _Twice(Exception):
 
 
 def _file(path: Path) -> Tree:
+    return _tree(_content(path), path)
+
+
+def yaml_tree(path: Path) -> Tree:
+    """Keys and values of another YAML file than the settings', read as strictly. Raises WrongSettings."""
+    content = _content(path)
+    if not isinstance(content, dict):
+        raise WrongSettings([f"{path}: must hold keys and values"])
+    return {str(key): value for key, value in content.items()}
+
+
+def _content(path: Path) -> Any:
     try:
         content = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506  _Loader is a SafeLoader
     except OSError as error:
@@ -126,7 +138,7 @@ def _file(path: Path) -> Tree:
             "or a value that begins with * & ! % @ and is not in quotes"
         )
     else:
-        return _tree(content, path)
+        return content
     raise WrongSettings([wrong])
 
 

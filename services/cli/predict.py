@@ -1,0 +1,61 @@
+"""`streamrnn predict`: what a model says of a table, offline, with the engine that serves."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def predict(
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet: one reading a line, or one sequence with --text.")],
+    model: Annotated[Path, typer.Option("--model", "-m", help="Folder of the model.")],
+    time_column: Annotated[str | None, typer.Option("--time", help="Column of the time: ms, or ISO 8601.")] = None,
+    stream: Annotated[str | None, typer.Option(help="Column that names the stream; none: all one stream.")] = None,
+    end: Annotated[str | None, typer.Option(help="Column that is 1 where a sequence ends.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="Column of the symbol, for models that read symbols.")] = None,
+    text: Annotated[str | None, typer.Option(help="Column of symbols between blanks, a sequence a line.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Take the columns from section data of this YAML file.")] = None,
+    out: Annotated[str, typer.Option("--out", "-o", help="CSV or Parquet file; - is standard output.")] = "-",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
+) -> None:
+    """Predicts every reading of a file, with the very engine that serves: the same numbers, bit for bit.
+
+    One line a prediction: values with their band, or a class with its probability, or a text; the score says how
+    surprising the reading was, the flags what was unusual.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from rnn import weights
+    from services.datasets.csv_file import WrongTable
+    from services.settings.training import DataSection, training_file
+    from services.tables.material import material
+    from services.tables.predicting import predicted, write
+
+    try:
+        network, _ = weights.load(model)
+    except weights.ModelRefused as error:
+        raise WrongTable(f"--model: {error}") from None
+    data = DataSection() if config is None else training_file(config).data
+    asked = {"time": time_column, "stream": stream, "end": end, "symbol": symbol, "text": text}
+    # Truths are not needed, and a table to predict has none.
+    given = {"label": None, "tags": None, "answer": None, "truth": (), "test": None, "file": file}
+    data = data.model_copy(update={**given, **{name: value for name, value in asked.items() if value}})
+    known = network.config
+    if not known.symbolic:
+        data = data.model_copy(update={"features": known.features})
+    elif data.symbol is None and data.text is None:
+        raise WrongTable(f"{file}: the model reads symbols; name their column with --symbol, or --text")
+    found = material(data, {"interval_s": known.interval_s}, file, known)
+    columns = (TextColumn("predicting"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=found.readings)
+        table = predicted(network, found, device, lambda done: bar.update(task, completed=done))
+    if out == "-":
+        table.to_csv(sys.stdout, index=False)
+    else:
+        write(table, Path(out))
+        Console(stderr=True).print(f"{len(table):,} predictions in {out}", highlight=False, soft_wrap=True)

@@ -1,0 +1,121 @@
+"""A table's cells, column by column, with complaints that name file, line and column. Imports pandas when called."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.datasets.csv_file import WrongTable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PARQUET = (".parquet", ".pq")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A table in memory."""
+
+    path: Path
+    cells: pd.DataFrame
+    digest: str  # sha256 of the file, hex
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def line(self, row: int) -> str:
+        """Where a row stands, for a sentence."""
+        return f"row {row + 1}" if self.path.suffix in PARQUET else f"line {row + 2}"
+
+    def wrong(self, row: int, column: str, what: str) -> WrongTable:
+        """A complaint about one cell."""
+        return WrongTable(f"{self.path}: {self.line(row)}, column {column!r}: {what}")
+
+    def matching(self, patterns: Sequence[str]) -> list[str]:
+        """The columns meant by names and patterns such as `p*`, in the table's order for each. Raises WrongTable."""
+        found: list[str] = []
+        for pattern in patterns:
+            names = [str(name) for name in self.cells.columns if fnmatch.fnmatchcase(str(name), pattern)]
+            if not names:
+                self.column(pattern)
+            found += [name for name in names if name not in found]
+        return found
+
+    def column(self, name: str) -> pd.Series:
+        """One column's cells. Raises WrongTable, naming the nearest column."""
+        if name not in self.cells.columns:
+            known = [str(one) for one in self.cells.columns]
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known[:20])}"
+            raise WrongTable(f"{self.path}: no column {name!r}; {hint}")
+        return self.cells[name]
+
+    def words(self, name: str) -> list[str]:
+        """A column as text; an empty cell is ''."""
+        return [str(cell) for cell in self.column(name).fillna("").tolist()]
+
+    def numbers(self, name: str) -> NDArray[np.float32]:
+        """A column as numbers; an empty cell is NaN. Raises WrongTable for a cell that is none."""
+        import pandas as pd
+
+        column = self.column(name)
+        values = pd.to_numeric(column, errors="coerce")
+        given = column.notna() & (column.astype(str).str.strip() != "")
+        bad = np.flatnonzero((values.isna() & given & (column.astype(str).str.lower() != "nan")).to_numpy())
+        if len(bad):
+            raise self.wrong(int(bad[0]), name, f"{str(column.iloc[bad[0]])[:40]!r} is not a number")
+        x = values.to_numpy(np.float64).astype(np.float32)
+        x[~np.isfinite(x)] = np.nan
+        return np.asarray(x)
+
+    def flags(self, name: str) -> NDArray[np.bool_]:
+        """A column of 1 and 0, true and false, or empty cells. Raises WrongTable."""
+        known = {"1": True, "true": True, "1.0": True, "yes": True, "": False, "0": False, "false": False, "0.0": False,
+                 "no": False}  # fmt: skip
+        made = np.zeros(len(self), np.bool_)
+        for row, word in enumerate(self.words(name)):
+            if word.lower() not in known:
+                raise self.wrong(row, name, f"{word[:40]!r} is neither 1 nor 0")
+            made[row] = known[word.lower()]
+        return made
+
+    def times(self, name: str) -> NDArray[np.int64]:
+        """Milliseconds since 1970; ISO 8601 without a zone is UTC. Raises WrongTable."""
+        import pandas as pd
+
+        column = self.column(name)
+        numeric = pd.to_numeric(column, errors="coerce")
+        if not numeric.isna().any() and not pd.api.types.is_datetime64_any_dtype(column):
+            return np.asarray(numeric.to_numpy(np.int64))
+        times = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
+        bad = np.flatnonzero(times.isna().to_numpy())
+        if len(bad):
+            cell = str(column.iloc[bad[0]])[:40]
+            raise self.wrong(int(bad[0]), name, f"{cell!r} is neither milliseconds since 1970 nor ISO 8601")
+        return np.asarray(times.dt.as_unit("ms").astype("int64").to_numpy())
+
+
+def frame(path: Path) -> Frame:
+    """The table in a file; cells of a CSV stay text. Raises WrongTable if there is none."""
+    import pandas as pd
+
+    known: dict[str, Any] = {"dtype": str, "keep_default_na": False}  # `null` and `None` are words
+    try:
+        content = path.read_bytes()
+        cells = pd.read_parquet(path) if path.suffix in PARQUET else pd.read_csv(path, **known)
+    except OSError as error:
+        raise WrongTable(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise WrongTable(f"{path}: not a table: {error}") from None
+    if not len(cells):
+        raise WrongTable(f"{path}: holds no row")
+    return Frame(path, cells, hashlib.sha256(content).hexdigest())

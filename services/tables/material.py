@@ -1,0 +1,293 @@
+"""From a table, or recordings, to what a network learns from or predicts: series, and the config that fits them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn.config import SPECIALS, SYMBOL, ModelConfig
+from rnn.examples import Examples, truth_width
+from rnn.fit import default_config
+from services.datasets.csv_file import WrongTable
+from services.datasets.labelled import SEGLEARN
+from services.settings.training import DataSection
+from services.tables.frame import Frame, frame
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Series of one table."""
+
+    config: ModelConfig
+    series: tuple[Examples, ...]
+    streams: tuple[str, ...]  # names of the series
+    digest: str  # sha256 of the source, hex
+
+    @property
+    def readings(self) -> int:
+        """In all series."""
+        return sum(map(len, self.series))
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A table unfolded: a row is a reading. Symbols and classes are words still."""
+
+    frame: Frame
+    line: NDArray[np.int64]  # [n], row of the table that each reading stands in
+    stream: NDArray[Any]  # [n]
+    at_ms: NDArray[np.int64]  # [n]
+    end: NDArray[np.bool_]  # [n]
+    symbols: list[str] | None  # [n]
+    x: NDArray[np.float32] | None  # [n, features]
+    features: tuple[str, ...]
+    classes: list[tuple[str, ...]] | None  # [n], of each reading: none, one, or an answer's symbols
+
+
+def material(data: DataSection, model: dict[str, Any], path: Path | None, known: ModelConfig | None = None) -> Material:
+    """The series in the table at `path`. `model` are fields of ModelConfig; what it leaves out (features, vocabulary,
+    labels, targets, horizon, interval) comes from the table. With `known` the config is that one: a symbol that it does
+    not have is unknown, a class that it does not have is refused.
+
+    Raises WrongTable, naming file, line and column; and for a config that is none.
+    """
+    if path is None:
+        raise WrongTable("data.file: name the table to read")
+    rows = _unfolded(frame(path), data, model)
+    config = known or _config(rows, data, model)
+    series, names = [], []
+    truth = _truth(rows, data, config, strange_words=known is not None and config.decodes)
+    x = _x(rows, config)
+    for name in dict.fromkeys(rows.stream.tolist()):
+        mine = np.flatnonzero(rows.stream == name)
+        mine = mine[np.argsort(rows.at_ms[mine], kind="stable")]
+        end = rows.end[mine]
+        if data.end is None and data.text is None and _answered_whole(config):
+            end[-1] = True
+        lengths = np.diff(np.append(-1, np.flatnonzero(np.append(end[:-1], True))))
+        if config.max_length and config.recurrent and int(lengths.max()) > config.max_length:
+            raise WrongTable(
+                f"{path}: stream {name!r} has a sequence of {int(lengths.max())} readings, more than max_length "
+                f"{config.max_length}: raise it, or cut the sequence"
+            )
+        series.append(Examples(x[mine], rows.at_ms[mine], end.astype(np.uint8), truth[mine]))
+        names.append(str(name))
+    return Material(config, tuple(series), tuple(names), rows.frame.digest)
+
+
+def recordings(data: DataSection, model: dict[str, Any], test: bool, cache: Path | None = None) -> Material:
+    """Labelled recordings, of the test groups or of all others. Raises WrongTable for a set or a group that is none."""
+    from services.datasets.labelled import watch
+
+    if data.recordings != "watch":
+        raise WrongTable(f"data.recordings: {data.recordings!r} is not there; there is 'watch'")
+    found = watch(cache)
+    groups = {one.group for one in found}
+    if strange := sorted(set(data.test_groups) - groups):
+        raise WrongTable(f"data.test_groups: {strange[0]!r} is none of {', '.join(sorted(groups))}")
+    chosen = [one for one in found if (one.group in data.test_groups) == test]
+    if not chosen:
+        raise WrongTable("data.test_groups: leaves no recordings " + ("to test with" if test else "to learn from"))
+    tree = {"features": found[0].features, "labels": found[0].labels, "head": "categorical", "predicts": "now",
+            "interval_s": found[0].interval_s, **model}  # fmt: skip
+    try:
+        config = ModelConfig.from_tree(tree)
+    except (ValueError, TypeError) as error:
+        raise WrongTable(f"model: {error}") from None
+    series = []
+    for one in chosen:
+        end = np.zeros(len(one.x), np.uint8)
+        end[-1] = 1
+        series.append(Examples(one.x, one.at_ms, end, one.label.astype(np.float32)[:, None]))
+    return Material(config, tuple(series), tuple(one.name for one in chosen), SEGLEARN.sha256)
+
+
+def _answered_whole(config: ModelConfig) -> bool:
+    return config.task == "many-to-one" or (config.task == "encoder-decoder" and bool(config.labels))
+
+
+# ---- rows -----------------------------------------------------------------------------------------------------------
+
+
+def _unfolded(table: Frame, data: DataSection, model: dict[str, Any]) -> Rows:
+    return _sentences(table, data, model) if data.text else _readings(table, data, model)
+
+
+def _sentences(table: Frame, data: DataSection, model: dict[str, Any]) -> Rows:
+    """Every row of the table is a sequence of symbols."""
+    assert data.text is not None
+    texts = [text.split() for text in table.words(data.text)]
+    for row, symbols in enumerate(texts):
+        if not symbols:
+            raise table.wrong(row, data.text, "an empty sequence: take the row out")
+    counts = np.array([len(symbols) for symbols in texts])
+    line = np.repeat(np.arange(len(texts)), counts)
+    end = np.zeros(len(line), np.bool_)
+    end[np.cumsum(counts) - 1] = True
+    classes: list[tuple[str, ...]] | None = None
+    if data.tags:
+        classes = []
+        for row, (tags, symbols) in enumerate(zip(map(str.split, table.words(data.tags)), texts, strict=True)):
+            if len(tags) != len(symbols):
+                raise table.wrong(row, data.tags, f"{len(tags)} tags for {len(symbols)} symbols; want as many")
+            classes += [(tag,) for tag in tags]
+    elif (column := data.label or data.answer) is not None:
+        answers = [tuple(cell.split()) if data.answer else (cell,) for cell in table.words(column)]
+        classes = [answers[row] if last else () for row, last in zip(line.tolist(), end.tolist(), strict=True)]
+    interval_ms = round(1000 * float(model.get("interval_s", 1.0)))
+    stream = line if data.stream is None else np.array(table.words(data.stream), object)[line]
+    return Rows(table, line, stream, interval_ms * np.arange(len(line)), end, [s for one in texts for s in one], None,
+                (SYMBOL,), classes)  # fmt: skip
+
+
+def _readings(table: Frame, data: DataSection, model: dict[str, Any]) -> Rows:
+    n = len(table)
+    interval_ms = round(1000 * float(model.get("interval_s", 1.0)))
+    at_ms = interval_ms * np.arange(n) if data.time is None else table.times(data.time)
+    stream = np.array(table.words(data.stream) if data.stream else [table.path.stem] * n, object)
+    end = table.flags(data.end) if data.end else np.zeros(n, np.bool_)
+    symbols, x = None, None
+    features: tuple[str, ...] = (SYMBOL,)
+    if data.symbol:
+        symbols = table.words(data.symbol)
+    else:
+        given = data.features or tuple(model.get("features") or ())
+        features = tuple(table.matching(given) if given else _numeric(table, data))
+        x = np.stack([table.numbers(name) for name in features], axis=1)
+    classes: list[tuple[str, ...]] | None = None
+    if data.label:
+        classes = [(word,) if word else () for word in table.words(data.label)]
+    elif data.answer:
+        classes = [tuple(word.split()) for word in table.words(data.answer)]
+    return Rows(table, np.arange(n), stream, at_ms, end, symbols, x, features, classes)
+
+
+def _numeric(table: Frame, data: DataSection) -> list[str]:
+    """Columns of numbers that nothing else is said of."""
+    told = {data.time, data.stream, data.end, data.label, data.answer, *table.matching(data.truth)}
+    found = []
+    for name in map(str, table.cells.columns):
+        if name not in told:
+            try:
+                table.numbers(name)
+            except WrongTable:
+                continue
+            found.append(name)
+    if not found:
+        raise WrongTable(f"{table.path}: no column of numbers; name the features or the symbol under data")
+    return found
+
+
+# ---- config ---------------------------------------------------------------------------------------------------------
+
+
+def _config(rows: Rows, data: DataSection, model: dict[str, Any]) -> ModelConfig:
+    if not model and rows.symbols is None and rows.classes is None and not data.truth:
+        return default_config(rows.features, _interval_s(rows), (), len(rows.line))
+    tree = dict(model)
+    if rows.symbols is not None:
+        tree.pop("features", None)
+        tree.setdefault("vocabulary", _common(Counter(rows.symbols), data.min_count))
+    else:
+        tree["features"] = rows.features
+    if rows.classes is not None:
+        said = Counter(word for one in rows.classes for word in one)
+        if not said:
+            raise WrongTable(f"{rows.frame.path}: column {data.label or data.tags or data.answer!r} names no class")
+        tree.setdefault("labels", _common(said, 1) if data.answer else tuple(sorted(said)))
+        tree.setdefault("head", "categorical")
+        if data.answer:
+            tree.setdefault("horizon", max(map(len, rows.classes)) + 1)
+    elif data.truth:
+        columns = rows.frame.matching(data.truth)
+        if "targets" not in tree and int(tree.get("horizon", 1)) == len(columns) > 1:
+            tree["targets"] = (re.sub(r"[_\W\d]+$", "", columns[0]) or "target",)
+        tree.setdefault("targets", columns)
+    tree.setdefault("interval_s", _interval_s(rows))
+    try:
+        return ModelConfig.from_tree(tree)
+    except (ValueError, TypeError) as error:
+        raise WrongTable(f"model: {error}") from None
+
+
+def _common(counts: Counter[str], least: int) -> tuple[str, ...]:
+    """Most frequent first; equally frequent ones in their own order."""
+    words = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(word for word, count in words if word and count >= least and word not in SPECIALS)
+
+
+def _interval_s(rows: Rows) -> float:
+    same = rows.stream[1:] == rows.stream[:-1]
+    gaps = np.diff(rows.at_ms)[same & (np.diff(rows.at_ms) > 0)]
+    return float(np.median(gaps)) / 1000 if len(gaps) else 1.0
+
+
+# ---- numbers --------------------------------------------------------------------------------------------------------
+
+
+def _x(rows: Rows, config: ModelConfig) -> NDArray[np.float32]:
+    if rows.symbols is None:
+        if config.symbolic or rows.features != config.features:
+            wanted = "a symbol" if config.symbolic else ", ".join(config.features)
+            raise WrongTable(f"{rows.frame.path}: the model reads {wanted}, the table has {', '.join(rows.features)}")
+        assert rows.x is not None
+        return rows.x
+    if not config.symbolic:
+        raise WrongTable(f"{rows.frame.path}: the model reads {', '.join(config.features)}, not symbols")
+    number = {word: place for place, word in enumerate(config.vocabulary, len(SPECIALS))}
+    known = [number.get(word, 0) if word else np.nan for word in rows.symbols]
+    return np.array(known, np.float32).reshape(-1, 1)
+
+
+STRANGE = -1.0
+"""Class of a word that a model cannot say; in truths to be judged by, never in those to learn from."""
+
+
+def _truth(rows: Rows, data: DataSection, config: ModelConfig, strange_words: bool) -> NDArray[np.float32]:
+    """[n, width], NaN = unknown."""
+    width = truth_width(config)
+    truth = np.full((len(rows.line), width), np.nan, np.float32)
+    if not width:
+        return truth
+    if config.labels:
+        if rows.classes is None:
+            return truth
+        number = {word: place for place, word in enumerate(config.labels)}
+        column = data.tags or data.label or data.answer or ""
+        for row, words in enumerate(rows.classes):
+            if len(words) > width and strange_words:
+                words = words[:width]
+            if len(words) > width:
+                raise rows.frame.wrong(
+                    int(rows.line[row]), column, f"an answer of {len(words)} symbols; model.horizon is {width}"
+                )
+            for place, word in enumerate(words):
+                if word not in number and strange_words:
+                    truth[row, place] = STRANGE
+                    continue
+                if word not in number:
+                    raise rows.frame.wrong(
+                        int(rows.line[row]), column, f"{word[:40]!r} is none of the classes {_some(config.labels)}"
+                    )
+                truth[row, place] = number[word]
+        return truth
+    if not data.truth:
+        return truth
+    columns = rows.frame.matching(data.truth)
+    if len(columns) != width:
+        raise WrongTable(
+            f"{rows.frame.path}: data.truth names {len(columns)} columns, but the model says {config.horizon} steps of "
+            f"{len(config.targets)} targets"
+        )
+    return np.stack([rows.frame.numbers(name) for name in columns], axis=1)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
