@@ -41,7 +41,8 @@ CONFIGS = {
                                predicts="now", head="categorical", horizon=5, temperature=0.9, max_length=8),
     "next": ModelConfig(vocabulary=WORDS, head="categorical", temperature=1.0, cell="gru"),
     "concat": ModelConfig(FEATURES, ("t",), predicts="now", direction="concat", lag=3, layers=2, hidden=7),
-    "sum": ModelConfig(vocabulary=WORDS, labels=LABELS, predicts="now", head="categorical", direction="sum", lag=2, embedding=3),
+    "sum": ModelConfig(vocabulary=WORDS, labels=LABELS, predicts="now", head="categorical", direction="sum", lag=2,
+                       embedding=3),
     "no lag": ModelConfig(FEATURES, ("a",), predicts="now", direction="concat", lag=0, head="quantile"),
 }  # fmt: skip
 

@@ -1,0 +1,177 @@
+"""`streamrnn train --config` and `predict`: every way a truth can stand in a table, and every way it can be wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from serving import streamrnn
+
+from rnn import weights
+from services.driver import StreamDriver
+from services.settings.problems import WrongSettings
+from services.settings.training import DataSection, training_file
+from services.tables.frame import WrongTable
+from services.tables.material import material
+
+SEED = 20_261_124
+QUICK = "recipe: {updates: 150, least_passes: 12, sequences: 32, patience: 1000}"
+
+
+def sentences(path: Path, n: int = 300, seed: int = SEED) -> Path:
+    """Whoever acts is named first: the mood says whether it was the cat."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for _ in range(n):
+        first, second = random.permutation(["cat", "mouse"])
+        rows.append(f"the {first} chased the {second},{'good' if first == 'cat' else 'bad'},O A O O B")
+    path.write_text("text,mood,tags\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def config_file(folder: Path, model: str, data: str, more: str = QUICK) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(f"model: {model}\ndata: {data}\n{more}\nout: model\n")
+    return path
+
+
+def test_word_order_is_learned_from_a_table_served_and_predicted_alike(tmp_path: Path) -> None:
+    sentences(tmp_path / "train.csv")
+    sentences(tmp_path / "test.csv", 40, SEED + 1)
+    config = config_file(
+        tmp_path,
+        "{task: many-to-one, predicts: now, hidden: 16}",
+        "{file: train.csv, test: test.csv, text: text, label: mood}",
+    )
+    trained = streamrnn("train", "--config", str(config), "--seed", "3")
+    assert trained.returncode == 0, trained.stderr
+    assert "100.0% right" in trained.stdout
+    assert (tmp_path / "model" / "learning-curve.png").stat().st_size > 5_000
+    _, card = weights.load(tmp_path / "model")
+    assert card.config.labels == ("bad", "good") and set(card.config.vocabulary) == {"the", "cat", "chased", "mouse"}
+    again = streamrnn("train", "--config", str(config), "--seed", "3", "--out", str(tmp_path / "again"))
+    assert again.returncode == 0 and weights.load(tmp_path / "again")[1].sha256 == card.sha256
+
+    tested = streamrnn("backtest", "--config", str(config), "--json")
+    figures = json.loads(tested.stdout)
+    assert figures["accuracy"] == 1.0 and figures["predictions"] == 40
+
+    out = tmp_path / "said.parquet"
+    model = str(tmp_path / "model")
+    done = streamrnn("predict", str(tmp_path / "test.csv"), "--model", model, "--text", "text", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    said, truth = pd.read_parquet(out), pd.read_csv(tmp_path / "test.csv")
+    assert said["label"].tolist() == truth["mood"].tolist()
+    assert (said["flags"].str.contains("ended")).all()
+
+    driver = StreamDriver(tmp_path / "model")  # the numbers of the server, bit for bit
+    for row, text in enumerate(truth["text"]):
+        words = text.split()
+        for place, word in enumerate(words):
+            driver.send(str(row), 1000 * (len(words) * row + place), word, end=place == len(words) - 1)
+    driver.run()
+    for row in range(len(truth)):
+        (served,) = driver.predictions(str(row))
+        assert served.top is not None
+        assert served.top[0] == (said["label"][row], pytest.approx(said["prob_1"][row], abs=1e-7))
+
+
+def test_a_plain_file_of_numbers_still_needs_no_config(tmp_path: Path) -> None:
+    random = np.random.default_rng(SEED)
+    flow = np.cumsum(random.normal(size=3200))
+    path = tmp_path / "pumps.csv"
+    path.write_text("at,flow,name\n" + "\n".join(f"{1000 * t},{x:.4f},p" for t, x in enumerate(flow)) + "\n")
+    config = tmp_path / "c.yaml"
+    config.write_text("model: {hidden: 8, linear: 2}\nrecipe: {updates: 20}\ndata: {time: at}\n")
+    done = streamrnn("train", str(path), "--config", str(config), "--out", str(tmp_path / "model"))
+    assert done.returncode == 0, done.stderr
+    model = str(tmp_path / "model")
+    said = streamrnn("predict", str(path), "--model", model, "--time", "at", "--out", str(tmp_path / "y.csv"))
+    assert said.returncode == 0, said.stderr
+    table = pd.read_csv(tmp_path / "y.csv")
+    assert list(table.columns) == ["stream", "at", "flow", "flow_lo", "flow_hi", "score", "flags"]
+    assert len(table) == 3200
+    inside = (table["flow_lo"].to_numpy()[:-1] <= flow[1:]) & (flow[1:] <= table["flow_hi"].to_numpy()[:-1])
+    assert 0.7 < inside.mean() < 0.9
+
+
+DATA_MISTAKES = {
+    "{file: t.csv, text: txt, label: mood}": "did you mean 'text'",
+    "{file: t.csv, text: text, label: mood, lable: x}": "nearest is 'label'",
+    "{file: t.csv, text: text, tags: short}": "line 3, column 'short': 1 tags for 2 symbols",
+    "{file: t.csv, text: gaps, label: mood}": "line 3, column 'gaps': an empty sequence",
+    "{file: none.csv, text: text}": "none.csv: cannot be read",
+    "{text: text}": "data.file",
+    "{file: t.csv, features: [mood]}": "line 2, column 'mood': 'good' is not a number",
+    "{file: t.csv, time: mood, symbol: text}": "line 2, column 'mood': 'good' is neither",
+}
+
+
+@pytest.mark.parametrize("data", DATA_MISTAKES)
+def test_a_wrong_table_is_named_with_line_and_column(tmp_path: Path, data: str) -> None:
+    (tmp_path / "t.csv").write_text("text,mood,short,gaps\na b,good,O O,a\nb a,bad,O,\n")
+    path = config_file(tmp_path, "{task: many-to-one, predicts: now}", data)
+    with pytest.raises((WrongTable, WrongSettings)) as told:
+        _read(path)
+    assert DATA_MISTAKES[data] in str(told.value)
+
+
+def _read(config: Path) -> None:
+    plan = training_file(config)
+    material(plan.data, plan.model, plan.data.file)
+
+
+def test_what_a_known_model_does_not_have(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("w,k\nx,one\ny,two\n")
+    (tmp_path / "b.csv").write_text("w,k\nx,one\nz,two\n")
+    (tmp_path / "c.csv").write_text("w,k\nx,three\n")
+    data, model = DataSection(symbol="w", label="k"), {"task": "one-to-one", "predicts": "now"}
+    config = material(data, model, tmp_path / "a.csv").config
+    (other,) = material(data, model, tmp_path / "b.csv", config).series
+    assert other.x[:, 0].tolist() == [3.0, 0.0]  # a symbol that is not known, is <unknown>
+    with pytest.raises(WrongTable, match=r"c.csv: line 2, column 'k': 'three' is none of the classes one, two"):
+        material(data, model, tmp_path / "c.csv", config)
+    (tmp_path / "d.csv").write_text("v\n1\n")
+    with pytest.raises(WrongTable, match="the model reads a symbol"):
+        material(DataSection(), model, tmp_path / "d.csv", config)
+
+
+def test_a_sequence_that_is_too_long_is_refused_before_training(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,k\na b c,one\na,two\n")
+    model = {"task": "many-to-one", "predicts": "now", "max_length": 2}
+    with pytest.raises(WrongTable, match="3 readings, more than max_length 2"):
+        material(DataSection(text="text", label="k"), model, tmp_path / "a.csv")
+
+
+def test_mistakes_of_the_recipe_and_the_model_name_the_nearest_key(tmp_path: Path) -> None:
+    sentences(tmp_path / "t.csv", 40)
+    data = "{file: t.csv, text: text, label: mood}"
+    for model, more, hint in (
+        ("{task: many-to-one, predicts: now}", "recipe: {update: 3}", "the nearest is 'updates'"),
+        ("{task: many-to-one, predicts: now, hiden: 3}", "", "the nearest known one is 'hidden'"),
+        ("{task: many-to-two}", "", "the nearest is 'many-to-one'"),
+    ):
+        done = streamrnn("train", "--config", str(config_file(tmp_path, model, data, more)))
+        assert done.returncode != 0 and hint in done.stderr.replace("\n", " "), done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_predict_leaves_no_half_file_on_a_full_disk(tmp_path: Path) -> None:
+    from services.tables.predicting import write
+
+    table = pd.DataFrame({"a": np.arange(10)})
+    with pytest.raises(WrongTable, match="cannot be written: No space left"):
+        write(table, _full(tmp_path))
+    assert not list(tmp_path.glob(".*"))
+
+
+def _full(folder: Path) -> Path:
+    """A name whose scratch file is a device that is always full."""
+    import os
+
+    path = folder / "said.csv"
+    (folder / f".said.csv.{os.getpid()}").symlink_to("/dev/full")
+    return path
