@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs bench soak broker constraints clean
+.PHONY: help demo test check format docs bench quality soak broker constraints clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -54,6 +54,10 @@ docs: $(READY) ## make the documents that are made of code
 bench: $(READY) ## benchmarks side by side, into bench/results/latest.json
 	$(say) "benchmarks"
 	@$(BIN)/python -m bench $(ARGS)
+
+quality: $(READY) ## how good forecasts are on four data sets, into bench/results/quality.json
+	$(say) "streamrnn backtest on four data sets"
+	@$(BIN)/python -m bench.quality
 
 soak: $(READY) ## kill -9 again and again on real Kafka (KILLS=1000); the last line is one JSON object
 	$(say) "soak with $(KILLS) kills"
