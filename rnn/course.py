@@ -21,7 +21,7 @@ from rnn import checkpoint as checkpoints
 from rnn import lessons
 from rnn.checkpoint import Standing
 from rnn.network import Network, States
-from rnn.passages import Passage, batch
+from rnn.passages import Batch, Passage, batch
 from rnn.practice import Practice
 
 
@@ -104,7 +104,7 @@ class Course:
         network, practice = self.network.train(), self.practice
         total, count, longest = 0.0, 0, max(map(len, self.early))
         for group in self._grouped(number, self.early):
-            whole = batch(group)
+            whole = self._shaken(batch(group))
             first = self.window if self.window >= longest else int(torch.randint(1, self.window + 1, ()))
             edges = [0, *range(first, len(whole.raw), self.window), len(whole.raw)]
             state: States | None = None
@@ -122,6 +122,16 @@ class Course:
                 total += float(loss.detach())
                 count += 1
         return total / max(count, 1)
+
+    def _shaken(self, whole: Batch) -> Batch:
+        """The features of each lane mixed a little, the same way at all its steps."""
+        config, jitter = self.network.config, self.practice.jitter
+        if not jitter or config.symbolic or not config.recurrent or not config.labels:
+            return whole
+        features, n = len(config.features), whole.raw.shape[1]
+        mix = torch.eye(features) + jitter * torch.randn(n, features, features)
+        mixed = torch.einsum("tnf,nfg->tng", whole.raw[..., :features], mix) + jitter * torch.randn(n, features)
+        return replace(whole, raw=torch.cat((mixed, whole.raw[..., features:]), dim=2))
 
     def _step(self, loss: Tensor) -> None:
         self.optimiser.param_groups[0]["lr"] = self.practice.learning_rate * one_cycle(self.update / self.updates)

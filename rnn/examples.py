@@ -60,11 +60,18 @@ def begins(end: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.concatenate(([0], np.flatnonzero(end[:-1] != GOES_ON) + 1)) if len(end) else np.zeros(0, np.int64)
 
 
-def held_back(series: Sequence[Examples], share: float, seed: int) -> list[NDArray[np.bool_]]:
-    """Which readings of each series [n] only judge. Whole streams where there are ten or more, else whole sequences
-    where there are twenty or more, drawn by the seed; else the latest readings of each series.
+def held_back(
+    series: Sequence[Examples], share: float, seed: int, groups: Sequence[str] = ()
+) -> list[NDArray[np.bool_]]:
+    """Which readings of each series [n] only judge. Whole groups where the series have any, else whole streams where
+    there are ten or more, else whole sequences where there are twenty or more, drawn by the seed; else the latest
+    readings of each series.
     """
     random = np.random.default_rng(seed)
+    known = sorted(set(groups))
+    if len(known) > 1:
+        drawn = {known[k] for k in random.permutation(len(known))[: max(1, round(share * len(known)))]}
+        return [np.full(len(one), group in drawn) for one, group in zip(series, groups, strict=True)]
     if len(series) >= 10:
         chosen = set(random.permutation(len(series))[: max(1, round(share * len(series)))].tolist())
         return [np.full(len(one), number in chosen) for number, one in enumerate(series)]

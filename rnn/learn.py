@@ -43,13 +43,16 @@ def learn(
     recipe: Recipe | None = None,
     progress: Callable[[Pass], None] | None = None,
     checkpoint: Path | None = None,
+    groups: Sequence[str] = (),
 ) -> Learned:
     """Trains a new network of any shape on the series.
 
     A part is held back to choose among passes (`rnn.examples.held_back`) and to calibrate bands; scalers come from the
-    rest. `progress` is called after each pass. With `checkpoint`, a file, training that was cut off goes on where it
-    stood, to the same weights; the file is deleted at the end. (Plain forecasts begin anew, to the same weights.) Equal
-    config, series and recipe give bit-identical weights on one machine.
+    rest. `groups` says of each series whose it is, where a network must do well on those it has never met: then whole
+    groups are held back. (Plain forecasts know no groups: they hold back what is latest.) `progress` is called after
+    each pass. With `checkpoint`, a file, training that was cut off goes on where it stood, to the same weights; the
+    file is deleted at the end. (Plain forecasts begin anew, to the same weights.) Equal arguments give bit-identical
+    weights on one machine.
 
     Raises ValueError for series that do not fit the config or are too few; OtherTraining for a checkpoint of something
     else; FloatingPointError if training diverges.
@@ -60,7 +63,7 @@ def learn(
         raise ValueError("there is no series to learn from")
     if forecasts(config) and not any(one.end.any() for one in known):
         return _forecast(config, known, practice, progress)
-    held = held_back(known, practice.validation, practice.seed)
+    held = held_back(known, practice.validation, practice.seed, groups)
     learned = sum(int((~one).sum()) for one in held)
     with _reproducible(practice):
         network = Network(config)
@@ -73,7 +76,7 @@ def learn(
                 f"{sum(map(len, known))} readings are too few to train on: {len(early)} sequences with a truth are "
                 f"left to learn from and {len(late)} to judge by; give more, or lower the recipe's burn_in"
             )
-        course = Course(network, early, late, practice, _identity(config, practice, known))
+        course = Course(network, early, late, practice, _identity(config, practice, known, groups))
         passes = course.run(progress, checkpoint)
         network.eval()
         _calibrate(network, late, practice)
@@ -130,8 +133,8 @@ def _forecast(
     return Learned(fitted.network, epochs, passed(fitted.best), fitted.train_rows, fitted.validation_rows)
 
 
-def _identity(config: ModelConfig, practice: Practice, series: Sequence[Examples]) -> str:
-    digest = hashlib.sha256(f"{config.to_json()} {practice}".encode())
+def _identity(config: ModelConfig, practice: Practice, series: Sequence[Examples], groups: Sequence[str]) -> str:
+    digest = hashlib.sha256(f"{config.to_json()} {practice} {list(groups)}".encode())
     for one in series:
         for array in (one.x, one.at_ms, one.end, one.truth):
             digest.update(np.ascontiguousarray(array).tobytes())

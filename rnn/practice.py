@@ -16,6 +16,7 @@ class Practice(Recipe):
     unknown: float = 0.05  # share of symbols hidden behind <unknown>, so that a new one is nothing unheard of
     hide: float = 0.0  # share of real values made missing, for networks that are to fill gaps
     balance: float = 0.0  # a class weighs frequency^-balance: 0 = as it comes, 1 = rare ones as much as common ones
+    jitter: float = 0.0  # of classes' features, lane by lane: so much of every other one, and of an offset, comes in
     least_passes: int = 8  # over all data, where `updates` would not give as many
 
     @classmethod

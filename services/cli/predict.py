@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,29 +33,40 @@ def predict(
     from services.datasets.csv_file import WrongTable
     from services.settings.training import DataSection, training_file
     from services.tables.material import material
-    from services.tables.predicting import predicted, write
+    from services.tables.predicting import predicted, write, write_csv
 
     try:
         network, _ = weights.load(model)
     except weights.ModelRefused as error:
         raise WrongTable(f"--model: {error}") from None
     data = DataSection() if config is None else training_file(config).data
-    asked = {"time": time_column, "stream": stream, "end": end, "symbol": symbol, "text": text}
     # Truths are not needed, and a table to predict has none.
-    given = {"label": None, "tags": None, "answer": None, "truth": (), "test": None, "file": file}
-    data = data.model_copy(update={**given, **{name: value for name, value in asked.items() if value}})
+    update: dict[str, Any] = {"label": None, "tags": None, "answer": None, "truth": (), "test": None, "file": file}
+    if symbol or text:
+        update |= {"symbol": None, "text": None}
+    asked = {"time": time_column, "stream": stream, "end": end, "symbol": symbol, "text": text}
+    data = data.model_copy(update=update | {name: value for name, value in asked.items() if value})
     known = network.config
     if not known.symbolic:
-        data = data.model_copy(update={"features": known.features})
+        data = data.model_copy(update={"features": known.features, "symbol": None, "text": None})
     elif data.symbol is None and data.text is None:
         raise WrongTable(f"{file}: the model reads symbols; name their column with --symbol, or --text")
     found = material(data, {"interval_s": known.interval_s}, file, known)
-    columns = (TextColumn("predicting"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=found.readings)
-        table = predicted(network, found, device, lambda done: bar.update(task, completed=done))
-    if out == "-":
-        table.to_csv(sys.stdout, index=False)
-    else:
-        write(table, Path(out))
-        Console(stderr=True).print(f"{len(table):,} predictions in {out}", highlight=False, soft_wrap=True)
+    console = Console(stderr=True)
+    columns = (TextColumn("predicting"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    try:
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task("", total=found.readings)
+
+            def ran(done: int) -> None:
+                bar.update(task, completed=done, description=f"{done:,} of {found.readings:,} readings")
+
+            tables = predicted(network, found, device, ran)
+            rows = write_csv(tables, sys.stdout.buffer) if out == "-" else write(tables, Path(out))
+    except (ValueError, RuntimeError) as error:  # torch's about the device
+        raise WrongTable(str(error).splitlines()[0]) from None
+    except KeyboardInterrupt:
+        console.print("stopped" if out == "-" else f"stopped; {out} was not written", soft_wrap=True)
+        raise
+    if out != "-":
+        console.print(f"{rows:,} predictions in {out}", highlight=False, soft_wrap=True)

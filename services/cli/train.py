@@ -39,10 +39,11 @@ def train(
         raise WrongTable("name the folder of the model with --out, or `out` in the file")
     material = material_of(plan)
     console = Console()
-    card, learned, whole = train_model(plan, material, folder, seed, resume, console)
+    card, learned, whole = train_model(plan, material, folder, seed, resume, Console(stderr=True))
     best = learned.best
     better = 1 - best.validation_loss / best.baseline_loss if best.baseline_loss else 0.0
-    told = f"loss {best.validation_loss:.4g}, {better:.1%} below knowing nothing, on what was not learned from"
+    side = "below" if better >= 0 else "above"
+    told = f"loss {best.validation_loss:.4g}, {abs(better):.1%} {side} knowing nothing, on what was not learned from"
     if best.accuracy is not None:
         told += f"; {best.accuracy:.1%} right"
     for name, value in (
@@ -95,7 +96,7 @@ def train_model(
             )
 
         try:
-            learned = learn(material.config, material.series, recipe, said, checkpoint)
+            learned = learn(material.config, material.series, recipe, said, checkpoint, material.groups)
         except (ValueError, FloatingPointError) as error:
             raise WrongTable(f"{plan.data.file or plan.data.recordings}: {error}") from None
         except KeyboardInterrupt:
@@ -153,7 +154,7 @@ def _plan(
 
 
 def _recipe(plan: TrainingFile, material: Material, seed: int | None) -> Any:
-    """The file's recipe over the defaults. Raises WrongTable for a field that is none."""
+    """The file's recipe over the defaults. Raises WrongTable for a field that is none, or a value that cannot be."""
     import difflib
     from dataclasses import asdict, fields
 
@@ -162,13 +163,36 @@ def _recipe(plan: TrainingFile, material: Material, seed: int | None) -> Any:
     from rnn.practice import Practice
     from services.datasets.csv_file import WrongTable
 
-    known = [field.name for field in fields(Practice)]
-    for key in plan.recipe:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1, 0.0)[0]
+    kinds = {field.name: str(field.type) for field in fields(Practice)}
+    given: dict[str, Any] = {}
+    for key, value in plan.recipe.items():
+        if key not in kinds:
+            near = difflib.get_close_matches(key, kinds, 1, 0.0)[0]
             raise WrongTable(f"recipe.{key}: no such key; the nearest is {near!r}")
+        wanted, given[key] = _number(key, kinds[key], value)
+        if given[key] is None and value is not None:
+            raise WrongTable(f"recipe.{key}: {value!r} is not {wanted}")
     usual = asdict(default_recipe(material.readings)) if forecasts(material.config) else {}
-    return Practice(**{**usual, **plan.recipe, **({} if seed is None else {"seed": seed})})
+    return Practice(**{**usual, **given, **({} if seed is None else {"seed": seed})})
+
+
+_FROM_ZERO = ("seed", "burn_in", "patience")
+_SHARES = ("validation", "averaging", "unknown", "hide")
+
+
+def _number(key: str, kind: str, value: Any) -> tuple[str, float | None]:
+    """(what a field of the recipe may be, the value as such a number or None)."""
+    if kind == "int":
+        least = 0 if key in _FROM_ZERO else 1
+        good = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        return f"a whole number of at least {least}", value if good else None
+    share = key in _SHARES
+    wanted = "a number from 0 to below 1" if share else "a number of at least 0"
+    try:
+        number = float("nan") if isinstance(value, bool) else float(value)  # YAML reads 1e-3 as text
+    except (TypeError, ValueError):
+        return wanted, None
+    return wanted, number if 0 <= number < (1.0 if share else float("inf")) else None
 
 
 def _now_ms() -> int:

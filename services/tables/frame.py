@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import fnmatch
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PARQUET = (".parquet", ".pq")
+NO_NUMBERS = ("", "NA", "N/A", "n/a", "#N/A", "nan", "NaN", "-nan", "-NaN", "null", "NULL", "None", "<NA>")
+"""Cells that say that a value is missing, where numbers are expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,12 @@ class Frame:
 
     def line(self, row: int) -> str:
         """Where a row stands, for a sentence."""
-        return f"row {row + 1}" if self.path.suffix in PARQUET else f"line {row + 2}"
+        if self.path.suffix in PARQUET:
+            return f"row {row + 1}"
+        with self.path.open(newline="", encoding="utf-8-sig") as file:  # empty lines and breaks within quotes count
+            reader = csv.reader(file)
+            filled = (reader.line_num for cells in reader if cells)
+            return f"line {next(itertools.islice(filled, row + 1, None), row + 2)}"
 
     def wrong(self, row: int, column: str, what: str) -> WrongTable:
         """A complaint about one cell."""
@@ -43,8 +52,9 @@ class Frame:
     def matching(self, patterns: Sequence[str]) -> list[str]:
         """The columns meant by names and patterns such as `p*`, in the table's order for each. Raises WrongTable."""
         found: list[str] = []
+        columns = [str(name) for name in self.cells.columns]
         for pattern in patterns:
-            names = [str(name) for name in self.cells.columns if fnmatch.fnmatchcase(str(name), pattern)]
+            names = [name for name in columns if name == pattern] or fnmatch.filter(columns, pattern)
             if not names:
                 self.column(pattern)
             found += [name for name in names if name not in found]
@@ -61,7 +71,8 @@ class Frame:
 
     def words(self, name: str) -> list[str]:
         """A column as text; an empty cell is ''."""
-        return [str(cell) for cell in self.column(name).fillna("").tolist()]
+        column = self.column(name)
+        return ["" if none else str(cell) for cell, none in zip(column.tolist(), column.isna().tolist(), strict=True)]
 
     def numbers(self, name: str) -> NDArray[np.float32]:
         """A column as numbers; an empty cell is NaN. Raises WrongTable for a cell that is none."""
@@ -69,8 +80,8 @@ class Frame:
 
         column = self.column(name)
         values = pd.to_numeric(column, errors="coerce")
-        given = column.notna() & (column.astype(str).str.strip() != "")
-        bad = np.flatnonzero((values.isna() & given & (column.astype(str).str.lower() != "nan")).to_numpy())
+        bad = np.flatnonzero((values.isna() & column.notna()).to_numpy())
+        bad = bad[[str(cell).strip() not in NO_NUMBERS for cell in column.iloc[bad]]] if len(bad) else bad
         if len(bad):
             raise self.wrong(int(bad[0]), name, f"{str(column.iloc[bad[0]])[:40]!r} is not a number")
         x = values.to_numpy(np.float64).astype(np.float32)
@@ -93,9 +104,12 @@ class Frame:
         import pandas as pd
 
         column = self.column(name)
-        numeric = pd.to_numeric(column, errors="coerce")
-        if not numeric.isna().any() and not pd.api.types.is_datetime64_any_dtype(column):
-            return np.asarray(numeric.to_numpy(np.int64))
+        if column.isna().any():
+            raise self.wrong(int(np.flatnonzero(column.isna())[0]), name, "no time")
+        if not pd.api.types.is_datetime64_any_dtype(column):
+            numeric = pd.to_numeric(column, errors="coerce")
+            if not numeric.isna().any():
+                return np.asarray(numeric.to_numpy(np.int64))
         times = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
         bad = np.flatnonzero(times.isna().to_numpy())
         if len(bad):
@@ -104,18 +118,36 @@ class Frame:
         return np.asarray(times.dt.as_unit("ms").astype("int64").to_numpy())
 
 
-def frame(path: Path) -> Frame:
-    """The table in a file; cells of a CSV stay text. Raises WrongTable if there is none."""
-    import pandas as pd
-
-    known: dict[str, Any] = {"dtype": str, "keep_default_na": False}  # `null` and `None` are words
+def frame(path: Path, words: Sequence[str] = ()) -> Frame:
+    """The table in a file; cells of the columns `words` are text, whatever they look like. Raises WrongTable if there
+    is none.
+    """
     try:
-        content = path.read_bytes()
-        cells = pd.read_parquet(path) if path.suffix in PARQUET else pd.read_csv(path, **known)
+        import pandas as pd
+    except ModuleNotFoundError:
+        raise WrongTable("reading tables wants pandas: pip install 'streamrnn[train]'") from None
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        cells = pd.read_parquet(path) if path.suffix in PARQUET else pd.read_csv(path, **_as(path, words))
     except OSError as error:
         raise WrongTable(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise WrongTable(f"{path}: not a table: {error}") from None
     if not len(cells):
         raise WrongTable(f"{path}: holds no row")
-    return Frame(path, cells, hashlib.sha256(content).hexdigest())
+    return Frame(path, cells, digest)
+
+
+def _as(path: Path, words: Sequence[str]) -> dict[str, Any]:
+    """How pandas is to read a CSV file."""
+    import pandas as pd
+
+    columns = [str(name) for name in pd.read_csv(path, nrows=0, index_col=False).columns]
+    return {
+        "index_col": False,  # a row with a cell too many does not move the names
+        "dtype": {name: str for name in words if name in columns},
+        "keep_default_na": False,  # `null` and `None` are words
+        "na_values": {name: NO_NUMBERS for name in columns if name not in words},
+        "low_memory": False,  # one type a column
+    }

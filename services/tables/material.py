@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ class Material:
     series: tuple[Examples, ...]
     streams: tuple[str, ...]  # names of the series
     digest: str  # sha256 of the source, hex
+    rows: tuple[NDArray[np.int64], ...] = ()  # of each series the row of the table that each reading stands in
+    words: tuple[list[str], ...] = ()  # of each series the symbols as they stand there; none where it has numbers
+    groups: tuple[str, ...] = ()  # whose each series is, where that is known
 
     @property
     def readings(self) -> int:
@@ -60,26 +63,27 @@ def material(data: DataSection, model: dict[str, Any], path: Path | None, known:
     """
     if path is None:
         raise WrongTable("data.file: name the table to read")
-    rows = _unfolded(frame(path), data, model)
+    rows = _unfolded(frame(path, _words(data)), data, model)
     config = known or _config(rows, data, model)
-    series, names = [], []
+    series, names, lines, words = [], [], [], []
     truth = _truth(rows, data, config, strange_words=known is not None and config.decodes)
     x = _x(rows, config)
-    for name in dict.fromkeys(rows.stream.tolist()):
-        mine = np.flatnonzero(rows.stream == name)
-        mine = mine[np.argsort(rows.at_ms[mine], kind="stable")]
+    for name, mine in _by_stream(rows):
         end = rows.end[mine]
         if data.end is None and data.text is None and _answered_whole(config):
             end[-1] = True
         lengths = np.diff(np.append(-1, np.flatnonzero(np.append(end[:-1], True))))
-        if config.max_length and config.recurrent and int(lengths.max()) > config.max_length:
+        if known is None and config.max_length and config.recurrent and int(lengths.max()) > config.max_length:
             raise WrongTable(
                 f"{path}: stream {name!r} has a sequence of {int(lengths.max())} readings, more than max_length "
                 f"{config.max_length}: raise it, or cut the sequence"
             )
         series.append(Examples(x[mine], rows.at_ms[mine], end.astype(np.uint8), truth[mine]))
         names.append(str(name))
-    return Material(config, tuple(series), tuple(names), rows.frame.digest)
+        lines.append(rows.line[mine])
+        if rows.symbols is not None:
+            words.append([rows.symbols[place] for place in mine.tolist()])
+    return Material(config, tuple(series), tuple(names), rows.frame.digest, tuple(lines), tuple(words))
 
 
 def recordings(data: DataSection, model: dict[str, Any], test: bool, cache: Path | None = None) -> Material:
@@ -106,11 +110,27 @@ def recordings(data: DataSection, model: dict[str, Any], test: bool, cache: Path
         end = np.zeros(len(one.x), np.uint8)
         end[-1] = 1
         series.append(Examples(one.x, one.at_ms, end, one.label.astype(np.float32)[:, None]))
-    return Material(config, tuple(series), tuple(one.name for one in chosen), SEGLEARN.sha256)
+    names = tuple(one.name for one in chosen)
+    return Material(config, tuple(series), names, SEGLEARN.sha256, groups=tuple(one.group for one in chosen))
 
 
 def _answered_whole(config: ModelConfig) -> bool:
     return config.task == "many-to-one" or (config.task == "encoder-decoder" and bool(config.labels))
+
+
+def _words(data: DataSection) -> list[str]:
+    """Columns whose cells are names, whatever they look like."""
+    named = (data.stream, data.symbol, data.text, data.label, data.tags, data.answer)
+    return [name for name in named if name is not None]
+
+
+def _by_stream(rows: Rows) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Each stream with its readings in time order; streams as they first appear."""
+    number: dict[Any, int] = {}
+    of = np.array([number.setdefault(name, len(number)) for name in rows.stream.tolist()], np.int64)
+    order = np.lexsort((rows.at_ms, of))  # stable: readings of one time stay as they stand
+    edges = np.flatnonzero(np.diff(of[order])) + 1
+    yield from zip(map(str, number), np.split(order, edges), strict=True)
 
 
 # ---- rows -----------------------------------------------------------------------------------------------------------

@@ -55,11 +55,11 @@ def test_every_third_party_is_a_declared_dependency(root: Path, modules: list[Pa
 
 
 def test_core_code_needs_no_extra(root: Path, modules: list[Path]) -> None:
-    """Without extras, everything but the demo, training data and the development broker works."""
+    """Without extras, everything but the demo, training, tables and the development broker works."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     core = {re.split(r"[\[<>=!~; ]", need)[0].lower() for need in project["dependencies"]}
     for path in modules:
-        if {"demo", "devbroker", "datasets"} & set(path.parts):
+        if {"demo", "devbroker", "datasets", "tables", "backtest"} & set(path.parts) or path.stem == "train":
             continue
         extra = {name for name in third_parties(path) if DISTRIBUTIONS.get(name, name) not in core}
         extra -= EXTRAS.get(path.relative_to(root).as_posix(), set())

@@ -12,7 +12,7 @@ import torch
 from rnn.checkpoint import OtherTraining
 from rnn.config import ModelConfig
 from rnn.course import Pass
-from rnn.examples import Examples, held_back
+from rnn.examples import Examples
 from rnn.learn import learn
 from rnn.network import Network
 from rnn.practice import Practice
@@ -299,9 +299,18 @@ def test_bare_ends_end_the_reading_before_them():
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_whole_streams_are_held_back_where_there_are_many():
-    one = measured(np.zeros(5))
-    many = held_back([one] * 20, 0.1, 0)
-    assert sum(part.all() for part in many) == 2 and sum(part.any() for part in many) == 2
-    (few,) = held_back([measured(np.zeros(10))], 0.2, 0)
-    assert few.tolist() == [False] * 8 + [True] * 2
+def test_jitter_is_drawn_by_the_seed_and_leaves_the_task_learnable():
+    random = np.random.default_rng(0)
+    level = np.repeat(random.integers(0, 2, 60), 10)
+    x = np.stack([level, 1 - level], axis=1) + 0.3 * random.normal(size=(600, 2))
+    config = ModelConfig(features=("a", "b"), labels=("low", "high"), head="categorical", predicts="now", hidden=8,
+                         scaler_memory=0)  # fmt: skip
+    plain, first, again = (
+        learn(config, [measured(x, level.astype(float))], dataclasses.replace(QUICK, jitter=jitter))
+        for jitter in (0.0, 0.2, 0.2)
+    )
+    weights = [learned.network.state_dict() for learned in (plain, first, again)]
+    assert all(torch.equal(weights[1][name], weights[2][name]) for name in weights[1])
+    assert torch.equal(weights[0]["scaler_std"], weights[1]["scaler_std"])  # what is served is scaled as ever
+    assert not torch.equal(weights[0]["head.linear.weight"], weights[1]["head.linear.weight"])
+    assert (served(first.network, measured(x)).y[:, 0] == level).mean() > 0.9

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +96,7 @@ def test_a_plain_file_of_numbers_still_needs_no_config(tmp_path: Path) -> None:
     said = streamrnn("predict", str(path), "--model", model, "--time", "at", "--out", str(tmp_path / "y.csv"))
     assert said.returncode == 0, said.stderr
     table = pd.read_csv(tmp_path / "y.csv")
-    assert list(table.columns) == ["stream", "at", "flow", "flow_lo", "flow_hi", "score", "flags"]
+    assert list(table.columns) == ["row", "stream", "at", "flow", "flow_lo", "flow_hi", "score", "flags"]
     assert len(table) == 3200
     inside = (table["flow_lo"].to_numpy()[:-1] <= flow[1:]) & (flow[1:] <= table["flow_hi"].to_numpy()[:-1])
     assert 0.7 < inside.mean() < 0.9
@@ -151,6 +155,12 @@ def test_mistakes_of_the_recipe_and_the_model_name_the_nearest_key(tmp_path: Pat
     data = "{file: t.csv, text: text, label: mood}"
     for model, more, hint in (
         ("{task: many-to-one, predicts: now}", "recipe: {update: 3}", "the nearest is 'updates'"),
+        ("{task: many-to-one, predicts: now}", "recipe: {updates: many}", "'many' is not a whole number of at least 1"),
+        (
+            "{task: many-to-one, predicts: now}",
+            "recipe: {learning_rate: 1e-3, validation: 1}",
+            "1 is not a number from",
+        ),
         ("{task: many-to-one, predicts: now, hiden: 3}", "", "the nearest known one is 'hidden'"),
         ("{task: many-to-two}", "", "the nearest is 'many-to-one'"),
     ):
@@ -159,19 +169,40 @@ def test_mistakes_of_the_recipe_and_the_model_name_the_nearest_key(tmp_path: Pat
         assert "Traceback" not in done.stderr
 
 
-def test_predict_leaves_no_half_file_on_a_full_disk(tmp_path: Path) -> None:
-    from services.tables.predicting import write
+def test_a_training_that_was_cut_off_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    sentences(tmp_path / "train.csv", 400)
+    data = "{file: train.csv, text: text, tags: tags}"
+    more = "recipe: {updates: 400, sequences: 32, patience: 1000, seed: 7}"
+    config = config_file(tmp_path, "{predicts: now, hidden: 8}", data, more)
+    whole = streamrnn("train", "--config", str(config), "--out", str(tmp_path / "whole"))
+    assert whole.returncode == 0, whole.stderr
 
-    table = pd.DataFrame({"a": np.arange(10)})
-    with pytest.raises(WrongTable, match="cannot be written: No space left"):
-        write(table, _full(tmp_path))
-    assert not list(tmp_path.glob(".*"))
+    checkpoint = tmp_path / ".model.checkpoint"
+    command = [sys.executable, "-m", "services.cli.main", "train", "--config", str(config)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as training:
+        while not checkpoint.exists():
+            with suppress(subprocess.TimeoutExpired):
+                training.wait(0.02)
+                pytest.fail("it ended before its first checkpoint")
+        training.send_signal(signal.SIGINT)
+        _, told = training.communicate(timeout=60)
+    assert training.returncode == 130
+    assert "--resume goes on from" in told and "Traceback" not in told
+    assert not (tmp_path / "model").exists()
+
+    resumed = streamrnn("train", "--config", str(config), "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert not checkpoint.exists()
+    cards = [weights.load(tmp_path / name)[1] for name in ("whole", "model")]
+    assert cards[0].sha256 == cards[1].sha256 and cards[0].scores == cards[1].scores
 
 
-def _full(folder: Path) -> Path:
-    """A name whose scratch file is a device that is always full."""
-    import os
-
-    path = folder / "said.csv"
-    (folder / f".said.csv.{os.getpid()}").symlink_to("/dev/full")
-    return path
+def test_a_checkpoint_of_another_training_is_not_gone_on_from(tmp_path: Path) -> None:
+    sentences(tmp_path / "train.csv", 60)
+    (tmp_path / ".model.checkpoint").write_bytes(b"something else")
+    data = "{file: train.csv, text: text, tags: tags}"
+    config = config_file(tmp_path, "{predicts: now, hidden: 4}", data, "recipe: {updates: 5, least_passes: 1}")
+    refused = streamrnn("train", "--config", str(config), "--resume")
+    assert refused.returncode == 1 and ".model.checkpoint" in refused.stderr and "Traceback" not in refused.stderr
+    anew = streamrnn("train", "--config", str(config))
+    assert anew.returncode == 0, anew.stderr
