@@ -90,7 +90,7 @@ def share_right(network: Network, test: Sequence[Recording]) -> float:
 
 def main() -> None:
     """Prints a line for each fold, then the means."""
-    plan = training_file(ROOT / "examples" / "activity" / "train.yaml")
+    plan = training_file(ROOT / "examples" / "activity" / "config.yaml")
     found = watch()
     people = sorted({one.group for one in found}, key=lambda name: int(name.partition("-")[2]))
     config = ModelConfig.from_tree({

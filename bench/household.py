@@ -19,7 +19,8 @@ import numpy as np
 
 from rnn import weights
 from rnn.evaluate import evaluate
-from rnn.fit import Epoch, Recipe, default_config, fit
+from rnn.fit import Epoch, fit
+from rnn.recipe import Recipe, default_config
 from rnn.windows import moments
 from services.datasets import household_power
 

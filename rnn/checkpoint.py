@@ -1,18 +1,22 @@
 """Where training stands, in one file that appears whole: weights, the best ones so far, the optimiser's moments.
 
-A tensors file; what is no tensor is JSON in its tensor "said". Nothing in it is ever executed. Imports torch.
+A tensors file; what is no tensor is JSON in its tensor "said". Nothing in it is ever executed. Imports torch and numpy.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from rnn.weights import read_tensors, write_tensors
 
@@ -68,6 +72,34 @@ def read(path: Path, identity: str) -> Standing | None:
         room, _, rest = name.partition("/")
         rooms[room][rest] = one
     return Standing(identity, said, **rooms)
+
+
+def identity(said: str, data: Iterable[NDArray[Any]]) -> str:
+    """Digest of a config and a recipe in words, and of the arrays that are learned from."""
+    digest = hashlib.sha256(said.encode())
+    for array in data:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def moments_of(optimiser: torch.optim.AdamW, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """The optimiser's moments, as "parameter/moment"; none of a parameter that never had a gradient."""
+    return {f"{name}/{key}": value for name, one in parameters.items() for key, value in optimiser.state[one].items()}
+
+
+def put_moments(
+    optimiser: torch.optim.AdamW, parameters: Mapping[str, nn.Parameter], moments: Mapping[str, Tensor]
+) -> None:
+    """Gives the optimiser what `moments_of` said."""
+    for name, one in parameters.items():
+        if f"{name}/step" in moments:
+            optimiser.state[one] = {key: moments[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+
+
+def reseed(seed: int, number: int) -> None:
+    """Seeds torch for pass `number`, so that it does not depend on those before it."""
+    torch.manual_seed(((seed << 20) + number) % (1 << 64))
 
 
 def _bytes(tree: dict[str, Any]) -> Tensor:

@@ -74,7 +74,7 @@ class Course:
         stopped = self.stale >= self.practice.patience
         while len(self.made) < self.passes and not stopped:
             number = len(self.made) + 1
-            torch.manual_seed((self.practice.seed << 20) + number)  # so that a pass does not depend on those before it
+            checkpoints.reseed(self.practice.seed, number)
             train_loss = self._learn(number)
             with self._averaged():
                 validation_loss, accuracy = self._judge()
@@ -176,11 +176,7 @@ class Course:
 
     def _standing(self) -> Standing:
         said = {"passes": [asdict(one) for one in self.made], "stale": self.stale, "update": self.update}
-        moments = {
-            f"{name}/{key}": value
-            for name, one in self.parameters.items()
-            for key, value in self.optimiser.state[one].items()
-        }
+        moments = checkpoints.moments_of(self.optimiser, self.parameters)
         weights = {name: one.detach() for name, one in self.parameters.items()}
         return Standing(self.identity, said, weights, self.average, self.best, moments)
 
@@ -193,10 +189,7 @@ class Course:
         self.best_loss = min((one.validation_loss for one in self.made if one.kept), default=math.inf)
         _put(self.parameters, standing.weights)
         self.average, self.best = standing.average, standing.best
-        for name, one in self.parameters.items():
-            keys = ("step", "exp_avg", "exp_avg_sq")
-            if f"{name}/step" in standing.moments:
-                self.optimiser.state[one] = {key: standing.moments[f"{name}/{key}"] for key in keys}
+        checkpoints.put_moments(self.optimiser, self.parameters, standing.moments)
 
 
 def one_cycle(done: float) -> float:

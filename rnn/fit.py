@@ -1,6 +1,6 @@
 """Training on the past: truncated back-propagation through time, with early stopping on a later range.
 
-One process, one machine; no cluster, no files, no printing. Imports torch and numpy only.
+One process, one machine; no cluster, a checkpoint file at most, no printing. Imports torch and numpy only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,33 +21,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from rnn import checkpoint as checkpoints
 from rnn.calibrate import calibrate, solve_linear_path
 from rnn.cells import State
+from rnn.checkpoint import Standing
 from rnn.config import ModelConfig
 from rnn.heads import Quantile
 from rnn.kernels import unroll
 from rnn.network import Network
+from rnn.recipe import Recipe
 from rnn.windows import Windows, moments, pieces, prepare
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to train. The defaults are meant to serve without tuning from ten thousand readings up."""
-
-    seed: int = 0
-    updates: int = 1280  # steps of the optimiser, rounded up to whole epochs
-    lanes: int = 128  # pieces stepped side by side; fewer where a lane would be shorter than `lane_steps`
-    lane_steps: int = 1024
-    window: int = 64  # steps that gradients flow back over; the state itself is carried on
-    burn_in: int = 64  # first steps of a lane that do not count
-    learning_rate: float = 0.01  # at its peak; warmed up over a fifth of the updates, then annealed to nothing
-    weight_decay: float = 0.01
-    averaging: float = 0.99  # of the weights over the updates, exponentially (Polyak and Juditsky 1992); 0 = none
-    clip_norm: float = 1.0
-    validation: float = 0.1  # share of the readings, the latest ones, that decide which epoch's weights are kept
-    patience: int = 480  # updates without a better validation error after which training stops
-    threads: int = 1  # of torch; more help little, and hurt where other work runs beside. Part of what fixes the result
-    budget_s: float | None = None  # a guard: no new epoch begins after that; None for reproducible results
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +42,7 @@ class Epoch:
     train_mse: float
     validation_mse: float
     persistence_mse: float  # of predicting the last value, on the same validation steps
-    seconds: float  # since the start
+    seconds: float  # since the start, over all sittings
     kept: bool  # best so far
 
 
@@ -76,52 +61,24 @@ OneSeries = tuple[NDArray[np.float32], NDArray[np.int64]]
 Progress = Callable[[Epoch], None]
 
 
-FEW_READINGS = 200_000
-"""With fewer than that the default config hides half of what the recurrent path says while it learns."""
-
-
-def default_config(
-    features: Sequence[str], interval_s: float, targets: Sequence[str] = (), readings: int = FEW_READINGS
-) -> ModelConfig:
-    """A config that does well without tuning: one LSTM of 64 units beside a linear path over 8 readings, with a band,
-    for every feature or for `targets`; for so many `readings` to learn from.
-
-    The running scaler looks far back: on household power a memory of 10,000 readings, a week, gave 20 % below
-    persistence, the frozen global scaler as much, and a memory of 1,000 only 17 %.
-    """
-    return ModelConfig(
-        features=tuple(features),
-        targets=tuple(targets),
-        interval_s=float(interval_s),
-        scaler_memory=10_000,
-        linear=max(1, min(8, WIDEST_PATH // len(features))),
-        dropout=0.5 if readings < FEW_READINGS else 0.0,
-    )
-
-
-def default_recipe(readings: int = FEW_READINGS, seed: int = 0) -> Recipe:
-    """How to train the default config on so many readings: longer on many, where it does not overfit."""
-    return Recipe(seed=seed) if readings < FEW_READINGS else Recipe(seed=seed, updates=4000, patience=1500)
-
-
-WIDEST_PATH = 2048
-"""Most values that the default linear path looks at; solving it costs the third power of that."""
-
-
 def fit(
     config: ModelConfig,
     x: NDArray[np.float32] | Sequence[NDArray[np.float32]],
     at_ms: NDArray[np.int64] | Sequence[NDArray[np.int64]],
     recipe: Recipe | None = None,
     progress: Progress | None = None,
+    checkpoint: Path | None = None,
 ) -> Fitted:
     """Trains a new network on one series in time order, x [n, features] (raw units, NaN = missing) and at_ms [n], or on
     several: a list of each.
 
     Of every series the earlier readings (all but the share `validation`) are learned from, the global scaler included;
-    the latest only choose among epochs. `progress` is called after each epoch. Raises ValueError for a series too short
-    or with other features than the config; FloatingPointError if training diverges. Equal config, data and recipe give
-    bit-identical weights on one machine.
+    the latest only choose among epochs. `progress` is called after each epoch. With `checkpoint`, a file, training that
+    was cut off goes on after the last whole epoch; the file is deleted at the end. Equal config, data and recipe give
+    bit-identical weights on one machine, cut off or not.
+
+    Raises ValueError for a series too short or with other features than the config; OtherTraining for a checkpoint of
+    another config, recipe or data; FloatingPointError if training diverges.
     """
     recipe = recipe or Recipe()
     early, late = _split(config, x, at_ms, recipe.validation)
@@ -142,33 +99,55 @@ def fit(
         validation = prepare(network.inputs, pieces(late, _steps(late, recipe)), recipe.burn_in, linear)
         if linear:
             solve_linear_path(network, [(train, torch.zeros_like(train.change))])
-        epochs = _train(network, train, validation, recipe, progress)
+        identity = checkpoints.identity(f"{config.to_json()} {recipe}", chain(*early, *late))
+        epochs = _train(network, train, validation, recipe, progress, checkpoint, identity)
         _finish(network.eval(), train, validation)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     best = [epoch for epoch in epochs if epoch.kept][-1]
     return Fitted(network.eval(), tuple(epochs), best, rows, later_rows)
 
 
 def _train(
-    network: Network, train: Windows, validation: Windows, recipe: Recipe, progress: Progress | None
+    network: Network,
+    train: Windows,
+    validation: Windows,
+    recipe: Recipe,
+    progress: Progress | None,
+    checkpoint: Path | None,
+    identity: str,
 ) -> list[Epoch]:
     """Leaves the weights of the best epoch in `network`."""
-    began = time.monotonic()
     windows = math.ceil(len(train) / recipe.window)
     planned = math.ceil(recipe.updates / windows)
-    learning = [weight for name, weight in network.named_parameters() if not name.startswith("linear_path")]
+    learning = {name: one for name, one in network.named_parameters() if not name.startswith("linear_path")}
     optimiser = torch.optim.AdamW(
-        learning, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
+        learning.values(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, max_lr=recipe.learning_rate, total_steps=planned * windows + 1, pct_start=0.2
     )
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging))  # type: ignore[no-untyped-call]
     persistence_mse = _mse(torch.zeros_like(validation.change), validation)
-    shift = torch.Generator().manual_seed(recipe.seed)
-    best, best_weights, stale, epochs = math.inf, network.state_dict(), 0, []
-    for number in range(1, planned + 1):
+    best_weights, stale, update = network.state_dict(), 0, 0
+    epochs: list[Epoch] = []
+    standing = None if checkpoint is None else checkpoints.read(checkpoint, identity)
+    if standing is not None:
+        epochs = [Epoch(**one) for one in standing.said["epochs"]]
+        best_weights, stale, update = standing.best, standing.said["stale"], standing.said["update"]
+        network.load_state_dict(standing.weights)
+        average.load_state_dict(standing.average)
+        checkpoints.put_moments(optimiser, learning, standing.moments)
+        optimiser.step()  # changes nothing, as there is no gradient yet; a schedule must not step before it
+        schedule.last_epoch = update - 1
+        schedule.step()
+    best = min((one.validation_mse for one in epochs if one.kept), default=math.inf)
+    began = time.monotonic() - (epochs[-1].seconds if epochs else 0.0)
+    while len(epochs) < planned and not (epochs and _over(recipe, epochs[-1], stale)):
+        number = len(epochs) + 1
+        checkpoints.reseed(recipe.seed, number)
         # Windows begin elsewhere in each epoch, so that gradients are not always cut at the same readings.
-        start = int(torch.randint(0, min(recipe.window, len(train) // 2), (), generator=shift))
+        start = int(torch.randint(0, min(recipe.window, len(train) // 2), ()))
         state: Sequence[State] | None = None
         errors, counted = 0.0, 0.0
         network.train()
@@ -178,11 +157,12 @@ def _train(
             loss, squares = _loss(network, h, window)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(learning, recipe.clip_norm)
+            nn.utils.clip_grad_norm_(learning.values(), recipe.clip_norm)
             optimiser.step()
             schedule.step()
             average.update_parameters(network)
             stale += 1
+            update += 1
             errors += float(squares)
             counted += float(window.weight.sum())
         averaged = average.module.eval()
@@ -195,12 +175,20 @@ def _train(
             best, best_weights, stale = mse, copy.deepcopy(averaged.state_dict()), 0
         elapsed_s = time.monotonic() - began
         epochs.append(Epoch(number, planned, errors / max(counted, 1.0), mse, persistence_mse, elapsed_s, kept))
+        if checkpoint is not None:
+            said = {"epochs": [asdict(one) for one in epochs], "stale": stale, "update": update}
+            moved = checkpoints.moments_of(optimiser, learning)
+            weights = network.state_dict()
+            Standing(identity, said, weights, average.state_dict(), best_weights, moved).write(checkpoint)
         if progress is not None:
             progress(epochs[-1])
-        if stale >= recipe.patience or (recipe.budget_s is not None and elapsed_s >= recipe.budget_s):
-            break
     network.load_state_dict(best_weights)
     return epochs
+
+
+def _over(recipe: Recipe, latest: Epoch, stale: int) -> bool:
+    """Whether no epoch is to follow the latest, which was `stale` updates after the best one."""
+    return stale >= recipe.patience or (recipe.budget_s is not None and latest.seconds >= recipe.budget_s)
 
 
 def _loss(network: Network, h: Tensor, window: Windows) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,6 @@ One process, one machine; a checkpoint file at most; no printing. Imports torch 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,14 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rnn import checkpoint as checkpoints
 from rnn.calibrate import calibrate
 from rnn.config import ModelConfig
 from rnn.course import Course, Pass, answers
 from rnn.examples import Examples, checked, held_back
-from rnn.fit import Epoch, Recipe, fit
+from rnn.fit import Epoch, fit
 from rnn.network import Network
 from rnn.passages import Passage, passages
 from rnn.practice import Practice
+from rnn.recipe import Recipe
 from rnn.windows import moments
 
 
@@ -51,8 +52,7 @@ def learn(
     rest. `groups` says of each series whose it is, where a network must do well on those it has never met: then whole
     groups are held back. (Plain forecasts know no groups: they hold back what is latest.) `progress` is called after
     each pass. With `checkpoint`, a file, training that was cut off goes on where it stood, to the same weights; the
-    file is deleted at the end. (Plain forecasts begin anew, to the same weights.) Equal arguments give bit-identical
-    weights on one machine.
+    file is deleted at the end. Equal arguments give bit-identical weights on one machine.
 
     Raises ValueError for series that do not fit the config or are too few; OtherTraining for a checkpoint of something
     else; FloatingPointError if training diverges.
@@ -62,7 +62,7 @@ def learn(
     if not known:
         raise ValueError("there is no series to learn from")
     if forecasts(config) and not any(one.end.any() for one in known):
-        return _forecast(config, known, practice, progress)
+        return _forecast(config, known, practice, progress, checkpoint)
     held = held_back(known, practice.validation, practice.seed, groups)
     learned = sum(int((~one).sum()) for one in held)
     with _reproducible(practice):
@@ -76,7 +76,9 @@ def learn(
                 f"{sum(map(len, known))} readings are too few to train on: {len(early)} sequences with a truth are "
                 f"left to learn from and {len(late)} to judge by; give more, or lower the recipe's burn_in"
             )
-        course = Course(network, early, late, practice, _identity(config, practice, known, groups))
+        data = (array for one in known for array in (one.x, one.at_ms, one.end, one.truth))
+        identity = checkpoints.identity(f"{config.to_json()} {practice} {list(groups)}", data)
+        course = Course(network, early, late, practice, identity)
         passes = course.run(progress, checkpoint)
         network.eval()
         _calibrate(network, late, practice)
@@ -121,24 +123,20 @@ def _with_gaps(config: ModelConfig, one: Examples, practice: Practice, number: i
 
 
 def _forecast(
-    config: ModelConfig, series: Sequence[Examples], practice: Practice, progress: Callable[[Pass], None] | None
+    config: ModelConfig,
+    series: Sequence[Examples],
+    practice: Practice,
+    progress: Callable[[Pass], None] | None,
+    checkpoint: Path | None,
 ) -> Learned:
     def passed(one: Epoch) -> Pass:
         return Pass(one.epoch, one.epochs, one.train_mse, one.validation_mse, one.persistence_mse, None,
                     one.seconds, one.kept)  # fmt: skip
 
     told = None if progress is None else lambda one: progress(passed(one))
-    fitted = fit(config, [one.x for one in series], [one.at_ms for one in series], practice, told)
+    fitted = fit(config, [one.x for one in series], [one.at_ms for one in series], practice, told, checkpoint)
     epochs = tuple(map(passed, fitted.epochs))
     return Learned(fitted.network, epochs, passed(fitted.best), fitted.train_rows, fitted.validation_rows)
-
-
-def _identity(config: ModelConfig, practice: Practice, series: Sequence[Examples], groups: Sequence[str]) -> str:
-    digest = hashlib.sha256(f"{config.to_json()} {practice} {list(groups)}".encode())
-    for one in series:
-        for array in (one.x, one.at_ms, one.end, one.truth):
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 @contextmanager

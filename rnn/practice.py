@@ -1,10 +1,10 @@
-"""How sequences are trained on: the recipe of forecasts, and what only other shapes need. Imports rnn.fit."""
+"""How sequences are trained on: the recipe of forecasts, and what only other shapes need. Imports rnn.recipe."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from rnn.fit import Recipe
+from rnn.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from rnn.cells import CELLS, Cell, remember
 from rnn.config import ModelConfig
-from rnn.fit import Recipe, fit
+from rnn.fit import fit
 from rnn.network import Network
+from rnn.recipe import Recipe
 
 HERE = Path(__file__).resolve().parent
 WIDTH, HEIGHT, DPI = 7.2, 3.2, 80

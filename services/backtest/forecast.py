@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from rnn import weights
 from rnn.config import ModelConfig
-from rnn.fit import Epoch, Recipe, default_config, default_recipe, fit
+from rnn.fit import Epoch, fit
+from rnn.recipe import Recipe, default_config, default_recipe
 from rnn.windows import moments
 from services.backtest.ridge import LAGS, RidgeVar, filled
 from services.backtest.scores import Run, scored

@@ -60,12 +60,12 @@ def figures(folder: Path, material: Material) -> dict[str, object]:
         return found | _texts(config, made, answered, truth)
     if config.labels:
         return found | _labels(config, material, made, answered, truth)
-    return found | _values(config, made, answered, truth)
+    return found | _values(config, material, made, answered, truth)
 
 
 def _truth(config: ModelConfig, material: Material, first: list[int]) -> np.ndarray:
-    """[readings, width]; of a forecast of many steps the readings that came."""
-    if not (config.residual and config.decodes):
+    """[readings, width]; of a forecast the readings that came."""
+    if not config.residual:
         return np.concatenate([one.truth for one in material.series])
     truth = np.full((material.readings, config.width), np.nan, np.float32)
     columns, targets = [config.features.index(name) for name in config.targets], len(config.targets)
@@ -137,22 +137,30 @@ def _texts(
 
 
 def _values(
-    config: ModelConfig, made: predictions.PredictionRows, answered: np.ndarray, truth: np.ndarray
+    config: ModelConfig, material: Material, made: predictions.PredictionRows, answered: np.ndarray, truth: np.ndarray
 ) -> dict[str, object]:
-    """Errors in units of the truth's standard deviation on the series."""
-    width = truth.shape[1]
-    y = np.full((len(truth), width), np.nan)
+    """Errors in units of the truth's standard deviation on the series, over all steps and targets."""
+    y = np.full(truth.shape, np.nan)
     lo, hi = y.copy(), y.copy()
     there = np.flatnonzero(answered >= 0)
     y[there] = made.y.reshape(len(made), -1)[answered[there]]
     scale = np.nanstd(truth.reshape(-1, len(config.targets)).astype(np.float64), axis=0)
     scale = np.tile(np.where(scale > 0, scale, 1.0), config.horizon)
-    shown: dict[str, object] = {"mse": _round(float(np.nanmean(scoring.mse(y / scale, truth / scale))))}
+    errors = scoring.mse(y / scale, truth / scale)
+    shown: dict[str, object] = {"mse": _round(float(np.nanmean(errors)))}
+    shown["mae"] = _round(float(np.nanmean(scoring.mae(y / scale, truth / scale))))
     mean = np.tile(np.nanmean(truth.reshape(-1, len(config.targets)), axis=0), config.horizon)
     shown["mse_of_mean"] = _round(float(np.nanmean(np.square((truth - mean) / scale))))
+    if config.residual:
+        x = np.concatenate([one.x for one in material.series])[:, [*config.target_index]]
+        last = np.tile(x, config.horizon)
+        shown["persistence_mse"] = _round(float(np.nanmean(scoring.mse(last / scale, truth / scale))))
     if made.lo is not None and made.hi is not None:
         lo[there], hi[there] = (part.reshape(len(made), -1)[answered[there]] for part in (made.lo, made.hi))
-        shown["coverage"] = _round(float(np.nanmean(scoring.coverage(lo, hi, truth))))
+        shown[f"coverage_{100 * config.band:.0f}"] = _round(float(np.nanmean(scoring.coverage(lo, hi, truth))))
+    if config.horizon > 1:
+        by_step = np.nanmean(errors.reshape(config.horizon, -1), axis=1)
+        shown["mse_by_step"] = {str(step + 1): _round(float(one)) for step, one in enumerate(by_step)}
     return shown
 
 

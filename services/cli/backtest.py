@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from services.datasets.series import Series
+    from services.settings.training import TrainingFile
 
 
 def backtest(
@@ -30,12 +31,10 @@ def backtest(
     next reading, z-scored on the training part, beside persistence (the last reading) and ridge regression on the
     latest 8 readings of all channels. A value counts where it and the one before it are known.
 
-    Without a series, --config names what to train on (data.file) and what to run on (data.test); so any shape of
-    network can be tested, and the figures are those of its answers: accuracy and F1 of classes, perplexity of next
-    symbols, exact matches of texts, errors of values.
+    With --config any shape of network is tested, on what the file names under data: a set, or a file to train on and
+    another to run on (data.test). The figures are those of its answers: accuracy and F1 of classes, perplexity of
+    next symbols, exact matches of texts, errors of values.
     """
-    if what is None:
-        return _of_file(config, seed, out, json_form)
     import json
     import tempfile
 
@@ -44,10 +43,19 @@ def backtest(
 
     from services.backtest.forecast import Plan
     from services.backtest.forecast import backtest as run
+    from services.datasets.catalogue import DATA_SETS
     from services.datasets.csv_file import WrongTable
+    from services.datasets.table_sets import TABLE_SETS
     from services.settings.training import TrainingFile, training_file
 
     sections = TrainingFile() if config is None else training_file(config)
+    if what is None and sections.data.set in DATA_SETS and _forecasts(sections):
+        what = sections.data.set
+    if what is None or not _forecasts(sections) or what in TABLE_SETS:
+        given = {"--time": time_column, "--target": target, "--stream": stream, "--plot": plot}
+        if idle := [name for name, value in given.items() if value]:
+            raise WrongTable(f"{idle[0]}: is for forecasts of the next reading; say it under data in {config}")
+        return _of_file(_with_set(sections, what, config), seed, out, json_form)
     series = _series(what, time_column, stream)
     names = tuple(name.strip() for name in target.split(",") if name.strip())
     plan = Plan(train, test, names, sections.model or None, sections.recipe, seed)
@@ -77,7 +85,37 @@ def backtest(
         _show(figures)
 
 
-def _of_file(config: Path | None, seed: int, out: Path | None, json_form: bool) -> None:
+def _forecasts(file: TrainingFile) -> bool:
+    """Whether it describes a network that says the next reading's values at each reading."""
+    known = {"task": "many-to-many", "predicts": "next", "head": "gaussian"} | file.model
+    symbolic = "vocabulary" in known or file.data.symbol or file.data.text
+    plain = known["task"] == "many-to-many" and known["predicts"] == "next" and known["head"] != "categorical"
+    return plain and not symbolic
+
+
+def _with_set(file: TrainingFile, what: str | None, config: Path | None) -> TrainingFile:
+    """The file with `what` as its data. Raises WrongTable where there is nothing to run on."""
+    from services.datasets.catalogue import DATA_SETS
+    from services.datasets.csv_file import WrongTable
+    from services.datasets.table_sets import TABLE_SETS
+
+    if config is None:
+        raise WrongTable(
+            "name a series, or a file with --config" if what is None else
+            f"{what}: sequences want a network, with --config FILE; examples/ has one for each"
+        )  # fmt: skip
+    if what is not None and what not in {**DATA_SETS, **TABLE_SETS}:
+        raise WrongTable(f"{what}: {config} is of a network that does not forecast; name its tables there, data.file "
+                         "to train on and data.test to run on")  # fmt: skip
+    if what is not None:
+        data = file.data.model_copy(update={"set": what, "file": None, "test": None})
+        return file.model_copy(update={"data": data})
+    if file.data.set is None and file.data.test is None:
+        raise WrongTable(f"{config}: name the table to run on as data.test")
+    return file
+
+
+def _of_file(plan: TrainingFile, seed: int, out: Path | None, json_form: bool) -> None:
     """Trains and runs what the file names."""
     import json
     import tempfile
@@ -86,16 +124,10 @@ def _of_file(config: Path | None, seed: int, out: Path | None, json_form: bool) 
     from rich.console import Console
 
     from services.backtest.sequences import figures
-    from services.cli.train import material_of, train_model
-    from services.datasets.csv_file import WrongTable
-    from services.settings.training import training_file
+    from services.cli.train import train_model
+    from services.tables.sets import material_of
 
-    if config is None:
-        raise WrongTable("name a series, or a file with --config")
-    plan = training_file(config)
-    if plan.data.test is None and not plan.data.test_groups:
-        raise WrongTable(f"{config}: name the table to run on as data.test")
-    learned, held_back = material_of(plan), material_of(plan, test=True)
+    learned, held_back = material_of(plan.data, plan.model), material_of(plan.data, plan.model, test=True)
     with tempfile.TemporaryDirectory() as folder:
         where = out or Path(folder) / "model"
         began_s = time.perf_counter()
@@ -138,7 +170,7 @@ def _series(what: str, time_column: str | None, stream: str | None) -> list[Seri
 
     path = Path(what)
     if what in DATA_SETS and not path.exists():
-        return [series_of(what)]
+        return series_of(what)
     if not path.exists():
         near = difflib.get_close_matches(what, DATA_SETS, 1)
         hint = f"did you mean the data set {near[0]!r}?" if near else f"data sets are {', '.join(DATA_SETS)}"

@@ -32,12 +32,13 @@ def train(
     from rich.console import Console
 
     from services.datasets.csv_file import WrongTable
+    from services.tables.sets import material_of
 
     plan = _plan(config, file, time_column, out, stream, features)
     folder = plan.out
     if folder is None:
         raise WrongTable("name the folder of the model with --out, or `out` in the file")
-    material = material_of(plan)
+    material = material_of(plan.data, plan.model)
     console = Console()
     card, learned, whole = train_model(plan, material, folder, seed, resume, Console(stderr=True))
     best = learned.best
@@ -56,16 +57,6 @@ def train(
         ("next", f"model: {folder} in your settings, then streamrnn serve"),
     ):  # fmt: skip
         console.print(f"{name:<9} {value}", highlight=False, soft_wrap=True)
-
-
-def material_of(plan: TrainingFile, test: bool = False) -> Material:
-    """The series that the file names; the test part of them with `test`. Raises WrongTable."""
-    from services.tables.material import material, recordings
-
-    if plan.data.recordings:
-        return recordings(plan.data, plan.model, test)
-    known = material_of(plan).config if test else None
-    return material(plan.data, plan.model, plan.data.test if test else plan.data.file, known)
 
 
 def train_model(
@@ -98,7 +89,7 @@ def train_model(
         try:
             learned = learn(material.config, material.series, recipe, said, checkpoint, material.groups)
         except (ValueError, FloatingPointError) as error:
-            raise WrongTable(f"{plan.data.file or plan.data.recordings}: {error}") from None
+            raise WrongTable(f"{plan.data.file or plan.data.set}: {error}") from None
         except KeyboardInterrupt:
             if checkpoint.exists():
                 console.print(f"stopped; --resume goes on from {checkpoint}", soft_wrap=True)
@@ -158,9 +149,9 @@ def _recipe(plan: TrainingFile, material: Material, seed: int | None) -> Any:
     import difflib
     from dataclasses import asdict, fields
 
-    from rnn.fit import default_recipe
     from rnn.learn import forecasts
     from rnn.practice import Practice
+    from rnn.recipe import default_recipe
     from services.datasets.csv_file import WrongTable
 
     kinds = {field.name: str(field.type) for field in fields(Practice)}

@@ -40,8 +40,8 @@ DATA_SETS = {
 }  # fmt: skip
 
 
-def series_of(name: str, cache: Path | None = None) -> Series:
-    """The series to forecast that is called so. Raises DataUnavailable, also for a name that is not known."""
+def series_of(name: str, cache: Path | None = None) -> list[Series]:
+    """The series to forecast that are called so. Raises DataUnavailable, also for a name that is not known."""
     from services.datasets import forecasting, household, labelled
 
     loaders: dict[str, Callable[[Path | None], Series]] = {
@@ -51,8 +51,10 @@ def series_of(name: str, cache: Path | None = None) -> Series:
         "simbench-res": forecasting.simbench_res,
         "daphnet": labelled.daphnet,
     }
+    if name == "watch":
+        return [one.series() for one in labelled.watch(cache)]
     if name not in loaders:
-        near = difflib.get_close_matches(name, loaders, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(loaders)}"
+        near = difflib.get_close_matches(name, DATA_SETS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(DATA_SETS)}"
         raise DataUnavailable(f"there is no series called {name!r} to forecast; {hint}")
-    return loaders[name](cache)
+    return [loaders[name](cache)]

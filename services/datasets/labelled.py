@@ -58,6 +58,10 @@ class Recording:
     label: NDArray[np.int64]  # [n], places in `labels`
     labels: tuple[str, ...]
 
+    def series(self) -> Series:
+        """Its readings alone, to be forecast."""
+        return Series(self.name, self.features, self.interval_s, self.at_ms, self.x, SEGLEARN.sha256, WATCH_CITATION)
+
 
 def watch(cache: Path | None = None) -> list[Recording]:
     """140 recordings of ten people doing seven shoulder exercises, six axes at 50 Hz; a recording is one exercise.

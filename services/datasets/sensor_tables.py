@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.datasets.household import household_power
+from services.datasets.labelled import daphnet
 from services.datasets.tables import Split, Table
 
 STATES = ("off", "idle", "low", "medium", "high", "peak")
@@ -70,6 +71,38 @@ def smoothing(readings: int = 40_000, seed: int = 0, cache: Path | None = None) 
     at_ms, cut = np.asarray(series.at_ms[:readings]), readings * 3 // 4
     whole = np.column_stack((x, truth))
     return Split(_table(columns, at_ms[:cut], whole[:cut]), _table(columns, at_ms[cut:], whole[cut:]), series.citation)
+
+
+FINE, STUCK, NOISY, SPIKE = "fine", "stuck", "noisy", "spike"
+
+
+def faults(seed: int = 0, cache: Path | None = None) -> Split:
+    """A walk's nine accelerations, one of which fails now and then, and what is wrong with it: a value that sticks for
+    a quarter of a second to a second, one that jitters as long, or single spikes. The last quarter is the test part.
+
+    The recording itself is without faults: its column `is_anomaly` is 0 from end to end.
+    """
+    series = daphnet(cache)
+    x, random = np.array(series.x, np.float64), np.random.default_rng(seed)
+    std, state, k = x.std(axis=0), np.full(len(x), FINE, object), 0
+    while (k := k + int(random.integers(32, 160))) < len(x):
+        fault, channel = str(random.choice((STUCK, NOISY, SPIKE))), int(random.integers(x.shape[1]))
+        length = 1 if fault == SPIKE else int(random.integers(16, 64))
+        some = slice(k, min(k + length, len(x)))
+        if fault == STUCK:
+            x[some, channel] = x[k - 1, channel]
+        else:
+            sign = random.choice((-1.0, 1.0), len(x[some]))
+            x[some, channel] += sign * std[channel] * random.uniform(2.0, 4.0, len(x[some]))
+        state[some] = fault
+        k += length
+    rows = [
+        ("walk", str(when), *(f"{number:.5g}" for number in row), word)
+        for when, row, word in zip(series.at_ms.tolist(), x.tolist(), state.tolist(), strict=True)
+    ]
+    cut = len(rows) * 3 // 4
+    columns = ("stream", "at", *series.features, "fault")
+    return Split(Table(columns, tuple(rows[:cut])), Table(columns, tuple(rows[cut:])), series.citation)
 
 
 def _table(columns: tuple[str, ...], at_ms: NDArray[np.int64], numbers: NDArray[np.float32]) -> Table:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from services.datasets.digits import digit_names
 from services.datasets.load_profiles import load_profiles
-from services.datasets.sensor_tables import calibrate, sensor_states, smoothing
+from services.datasets.sensor_tables import calibrate, faults, sensor_states, smoothing
 from services.datasets.sentences import entities, sentiment
 from services.datasets.tables import Split
 from services.datasets.translations import next_words, translation
@@ -41,6 +41,9 @@ TABLE_SETS = {
     "entities": TableSet(_without_cache(entities), "sentences with names, unseen ones in the test", "word -> tag"),
     "entities-both-ways": TableSet(
         _without_cache(partial(entities, both_sides=True)), "the same, where often only later words tell", "word -> tag"
+    ),
+    "faults": TableSet(
+        lambda cache: faults(cache=cache), "a walk, where accelerometers fail now and then", "9 accelerations -> fault"
     ),
     "load-profiles": TableSet(
         load_profiles, "a year of 27 electricity customers", "day and customer -> 24 hourly loads"

@@ -1,4 +1,4 @@
-"""From a table, or recordings, to what a network learns from or predicts: series, and the config that fits them."""
+"""From a table to what a network learns from or predicts: series, and the config that fits them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from rnn.config import SPECIALS, SYMBOL, ModelConfig
 from rnn.examples import Examples, truth_width
-from rnn.fit import default_config
+from rnn.recipe import default_config
 from services.datasets.csv_file import WrongTable
-from services.datasets.labelled import SEGLEARN
 from services.settings.training import DataSection
 from services.tables.frame import Frame, frame
 
@@ -72,6 +71,7 @@ def material(data: DataSection, model: dict[str, Any], path: Path | None, known:
         end = rows.end[mine]
         if data.end is None and data.text is None and _answered_whole(config):
             end[-1] = True
+        end = ends(end, data.window)
         lengths = np.diff(np.append(-1, np.flatnonzero(np.append(end[:-1], True))))
         if known is None and config.max_length and config.recurrent and int(lengths.max()) > config.max_length:
             raise WrongTable(
@@ -86,32 +86,12 @@ def material(data: DataSection, model: dict[str, Any], path: Path | None, known:
     return Material(config, tuple(series), tuple(names), rows.frame.digest, tuple(lines), tuple(words))
 
 
-def recordings(data: DataSection, model: dict[str, Any], test: bool, cache: Path | None = None) -> Material:
-    """Labelled recordings, of the test groups or of all others. Raises WrongTable for a set or a group that is none."""
-    from services.datasets.labelled import watch
-
-    if data.recordings != "watch":
-        raise WrongTable(f"data.recordings: {data.recordings!r} is not there; there is 'watch'")
-    found = watch(cache)
-    groups = {one.group for one in found}
-    if strange := sorted(set(data.test_groups) - groups):
-        raise WrongTable(f"data.test_groups: {strange[0]!r} is none of {', '.join(sorted(groups))}")
-    chosen = [one for one in found if (one.group in data.test_groups) == test]
-    if not chosen:
-        raise WrongTable("data.test_groups: leaves no recordings " + ("to test with" if test else "to learn from"))
-    tree = {"features": found[0].features, "labels": found[0].labels, "head": "categorical", "predicts": "now",
-            "interval_s": found[0].interval_s, **model}  # fmt: skip
-    try:
-        config = ModelConfig.from_tree(tree)
-    except (ValueError, TypeError) as error:
-        raise WrongTable(f"model: {error}") from None
-    series = []
-    for one in chosen:
-        end = np.zeros(len(one.x), np.uint8)
-        end[-1] = 1
-        series.append(Examples(one.x, one.at_ms, end, one.label.astype(np.float32)[:, None]))
-    names = tuple(one.name for one in chosen)
-    return Material(config, tuple(series), names, SEGLEARN.sha256, groups=tuple(one.group for one in chosen))
+def ends(end: NDArray[np.bool_], window: int) -> NDArray[np.bool_]:
+    """Where sequences end [n], those cut that have more than `window` readings; 0 = none is."""
+    if not window:
+        return end
+    begun = np.maximum.accumulate(np.where(np.append(True, end[:-1]), np.arange(len(end)), 0))
+    return end | ((np.arange(len(end)) - begun) % window == window - 1)
 
 
 def _answered_whole(config: ModelConfig) -> bool:

@@ -9,8 +9,9 @@ import torch
 from rnn.config import ModelConfig
 from rnn.engine import Engine
 from rnn.evaluate import evaluate
-from rnn.fit import Recipe, fit
+from rnn.fit import fit
 from rnn.network import Network
+from rnn.recipe import Recipe
 from rnn.windows import moments
 
 CONFIG = ModelConfig(features=("a", "b"), hidden=8, interval_s=60.0, scaler_memory=0)

@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from rnn import weights
+from rnn.checkpoint import OtherTraining
 from rnn.config import ModelConfig
 from rnn.engine import Engine
-from rnn.fit import Epoch, Recipe, default_config, fit, unroll
+from rnn.fit import Epoch, fit
+from rnn.kernels import unroll
 from rnn.network import Network
+from rnn.recipe import Recipe, default_config
 from rnn.windows import moments, pieces, prepare
 
 QUICK = Recipe(updates=60, lanes=8, lane_steps=128, window=32, burn_in=16)
@@ -106,6 +109,56 @@ def test_a_spent_budget_ends_training_after_the_epoch_under_way():
     x, at_ms = waves()
     fitted = fit(CONFIG, x, at_ms, dataclasses.replace(QUICK, budget_s=0.0))
     assert len(fitted.epochs) == 1 < fitted.epochs[0].epochs
+
+
+def test_it_goes_on_after_the_last_whole_epoch_of_the_same_training_only(tmp_path: Path):
+    x, at_ms = waves()
+    config = dataclasses.replace(CONFIG, layers=2, dropout=0.3, linear=2)
+    recipe = dataclasses.replace(QUICK, averaging=0.5, learning_rate=0.05)  # not every epoch is better than before
+    whole, file = fit(config, x, at_ms, recipe), tmp_path / "standing"
+
+    class Cut(Exception):
+        pass
+
+    def cut(done: Epoch) -> None:
+        if done.epoch == 2:
+            raise Cut
+
+    with pytest.raises(Cut):
+        fit(config, x, at_ms, recipe, cut, file)
+    other = x.copy()
+    other[-1] += 1
+    for wrong in (
+        (dataclasses.replace(config, hidden=8), x, at_ms, recipe),
+        (config, other, at_ms, recipe),
+        (config, x, at_ms, dataclasses.replace(recipe, seed=1)),
+    ):
+        with pytest.raises(OtherTraining, match="another config, recipe or data"):
+            fit(*wrong, checkpoint=file)
+    told: list[Epoch] = []
+    resumed = fit(config, x, at_ms, recipe, told.append, file)
+    assert [one.epoch for one in told] == list(range(3, whole.epochs[-1].epoch + 1))
+    assert not file.exists()
+    ours, theirs = whole.network.state_dict(), resumed.network.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    known = [[(one.validation_mse, one.kept) for one in fitted.epochs] for fitted in (whole, resumed)]
+    assert known[0] == known[1]
+    seconds = [one.seconds for one in resumed.epochs]
+    assert seconds == sorted(seconds)  # over both sittings
+
+
+def test_training_that_was_cut_off_at_its_end_learns_no_more(tmp_path: Path):
+    x, at_ms = waves()
+    spent, file = dataclasses.replace(QUICK, budget_s=0.0), tmp_path / "standing"
+
+    def cut(done: Epoch) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(CONFIG, x, at_ms, spent, cut, file)
+    resumed = fit(CONFIG, x, at_ms, spent, checkpoint=file)
+    assert len(resumed.epochs) == 1
+    assert same(resumed.network, fit(CONFIG, x, at_ms, spent).network)
 
 
 def test_series_that_cannot_be_learned_from_are_refused():

@@ -8,15 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def test_training_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path):
+
+@pytest.mark.parametrize("shape", ["classes", "forecast"])
+def test_training_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path, shape: str):
     """kill -9 while it learns, wherever it stands; the next run ends where an undisturbed one does."""
     program = tmp_path / "program.py"
     program.write_text(KILLED)
     folders = [tmp_path / "whole", tmp_path / "cut"]
     for folder in folders:
         folder.mkdir()
-    run = [sys.executable, str(program)]
+    run = [sys.executable, str(program), shape]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([*run, str(folders[0])], check=True, env=environment)
     started = subprocess.Popen([*run, str(folders[1])], env=environment, stdout=subprocess.PIPE, text=True)
@@ -43,13 +46,20 @@ from rnn.learn import learn
 from rnn.practice import Practice
 from rnn.weights import write_tensors
 
-folder, random = Path(sys.argv[1]), np.random.default_rng(0)
-x = random.integers(3, 7, (900, 1)).astype(np.float32)
-end = (np.arange(900) % 5 == 4).astype(np.uint8)
-config = ModelConfig(vocabulary=("a", "b", "c", "d"), labels=("n", "y"), head="categorical", predicts="now", hidden=8,
-                     layers=2, dropout=0.3)
-examples = Examples(x, np.arange(900) * 1000, end, (x == 3).astype(np.float32))
+shape, folder, random = sys.argv[1], Path(sys.argv[2]), np.random.default_rng(0)
+if shape == "classes":
+    x = random.integers(3, 7, (900, 1)).astype(np.float32)
+    end = (np.arange(900) % 5 == 4).astype(np.uint8)
+    config = ModelConfig(vocabulary=("a", "b", "c", "d"), labels=("n", "y"), head="categorical", predicts="now",
+                         hidden=8, layers=2, dropout=0.3)
+    examples = Examples(x, np.arange(900) * 1000, end, (x == 3).astype(np.float32))
+    recipe = Practice(updates=60, sequences=16, least_passes=24)
+else:
+    x = np.cumsum(random.normal(size=(2400, 2)), axis=0).astype(np.float32)
+    config = ModelConfig(features=("a", "b"), interval_s=1.0, hidden=8, layers=2, dropout=0.3, linear=2)
+    examples = Examples(x, np.arange(2400) * 1000, np.zeros(2400, np.uint8), np.zeros((2400, 0), np.float32))
+    recipe = Practice(updates=240, lanes=8, lane_steps=128, burn_in=16)
 tell = lambda one: print("pass", one.number, flush=True)
-learned = learn(config, [examples], Practice(updates=60, sequences=16), tell, folder / "standing")
+learned = learn(config, [examples], recipe, tell, folder / "standing")
 write_tensors(folder / "weights", learned.network.state_dict())
 """

@@ -10,14 +10,15 @@ from pathlib import Path
 from services.datasets import Series
 
 TRAIN_SHARE = 0.7
-RECIPE = "2"
+RECIPE = "3"
 """Raise when training changes in a way that the model configuration does not show."""
 
 
 def first_model(series: Series, cache: Path, progress: Callable[[str, float], None]) -> tuple[Path, bool]:
     """The folder of the model, and whether it had to be trained now. `progress(sentence, share)` after each epoch."""
     from rnn import weights
-    from rnn.fit import Epoch, default_config, default_recipe, fit
+    from rnn.fit import Epoch, fit
+    from rnn.recipe import default_config, default_recipe
 
     end = int(len(series) * TRAIN_SHARE)
     config = default_config(series.features, series.interval_s, readings=end)

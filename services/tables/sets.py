@@ -1,0 +1,88 @@
+"""What a training file names, as series: its tables, or data that `streamrnn datasets` lists. Imports numpy and rnn."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rnn.config import ModelConfig
+from rnn.examples import Examples
+from rnn.recipe import default_config
+from services.datasets.catalogue import DATA_SETS, series_of
+from services.datasets.csv_file import WrongTable
+from services.datasets.labelled import SEGLEARN, watch
+from services.datasets.series import Series, cache_folder
+from services.datasets.table_sets import TABLE_SETS
+from services.settings.training import DataSection
+from services.tables.material import Material, ends, material
+
+
+def material_of(data: DataSection, model: dict[str, Any], test: bool = False, cache: Path | None = None) -> Material:
+    """The series to learn from, or with `test` those that only test. Raises WrongTable, and DataUnavailable."""
+    if data.set is None:
+        known = material(data, model, data.file).config if test else None
+        return material(data, model, data.test if test else data.file, known)
+    if data.file is not None or data.test is not None:
+        raise WrongTable("data: names a set and files; want one of them")
+    if data.set in TABLE_SETS:
+        folder = cache_folder(cache) / "tables" / data.set
+        train, judged = TABLE_SETS[data.set].make(cache).write(folder)
+        return material_of(data.model_copy(update={"set": None, "file": train, "test": judged}), model, test)
+    if data.set == "watch":
+        return recordings(data, model, test, cache)
+    if data.set not in DATA_SETS:
+        known_sets = [*DATA_SETS, *TABLE_SETS]
+        near = difflib.get_close_matches(data.set, known_sets, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known_sets)}"
+        raise WrongTable(f"data.set: there is no {data.set!r}; {hint}")
+    return _forecasting(series_of(data.set, cache)[0], data, model, test)
+
+
+def recordings(data: DataSection, model: dict[str, Any], test: bool, cache: Path | None = None) -> Material:
+    """The labelled recordings `watch`, of the test groups or of all others. Raises WrongTable for a group that is none,
+    DataUnavailable.
+    """
+    found = watch(cache)
+    groups = {one.group for one in found}
+    if strange := sorted(set(data.test_groups) - groups):
+        raise WrongTable(f"data.test_groups: {strange[0]!r} is none of {', '.join(sorted(groups))}")
+    chosen = [one for one in found if (one.group in data.test_groups) == test]
+    if not chosen:
+        raise WrongTable("data.test_groups: leaves no recordings " + ("to test with" if test else "to learn from"))
+    tree = {"features": found[0].features, "labels": found[0].labels, "head": "categorical", "predicts": "now",
+            "interval_s": found[0].interval_s}  # fmt: skip
+    config = _config(tree | model)
+    series = []
+    for one in chosen:
+        end = np.zeros(len(one.x), np.bool_)
+        end[-1] = True
+        truth = one.label.astype(np.float32)[:, None]
+        series.append(Examples(one.x, one.at_ms, ends(end, data.window).astype(np.uint8), truth))
+    names = tuple(one.name for one in chosen)
+    return Material(config, tuple(series), names, SEGLEARN.sha256, groups=tuple(one.group for one in chosen))
+
+
+def _forecasting(series: Series, data: DataSection, model: dict[str, Any], test: bool) -> Material:
+    """A series whose later readings are the truth; its last part tests."""
+    cut = len(series) - int(len(series) * data.test_share)
+    part = slice(cut, None) if test else slice(0, cut)
+    x, at_ms = np.array(series.x[part]), np.array(series.at_ms[part])
+    if model:
+        config = _config({"features": series.features, "interval_s": series.interval_s, **model})
+    else:
+        config = default_config(series.features, series.interval_s, (), cut)
+    if config.features != series.features:
+        raise WrongTable(f"model.features: {data.set} has {', '.join(series.features)}")
+    none = np.zeros((len(x), 0), np.float32)
+    one = Examples(x, at_ms, ends(np.zeros(len(x), np.bool_), data.window).astype(np.uint8), none)
+    return Material(config, (one,), (series.name,), series.digest)
+
+
+def _config(tree: dict[str, Any]) -> ModelConfig:
+    try:
+        return ModelConfig.from_tree(tree)
+    except (ValueError, TypeError) as error:
+        raise WrongTable(f"model: {error}") from None
