@@ -62,7 +62,7 @@ class Course:
         )
         self.average = {name: one.detach().clone() for name, one in self.parameters.items()}
         self.best = {name: one.clone() for name, one in self.average.items()}
-        self.best_loss, self.stale, self.update = math.inf, 0, 0
+        self.best_worth, self.stale, self.update = (math.inf, math.inf), 0, 0
         self.made: list[Pass] = []
         self.class_weight, self.baseline = _classes(network, early, late, practice)
 
@@ -80,9 +80,10 @@ class Course:
                 validation_loss, accuracy = self._judge()
                 if not math.isfinite(validation_loss):
                     raise FloatingPointError(f"training diverged in pass {number}: lower the learning rate")
-                kept = validation_loss < self.best_loss
+                worth = self._worth(validation_loss, accuracy)
+                kept = worth < self.best_worth
                 if kept:
-                    self.best_loss, self.stale = validation_loss, 0
+                    self.best_worth, self.stale = worth, 0
                     self.best = {name: one.detach().clone() for name, one in self.parameters.items()}
             elapsed_s = time.monotonic() - began
             self.made.append(
@@ -154,6 +155,13 @@ class Course:
                 total, count, right = total + loss, count + values, right + correct
         return total / max(count, 1.0), right / max(count, 1.0) if network.config.labels else None
 
+    def _worth(self, loss: float, accuracy: float | None) -> tuple[float, float]:
+        """What passes are compared by, less is better. Texts: wrong symbols first, for what is said is the most probable
+        one, and a network of few sentences grows too sure long before it has learned to say them.
+        """
+        spells = self.network.config.labels and self.network.config.decodes
+        return (1 - accuracy if spells and accuracy is not None else 0.0, loss)
+
     def _grouped(self, number: int, whole: list[Passage]) -> Iterator[list[Passage]]:
         """Groups of passages of about one length, in the order that pass `number` draws."""
         random = np.random.default_rng([self.practice.seed, number])
@@ -186,7 +194,8 @@ class Course:
             return
         self.made = [Pass(**one) for one in standing.said["passes"]]
         self.stale, self.update = standing.said["stale"], standing.said["update"]
-        self.best_loss = min((one.validation_loss for one in self.made if one.kept), default=math.inf)
+        worths = (self._worth(one.validation_loss, one.accuracy) for one in self.made if one.kept)
+        self.best_worth = min(worths, default=(math.inf, math.inf))
         _put(self.parameters, standing.weights)
         self.average, self.best = standing.average, standing.best
         checkpoints.put_moments(self.optimiser, self.parameters, standing.moments)

@@ -73,36 +73,48 @@ def smoothing(readings: int = 40_000, seed: int = 0, cache: Path | None = None) 
     return Split(_table(columns, at_ms[:cut], whole[:cut]), _table(columns, at_ms[cut:], whole[cut:]), series.citation)
 
 
-FINE, STUCK, NOISY, SPIKE = "fine", "stuck", "noisy", "spike"
+FINE, STUCK, WILD = "fine", "stuck", "wild"
+KNOWN_STUCK = 4  # readings: a value that has come so often in a row, is
 
 
-def faults(seed: int = 0, cache: Path | None = None) -> Split:
-    """A walk's nine accelerations, one of which fails now and then, and what is wrong with it: a value that sticks for
-    a quarter of a second to a second, one that jitters as long, or single spikes. The last quarter is the test part.
+def faults(walks: int = 32, seed: int = 0, cache: Path | None = None) -> Split:
+    """A walk's nine accelerations, one of which fails now and then for up to a second, and what is wrong: it sticks, or
+    it goes wild, if only once. The first three quarters of the walk are told `walks` times, each time with other
+    faults; the last quarter, told a quarter as often, is the test part.
 
     The recording itself is without faults: its column `is_anomaly` is 0 from end to end.
     """
     series = daphnet(cache)
-    x, random = np.array(series.x, np.float64), np.random.default_rng(seed)
-    std, state, k = x.std(axis=0), np.full(len(x), FINE, object), 0
+    cut = len(series) * 3 // 4
+    tables = []
+    for part, (rows, times) in enumerate(((slice(0, cut), walks), (slice(cut, None), max(1, walks // 4)))):
+        told: list[tuple[str, ...]] = []
+        for number in range(times):
+            x, state = _broken(np.array(series.x[rows], np.float64), np.random.default_rng([seed, part, number]))
+            told += [
+                (f"walk-{number}", str(when), *(f"{value:.5g}" for value in values), word)
+                for when, values, word in zip(series.at_ms[rows].tolist(), x.tolist(), state, strict=True)
+            ]
+        tables.append(Table(("stream", "at", *series.features, "fault"), tuple(told)))
+    return Split(tables[0], tables[1], series.citation)
+
+
+def _broken(x: NDArray[np.float64], random: np.random.Generator) -> tuple[NDArray[np.float64], list[str]]:
+    """x [n, channels] with faults, and what each reading is."""
+    std, state, k = x.std(axis=0), [FINE] * len(x), 0
     while (k := k + int(random.integers(32, 160))) < len(x):
-        fault, channel = str(random.choice((STUCK, NOISY, SPIKE))), int(random.integers(x.shape[1]))
-        length = 1 if fault == SPIKE else int(random.integers(16, 64))
-        some = slice(k, min(k + length, len(x)))
+        fault, channel = str(random.choice((STUCK, WILD))), int(random.integers(x.shape[1]))
+        once = fault == WILD and random.random() < 0.3
+        length = min(1 if once else int(random.integers(16, 64)), len(x) - k)
+        some = slice(k, k + length)
         if fault == STUCK:
             x[some, channel] = x[k - 1, channel]
         else:
-            sign = random.choice((-1.0, 1.0), len(x[some]))
-            x[some, channel] += sign * std[channel] * random.uniform(2.0, 4.0, len(x[some]))
-        state[some] = fault
+            x[some, channel] += std[channel] * random.choice((-1.0, 1.0), length) * random.uniform(3.0, 6.0, length)
+        for place in range(k + (KNOWN_STUCK - 1 if fault == STUCK else 0), k + length):
+            state[place] = fault
         k += length
-    rows = [
-        ("walk", str(when), *(f"{number:.5g}" for number in row), word)
-        for when, row, word in zip(series.at_ms.tolist(), x.tolist(), state.tolist(), strict=True)
-    ]
-    cut = len(rows) * 3 // 4
-    columns = ("stream", "at", *series.features, "fault")
-    return Split(Table(columns, tuple(rows[:cut])), Table(columns, tuple(rows[cut:])), series.citation)
+    return x, state
 
 
 def _table(columns: tuple[str, ...], at_ms: NDArray[np.int64], numbers: NDArray[np.float32]) -> Table:

@@ -6,6 +6,7 @@ import random
 import re
 import struct
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 from services.datasets.series import cache_folder
@@ -26,18 +27,24 @@ MAGIC = 0x950412DE
 _TOKEN = re.compile(r"%\(\w+\)[sd]|%[sd]|\w+(?:['’-]\w+)*|[^\w\s]")
 
 
-def translation(language: str = "de", longest: int = 8, seed: int = 0, cache: Path | None = None) -> Split:
-    """Short messages, English -> `language`, lower case, one symbol a word; a tenth of them is held back. The answer
-    stands on a sentence's last row, its words put apart by spaces. Raises DataUnavailable if the wheel cannot be had,
-    ValueError for a language that it does not have.
+def translation(language: str = "de", longest: int = 12, seed: int = 0, cache: Path | None = None) -> Split:
+    """Short messages, English -> `language`, lower case, one symbol a word. A tenth of them is held back, out of those
+    whose every word is in another message, too. The answer stands on a sentence's last row, its words put apart by
+    spaces. Raises DataUnavailable if the wheel cannot be had, ValueError for a language that it does not have.
     """
     pairs = sorted({(said, meant) for said, meant in messages(language, cache) if _short(said, meant, longest)})
     random.Random(f"translation {seed}").shuffle(pairs)
     one_each = list({said: Spoken(said, (" ".join(meant),)) for said, meant in pairs}.values())
-    cut = len(one_each) // 10
-    return Split(
-        table_of(one_each[cut:], "translation", "train"), table_of(one_each[:cut], "translation", "test"), CITATION
-    )
+    left = Counter(word for one in one_each for word in set(one.words))
+    held_back, learned = [], []
+    for one in one_each:
+        known = len(one.words) > 1 and all(left[word] > 1 for word in one.words)
+        if known and len(held_back) < len(one_each) // 10:
+            left.subtract(set(one.words))
+            held_back.append(one)
+        else:
+            learned.append(one)
+    return Split(table_of(learned, "translation", "train"), table_of(held_back, "translation", "test"), CITATION)
 
 
 def next_words(longest: int = 16, seed: int = 0, cache: Path | None = None) -> Split:
