@@ -156,8 +156,8 @@ class Course:
         return total / max(count, 1.0), right / max(count, 1.0) if network.config.labels else None
 
     def _worth(self, loss: float, accuracy: float | None) -> tuple[float, float]:
-        """What passes are compared by, less is better. Texts: wrong symbols first, for what is said is the most probable
-        one, and a network of few sentences grows too sure long before it has learned to say them.
+        """What passes are compared by, less is better. Of texts the share of wrong symbols comes first: what is said is
+        the most probable one, and a network of few sentences grows too sure long before it has learned to say them.
         """
         spells = self.network.config.labels and self.network.config.decodes
         return (1 - accuracy if spells and accuracy is not None else 0.0, loss)

@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from rnn import weights
 from rnn.config import ModelConfig
 from rnn.fit import Epoch, fit
-from rnn.recipe import Recipe, default_config, default_recipe
+from rnn.recipe import default_config
 from rnn.windows import moments
 from services.backtest.ridge import LAGS, RidgeVar, filled
 from services.backtest.scores import Run, scored
 from services.codecs import predictions
+from services.codecs.readings_write import encode
 from services.datasets.series import Series
 from services.driver import StreamDriver
 from services.records import Role
+from services.tables.recipes import recipe_of
 
 WARM_UP = 1000
 """Readings before the held-back ones that go through first, unscored: a stream's memory is not empty in service."""
@@ -119,7 +120,7 @@ def _fitted(
         config = ModelConfig.from_tree(
             {"interval_s": interval_s, **plan.model, "features": features, "targets": plan.targets or features}
         )
-    recipe: Recipe = replace(default_recipe(rows), **(plan.recipe or {}), seed=plan.seed)
+    recipe = recipe_of(plan.recipe or {}, config, rows, plan.seed)
     x = [np.asarray(one.x[:end]) for one, end in zip(series, ends, strict=True)]
     at_ms = [np.asarray(one.at_ms[:end]) for one, end in zip(series, ends, strict=True)]
     return fit(config, x, at_ms, recipe, trained).network, rows
@@ -132,17 +133,11 @@ def _online(
     driver = StreamDriver(folder, slots=8, max_readings=POLL)
     begin = max(0, start - WARM_UP)
     key = series.name.encode()[:256]
-    x, at_ms = np.asarray(series.x), np.asarray(series.at_ms).tolist()
     for at in range(begin, len(series) - 1, POLL):
-        for row in range(at, min(at + POLL, len(series) - 1)):
-            values = x[row]
-            listed = values.tolist() if not np.isnan(values).any() else [_or_null(value) for value in values.tolist()]
-            driver.send_record(key, orjson.dumps({"at": at_ms[row], "x": listed}), partition=0)
+        some = slice(at, min(at + POLL, len(series) - 1))
+        for value in encode(np.asarray(series.x[some]), np.asarray(series.at_ms[some])):
+            driver.send_record(key, value, partition=0)
         driver.run()
     made = predictions.decode(driver.broker.records(Role.PREDICTIONS, 0))
     said = slice(start - 1 - begin, None)  # the prediction made at a reading is about the next one
     return made.y[said], None if made.lo is None else made.lo[said], None if made.hi is None else made.hi[said]
-
-
-def _or_null(value: float) -> float | None:
-    return None if value != value else value

@@ -9,7 +9,6 @@ import math
 from pathlib import Path
 
 import numpy as np
-import orjson
 
 from rnn import scoring
 from rnn.config import SPECIALS, UNKNOWN, ModelConfig
@@ -17,32 +16,26 @@ from rnn.examples import truth_width
 from services.codecs import predictions
 from services.driver import StreamDriver
 from services.records import Role
-from services.tables.material import Material
+from services.tables.material import Material, records
 
 POLL = 10_000
+FLUSH_AFTER_MS = 60_000
 
 
 def run_online(folder: Path, material: Material) -> tuple[predictions.PredictionRows, list[int]]:
     """What the model in `folder` says of the series, in order; and the offset of each series' first reading."""
-    config = material.config
-    driver = StreamDriver(folder, slots=256, max_readings=POLL)
-    words = (None, None, None, *config.vocabulary)
+    driver = StreamDriver(folder, slots=256, max_readings=POLL, flush_after_ms=FLUSH_AFTER_MS)
     first, sent = [], 0
-    for name, one in zip(material.streams, material.series, strict=True):
+    for key, values in records(material):
         first.append(sent)
-        key = name.encode()[:256]
-        for x, at_ms, end in zip(one.x.tolist(), one.at_ms.tolist(), one.end.tolist(), strict=True):
-            value: dict[str, object] = {"at": at_ms, "x": [None if number != number else number for number in x]}
-            if config.symbolic:
-                symbol = None if x[0] != x[0] else words[int(x[0])]
-                value["x"] = SPECIALS[0] if symbol is None and x[0] == 0 else symbol
-            if end:
-                value["end"] = True
-            driver.send_record(key, orjson.dumps(value), partition=0)
+        for value in values:
+            driver.send_record(key, value, partition=0)
             sent += 1
             if sent % POLL == 0:
                 driver.run()
     driver.run()
+    driver.advance(FLUSH_AFTER_MS + 1)  # nothing more comes: what waits for later readings is said without them
+    driver.turn()
     return predictions.decode(driver.broker.records(Role.PREDICTIONS, 0)), first
 
 

@@ -33,6 +33,7 @@ MOUNTED = {
         "services.cli.backtest:backtest", "Train on the first part of a series, run the last one online."
     ),
     "predict": Mounted("services.cli.predict:predict", "Predict a file offline, with the engine that serves."),
+    "replay": Mounted("services.cli.replay:replay", "Write a table to Kafka as its sensors would, watch the answers."),
     "datasets": Mounted("services.cli.datasets:app", "Real data to try things on."),
     "import": Mounted("services.cli.exchange:import_model", "Make a model of weights that were trained in torch."),
     "export": Mounted("services.cli.exchange:export_model", "Write a model for ONNX runtimes, or for torch."),

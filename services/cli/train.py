@@ -68,8 +68,9 @@ def train_model(
     from rnn import weights
     from rnn.learn import learn
     from services.datasets.csv_file import WrongTable
+    from services.tables.recipes import recipe_of
 
-    recipe = _recipe(plan, material, seed)
+    recipe = recipe_of(plan.recipe, material.config, material.readings, seed)
     checkpoint = folder.with_name(f".{folder.name}.checkpoint")
     if not resume:
         checkpoint.unlink(missing_ok=True)
@@ -142,48 +143,6 @@ def _plan(
     given = {"file": file, "time": time_column, "stream": stream, "features": names}
     data = plan.data.model_copy(update={name: value for name, value in given.items() if value})
     return plan.model_copy(update={"data": data, "out": out or plan.out})
-
-
-def _recipe(plan: TrainingFile, material: Material, seed: int | None) -> Any:
-    """The file's recipe over the defaults. Raises WrongTable for a field that is none, or a value that cannot be."""
-    import difflib
-    from dataclasses import asdict, fields
-
-    from rnn.learn import forecasts
-    from rnn.practice import Practice
-    from rnn.recipe import default_recipe
-    from services.datasets.csv_file import WrongTable
-
-    kinds = {field.name: str(field.type) for field in fields(Practice)}
-    given: dict[str, Any] = {}
-    for key, value in plan.recipe.items():
-        if key not in kinds:
-            near = difflib.get_close_matches(key, kinds, 1, 0.0)[0]
-            raise WrongTable(f"recipe.{key}: no such key; the nearest is {near!r}")
-        wanted, given[key] = _number(key, kinds[key], value)
-        if given[key] is None and value is not None:
-            raise WrongTable(f"recipe.{key}: {value!r} is not {wanted}")
-    usual = asdict(default_recipe(material.readings)) if forecasts(material.config) else {}
-    return Practice(**{**usual, **given, **({} if seed is None else {"seed": seed})})
-
-
-_FROM_ZERO = ("seed", "burn_in", "patience")
-_SHARES = ("validation", "averaging", "unknown", "hide")
-
-
-def _number(key: str, kind: str, value: Any) -> tuple[str, float | None]:
-    """(what a field of the recipe may be, the value as such a number or None)."""
-    if kind == "int":
-        least = 0 if key in _FROM_ZERO else 1
-        good = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        return f"a whole number of at least {least}", value if good else None
-    share = key in _SHARES
-    wanted = "a number from 0 to below 1" if share else "a number of at least 0"
-    try:
-        number = float("nan") if isinstance(value, bool) else float(value)  # YAML reads 1e-3 as text
-    except (TypeError, ValueError):
-        return wanted, None
-    return wanted, number if 0 <= number < (1.0 if share else float("inf")) else None
 
 
 def _now_ms() -> int:

@@ -36,7 +36,8 @@ def translation(language: str = "de", longest: int = 12, seed: int = 0, cache: P
     random.Random(f"translation {seed}").shuffle(pairs)
     one_each = list({said: Spoken(said, (" ".join(meant),)) for said, meant in pairs}.values())
     left = Counter(word for one in one_each for word in set(one.words))
-    held_back, learned = [], []
+    held_back: list[Spoken] = []
+    learned: list[Spoken] = []
     for one in one_each:
         known = len(one.words) > 1 and all(left[word] > 1 for word in one.words)
         if known and len(held_back) < len(one_each) // 10:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rnn.config import SPECIALS, SYMBOL, ModelConfig
 from rnn.examples import Examples, truth_width
 from rnn.recipe import default_config
+from services.codecs.readings_write import encode
 from services.datasets.csv_file import WrongTable
 from services.settings.training import DataSection
 from services.tables.frame import Frame, frame
@@ -86,12 +87,20 @@ def material(data: DataSection, model: dict[str, Any], path: Path | None, known:
     return Material(config, tuple(series), tuple(names), rows.frame.digest, tuple(lines), tuple(words))
 
 
+def records(material: Material) -> Iterator[tuple[bytes, list[bytes]]]:
+    """(key, values) of each series, as its sensor would write them."""
+    words = material.words or [None] * len(material.series)
+    for name, one, its in zip(material.streams, material.series, words, strict=True):
+        yield name.encode()[:256], encode(one.x, one.at_ms, one.end, its)
+
+
 def ends(end: NDArray[np.bool_], window: int) -> NDArray[np.bool_]:
     """Where sequences end [n], those cut that have more than `window` readings; 0 = none is."""
     if not window:
         return end
     begun = np.maximum.accumulate(np.where(np.append(True, end[:-1]), np.arange(len(end)), 0))
-    return end | ((np.arange(len(end)) - begun) % window == window - 1)
+    cut: NDArray[np.bool_] = end | ((np.arange(len(end)) - begun) % window == window - 1)
+    return cut
 
 
 def _answered_whole(config: ModelConfig) -> bool:
