@@ -1,11 +1,10 @@
-"""Bands that hold what they promise: conformal calibration on held-back errors, and the linear path's closed form.
+"""Bands that hold what they promise: conformal calibration on known errors, and the linear path's closed form.
 
 Both look at windows that training has prepared (`rnn.windows`) and change weights without gradients. Imports torch.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -50,11 +49,12 @@ def solve_linear_path(network: Network, known: Sequence[tuple[Windows, Tensor]])
 
 
 def calibrate(head: Point, mean: Tensor, scale: Tensor | None, truth: Tensor, weight: Tensor) -> None:
-    """Sets a head's calibration so that its band holds `level` of the truths given, which training has not seen.
+    """Sets a head's calibration so that its band holds `level` of the truths given.
 
     Split conformal prediction (Papadopoulos et al. 2002; for quantiles Romano et al. 2019), for each target on its own:
     the band's half widths are multiplied by the ceil((n + 1) level)-th smallest factor that a truth would have needed.
-    mean, truth, weight [.., targets]; scale as the head gives it. A target with fewer than 50 truths keeps its factor.
+    Where weights differ, a truth counts as so many (Barber et al. 2023). mean, truth, weight [.., targets]; scale as
+    the head gives it. A target with fewer than 50 truths keeps its factor.
     """
     if not isinstance(head, Gaussian | Quantile):
         return
@@ -67,8 +67,10 @@ def calibrate(head: Point, mean: Tensor, scale: Tensor | None, truth: Tensor, we
         lower = upper = scale * (head.half_width() / head.calibration).detach()
     for target in range(head.targets):
         off, below, above = (part[..., target] for part in (truth - mean, lower, upper))
-        needed = torch.where(off < 0, -off / below, off / above)[weight[..., target] > 0]
+        counts = weight[..., target] > 0
+        needed, order = torch.where(off < 0, -off / below, off / above)[counts].sort()
         if len(needed) >= 50:
-            rank = min(len(needed), math.ceil((len(needed) + 1) * head.level))
-            factors[target] = needed.kthvalue(rank).values
+            so_far = weight[..., target][counts][order].double().cumsum(0)
+            rank = int(torch.searchsorted(so_far, head.level * (so_far[-1] + 1)))
+            factors[target] = needed[min(rank, len(needed) - 1)]
     head.calibration.copy_(factors.clamp(min=1e-3))

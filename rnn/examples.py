@@ -61,21 +61,21 @@ def begins(end: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def held_back(
-    series: Sequence[Examples], share: float, seed: int, groups: Sequence[str] = ()
+    series: Sequence[Examples], share: float, seed: int, groups: Sequence[str] = (), alone: bool = False
 ) -> list[NDArray[np.bool_]]:
     """Which readings of each series [n] only judge. Whole groups where the series have any, else whole streams where
     there are ten or more, else whole sequences where there are twenty or more, drawn by the seed; else the latest
-    readings of each series.
+    readings of each series. `alone`: each reading is a sequence of its own, and streams do not matter.
     """
     random = np.random.default_rng(seed)
     known = sorted(set(groups))
     if len(known) > 1:
         drawn = {known[k] for k in random.permutation(len(known))[: max(1, round(share * len(known)))]}
         return [np.full(len(one), group in drawn) for one, group in zip(series, groups, strict=True)]
-    if len(series) >= 10:
+    if len(series) >= 10 and not alone:
         chosen = set(random.permutation(len(series))[: max(1, round(share * len(series)))].tolist())
         return [np.full(len(one), number in chosen) for number, one in enumerate(series)]
-    starts = [begins(one.end) for one in series]
+    starts = [np.arange(len(one)) if alone else begins(one.end) for one in series]
     count = sum(map(len, starts))
     if count >= 20:
         picked = np.zeros(count, np.bool_)

@@ -63,7 +63,7 @@ def learn(
         raise ValueError("there is no series to learn from")
     if forecasts(config) and not any(one.end.any() for one in known):
         return _forecast(config, known, practice, progress, checkpoint)
-    held = held_back(known, practice.validation, practice.seed, groups)
+    held = held_back(known, practice.validation, practice.seed, groups, alone=not config.recurrent)
     learned = sum(int((~one).sum()) for one in held)
     with _reproducible(practice):
         network = Network(config)

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from services.codecs.predictions import PredictionRows
     from services.tables.material import Material
 
-QUIET_S = 15.0
-"""So long after the last prediction nothing more is waited for."""
 TICK_S = 0.05
 
 Record = tuple[int, bytes, bytes]
@@ -27,6 +25,7 @@ def replay(
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. --set pipeline=pumps.")] = None,
     first: Annotated[int, typer.Option(min=1, help="Write so many readings at most.")] = 1000,
     rate: Annotated[float, typer.Option(min=0.1, help="Readings a second.")] = 50.0,
+    wait: Annotated[float, typer.Option(min=0.0, help="Seconds of silence after which no more is expected.")] = 15.0,
     json_form: Annotated[
         bool, typer.Option("--json", help="Print predictions as they came, a JSON object each.")
     ] = False,
@@ -61,7 +60,7 @@ def replay(
     sent, said = 0, 0
     try:
         with open_producer(settings.kafka) as producer:
-            while sent < len(written) or time.monotonic() - heard_s < QUIET_S:
+            while sent < len(written) or time.monotonic() - heard_s < wait:
                 due = min(len(written), int((time.monotonic() - began_s) * rate) + 1)
                 for partition, key, value in written[sent:due]:
                     producer.append(settings.topics.readings, partition, [key], [value], time.time_ns() // 1_000_000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 from pathlib import Path
@@ -73,7 +74,7 @@ def served(folder: Path, material: Material, kills: int) -> dict[bytes | None, l
     driver = StreamDriver(folder, slots=16, max_readings=50, flush_after_ms=60_000)
     given = [(key, value) for key, values in records(material) for value in values]
     cuts = np.linspace(0, len(given), kills + 2).astype(int)
-    for begin, after in zip(cuts[:-1], cuts[1:], strict=True):
+    for begin, after in itertools.pairwise(cuts.tolist()):
         for key, value in given[begin:after]:
             driver.send_record(key, value, partition=0)
         driver.turn()  # part of what is there

@@ -25,3 +25,9 @@ def test_whole_groups_are_held_back():
     judged = {owner for owner, part in zip(owners, held, strict=True) if part.any()}
     assert len(judged) == 1
     assert all(part.all() == (owner in judged) for owner, part in zip(owners, held, strict=True))
+
+
+def test_readings_that_stand_alone_are_drawn_from_every_stream():
+    held = held_back([silent(50)] * 12, 0.2, 0, alone=True)
+    assert sum(int(part.sum()) for part in held) == 120
+    assert all(0 < part.sum() < 50 for part in held)
