@@ -35,7 +35,8 @@ class BothWays:
             on.put(name, slots[held], part[torch.from_numpy(held).to(on.device)])
         self._hold(wave, held, before["window"], raw)
         pieces = []
-        while len(due := np.flatnonzero(self._full(slots) | ((wave.ends | lost) & (clock[slots, PENDING] > 0)))):
+        last = wave.ends | lost | (wave.flags & clocks.OVERLONG > 0)  # what waits will see no more of its sequence
+        while len(due := np.flatnonzero(self._full(slots) | (last & (clock[slots, PENDING] > 0)))):
             pieces += self.oldest(wave.of[due], slots[due], wave.ends[due])
         wave.flags[lost] |= clocks.RESET
         on.table.clear(slots[lost])

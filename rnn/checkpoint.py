@@ -18,13 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rnn.weights import read_tensors, write_tensors
+from rnn.weights import ModelRefused, read_tensors, write_tensors
 
 ROOMS = ("weights", "average", "best", "moments")
 
 
 class OtherTraining(ValueError):
-    """The checkpoint belongs to another config, recipe or data. Remedy: train without it, or name another folder."""
+    """The checkpoint belongs to another config, recipe or data, or is damaged. Remedy: train without it, or name
+    another folder.
+    """
 
 
 @dataclass
@@ -53,10 +55,14 @@ class Standing:
 
 
 def read(path: Path, identity: str) -> Standing | None:
-    """What was written last, None where nothing was. Raises OtherTraining, or ModelRefused if it is damaged."""
+    """What was written last, None where nothing was. Raises OtherTraining, also where it is damaged."""
     if not path.exists():
         return None
-    tensors = read_tensors(path)
+    try:
+        tensors = read_tensors(path)
+    except ModelRefused as error:
+        wrong = "cannot be read" if isinstance(error.__cause__, OSError) else "is damaged"
+        raise OtherTraining(f"{path} {wrong}: delete it, or train without --resume") from error
     try:
         said = json.loads(bytes(tensors.pop("said").tolist()))
         if said.pop("identity") != identity:

@@ -115,8 +115,9 @@ class ModelConfig:
                     f"targets: {unknown[0]!r} is not a feature; features are {', '.join(self.features)}. "
                     "To predict something else set predicts to 'now'"
                 )
-        if self.labels and self.predicts == "next" and self.task == "many-to-many" and self.labels != self.vocabulary:
-            raise ValueError("labels: those of the next symbol are the vocabulary; set predicts to 'now' for others")
+        if self.labels and self.predicts == "next" and (self.task != "many-to-many" or self.labels != self.vocabulary):
+            raise ValueError("labels: those of the next symbol are the vocabulary, and a many-to-many network says it; "
+                             "set predicts to 'now' for others")  # fmt: skip
         if self.direction != "forward" and (self.task != "many-to-many" or self.predicts != "now"):
             raise ValueError("direction: reading both ways needs task 'many-to-many' and predicts 'now'")
         if self.lag and self.direction == "forward":

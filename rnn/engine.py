@@ -54,7 +54,7 @@ class Engine:
         plain = config.direction == "forward" and not config.layer_norm and config.horizon == 1
         cell = config.cell != "elman" or config.activation == "tanh"
         head = config.head in ("point", "gaussian")
-        return plain and cell and head and config.task == "many-to-many" and config.residual
+        return plain and cell and head and config.task == "many-to-many" and config.residual and not config.max_length
 
     def run(
         self,
@@ -108,6 +108,7 @@ class Engine:
             here = sequence == number
             some, bare = np.flatnonzero(here & (end < 2)), np.flatnonzero(here & (end == 2))
             whole.put(some, self.run(slots[some], x[some], at_ms[some], seq[some]))
+            bare = bare[self.table.clock[slots[bare], 0] != clocks.NEVER_MS]  # before the first reading it says nothing
             if len(bare):  # it has a time and a number like any other
                 whole.flags[bare] = clocks.judge(self.table.clock, one_wave(slots[bare]), at_ms[bare], seq[bare])[0]
             closed = here & ended & (whole.flags & clocks.DUPLICATE == 0)

@@ -83,11 +83,12 @@ def fit(
     recipe = recipe or Recipe()
     early, late = _split(config, x, at_ms, recipe.validation)
     rows, later_rows = sum(len(x) for x, _ in early), sum(len(x) for x, _ in late)
-    least = 4 * (recipe.burn_in + 2)
+    least = least_readings(recipe)
     if min(max(len(x) for x, _ in early), max(len(x) for x, _ in late)) < least:
         raise ValueError(
             f"{rows + later_rows} readings are too few to train on: of the longest series the last "
-            f"{recipe.validation:.0%}, for validation, must be {least} readings at least"
+            f"{recipe.validation:.0%}, for validation, must be {least} readings at least; lower recipe.burn_in "
+            f"({recipe.burn_in}), or give more"
         )
     with _reproducible(recipe):
         network = Network(config)
@@ -106,6 +107,11 @@ def fit(
         checkpoint.unlink(missing_ok=True)
     best = [epoch for epoch in epochs if epoch.kept][-1]
     return Fitted(network.eval(), tuple(epochs), best, rows, later_rows)
+
+
+def least_readings(recipe: Recipe) -> int:
+    """How many the validation part of the longest series must have."""
+    return 4 * (recipe.burn_in + 2)
 
 
 def _train(

@@ -70,7 +70,13 @@ def learn(
         _set_scales(network, known, held)
         hidden = [_with_gaps(config, one, practice, number) for number, one in enumerate(known)]
         whole = passages(network, hidden, held, practice.lane_steps, practice.burn_in)
+        practice = replace(practice, stride=min(practice.stride, *map(len, whole)))  # else short ones never answer
         early, late = ([one for one in whole if one.held is late and bool(one.weight.any())] for late in (False, True))
+        if not any(bool(one.weight.any()) for one in whole):
+            raise ValueError(
+                "no reading has a truth to learn from: name the column of what is asked for (label, tags, answer or "
+                "truth); where a sequence is answered at its end, it stands on its last row"
+            )
         if not early or not late:
             raise ValueError(
                 f"{sum(map(len, known))} readings are too few to train on: {len(early)} sequences with a truth are "

@@ -73,11 +73,6 @@ def cross_entropy(prob_of_truth: Numbers) -> float:
         return float(-np.log(known).mean()) if len(known) else math.nan
 
 
-def perplexity(prob_of_truth: Numbers) -> float:
-    """Among how many equally probable symbols the model is at a loss, on average."""
-    return math.exp(min(cross_entropy(prob_of_truth), 700.0))
-
-
 def exact_match(said: Sequence[Sequence[str]], truth: Sequence[Sequence[str]]) -> float:
     """Share of answers that are the truth, symbol by symbol."""
     return float(np.mean([list(a) == list(b) for a, b in zip(said, truth, strict=True)])) if truth else math.nan

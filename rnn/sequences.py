@@ -141,10 +141,12 @@ class SequenceEngine:
         before_ms = clock[slots, 0]
         flags, _ = clocks.judge(clock, one_wave(slots), at_ms, seq)
         length = clock[slots, COUNT] - clock[slots, BEGAN]
-        twice, bare = flags == clocks.DUPLICATE, (end == BARE) & (flags != clocks.DUPLICATE)
+        twice, bare = flags == clocks.DUPLICATE, end == BARE
+        early = bare & (before_ms == clocks.NEVER_MS)  # the stream's first reading is still to come
+        clock[slots[early], :COUNT], flags[early] = clocks.INITIAL, 0
         over = ~twice & ~bare & (0 < config.max_length <= length)
         ends = ~twice & (end != GOES_ON)
-        empty = bare & (length == 0)
+        empty = bare & ~twice & (length == 0)
         clock[slots, COUNT] += ~twice & ~bare
         missing = np.isnan(x).any(axis=1) & ~bare
         flags[missing] |= clocks.MISSING
@@ -154,11 +156,12 @@ class SequenceEngine:
         flags[empty] |= clocks.EMPTY
         flags[ends] |= clocks.ENDED
         if self._working.lagging:
-            due = mute = twice | over | empty
+            due = mute = (twice & ~bare) | over | empty
         elif config.at_end:
             due, mute = ends, empty
         else:
-            due = ~bare | empty | (config.task == "many-to-one")
+            forecasts = config.task == "many-to-many" and config.residual
+            due = ~bare | (empty & (not forecasts)) | (~twice & (config.task == "many-to-one"))
             mute = empty | (over & ~((config.task == "many-to-one") & ends))
             mute |= twice & (length == 0)  # its sequence is over: there is nothing to repeat
         fold = ~(twice | bare | over)

@@ -21,14 +21,40 @@ from torch import Tensor
 from rnn.card import CARD, Card, DataRange, ModelRefused, card_text, read_card
 from rnn.network import Network
 
-__all__ = ["CARD", "WEIGHTS", "Card", "DataRange", "ModelNotSaved", "ModelRefused", "load", "read_card",
-           "read_tensors", "save", "write_tensors"]  # fmt: skip
+__all__ = ["CARD", "WEIGHTS", "Card", "DataRange", "ModelNotSaved", "ModelRefused", "load", "place_for",
+           "read_card", "read_tensors", "save", "write_tensors"]  # fmt: skip
 
 WEIGHTS = "model.safetensors"
 
 
 class ModelNotSaved(Exception):
     """The model could not be written; nothing of it is left. The message names the folder and what to do."""
+
+
+def place_for(folder: Path) -> Path:
+    """The absolute path of `folder`, where a model can be saved; creates the folders above it.
+
+    Raises ModelNotSaved for a file, a mount point, a folder that holds other things than a model (saving replaces it
+    whole), and where no folder can be made beside it.
+    """
+    place = Path(os.path.realpath(folder))
+    try:
+        if place.exists() and not place.is_dir():
+            raise ModelNotSaved(f"{place} is a file. Name a folder for the model.")
+        if os.path.ismount(place):
+            raise ModelNotSaved(f"{place} is a mount point, which saving cannot replace. Name a folder in it.")
+        if place.is_dir() and any(place.iterdir()) and not (place / CARD).is_file():
+            raise ModelNotSaved(
+                f"{place} holds files but no {CARD}: saving a model there would delete them. "
+                "Name a new or an empty folder."
+            )
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent)).rmdir()
+    except OSError as error:
+        raise ModelNotSaved(
+            f"{place} cannot be written: {error.strerror or error}. Name a folder that can be written."
+        ) from error
+    return place
 
 
 def save(
@@ -44,7 +70,7 @@ def save(
 
     Both files are written into a folder beside it and flushed to the disk before that one is renamed. Of a model that
     was in `folder` before nothing remains. Equal weights give equal bytes of `model.safetensors`, hence one id.
-    Raises ModelNotSaved (disk full, no right to write), and ValueError for weights that are not finite.
+    Raises ModelNotSaved (disk full, and as `place_for`), and ValueError for weights that are not finite.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     for name, tensor in tensors.items():
@@ -54,9 +80,8 @@ def save(
     sha256 = hashlib.sha256(weights).hexdigest()
     shapes = {name: tuple(tensor.shape) for name, tensor in sorted(tensors.items())}
     card = Card(sha256[:12], sha256, network.config, created_ms, data, parent, dict(scores or {}), shapes)
-    folder = Path(folder)
+    folder = place_for(folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             _write(fresh / WEIGHTS, weights)

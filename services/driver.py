@@ -159,7 +159,7 @@ class StreamDriver:
         return zlib.crc32(key.encode() if isinstance(key, str) else key) % self.broker.partitions
 
     def advance(self, ms: int) -> None:
-        """Moves the clock, by which idle streams are forgotten."""
+        """Moves the clock, by which idle streams are forgotten, and what waits in them for later readings is said."""
         self.now_ms += ms
 
     # ---- the shard --------------------------------------------------------------------------------------------------

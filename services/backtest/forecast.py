@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rnn import weights
 from rnn.config import ModelConfig
-from rnn.fit import Epoch, fit
+from rnn.fit import Epoch, fit, least_readings
 from rnn.recipe import default_config
 from rnn.windows import moments
 from services.backtest.ridge import LAGS, RidgeVar, filled
@@ -117,10 +117,14 @@ def _fitted(
     if plan.model is None:
         config = default_config(features, interval_s, plan.targets, rows)
     else:
-        config = ModelConfig.from_tree(
-            {"interval_s": interval_s, **plan.model, "features": features, "targets": plan.targets or features}
-        )
+        tree = {"interval_s": interval_s, "features": features, **plan.model}
+        config = ModelConfig.from_tree(tree | ({"targets": plan.targets} if plan.targets else {}))
+    if config.features != features:
+        raise ValueError(f"model.features: a backtest reads every channel: {', '.join(features)}")
     recipe = recipe_of(plan.recipe or {}, config, rows, plan.seed)
+    longest = int(max(ends) * recipe.validation)
+    if longest < least_readings(recipe):  # many short series, such as recordings
+        recipe = replace(recipe, burn_in=max(0, longest // 4 - 2))
     x = [np.asarray(one.x[:end]) for one, end in zip(series, ends, strict=True)]
     at_ms = [np.asarray(one.at_ms[:end]) for one, end in zip(series, ends, strict=True)]
     return fit(config, x, at_ms, recipe, trained).network, rows

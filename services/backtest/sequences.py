@@ -14,6 +14,7 @@ from rnn import scoring
 from rnn.config import SPECIALS, UNKNOWN, ModelConfig
 from rnn.examples import truth_width
 from services.codecs import predictions
+from services.datasets.csv_file import WrongTable
 from services.driver import StreamDriver
 from services.records import Role
 from services.tables.material import Material, records
@@ -36,6 +37,10 @@ def run_online(folder: Path, material: Material) -> tuple[predictions.Prediction
     driver.run()
     driver.advance(FLUSH_AFTER_MS + 1)  # nothing more comes: what waits for later readings is said without them
     driver.turn()
+    if refused := driver.dead_letters():
+        raise WrongTable(
+            f"{len(refused)} readings of {sent} are none to the server; the first one: {refused[0].reason}"
+        )
     return predictions.decode(driver.broker.records(Role.PREDICTIONS, 0)), first
 
 

@@ -12,15 +12,19 @@ if TYPE_CHECKING:
     from services.settings.training import TrainingFile
 
 
+TRAIN, TEST = 0.7, 0.2
+"""Shares of each stream, from its beginning and from its end."""
+
+
 def backtest(
     what: Annotated[str | None, typer.Argument(help="A CSV file, or a name that `streamrnn datasets` lists.")] = None,
     time_column: Annotated[str | None, typer.Option("--time", help="CSV: column of the time.")] = None,
     target: Annotated[str, typer.Option(help="Columns to predict, A,B,...; none: all.")] = "",
     stream: Annotated[str | None, typer.Option(help="CSV: column that names the stream; none: all one stream.")] = None,
-    train: Annotated[float, typer.Option(min=0.01, max=0.99, help="Share of each stream to train on.")] = 0.7,
-    test: Annotated[float, typer.Option(min=0.01, max=0.99, help="Share at its end to run on.")] = 0.2,
+    train: Annotated[float, typer.Option(min=0.01, max=0.99, help="Share of each stream to train on.")] = TRAIN,
+    test: Annotated[float, typer.Option(min=0.01, max=0.99, help="Share at its end to run on.")] = TEST,
     config: Annotated[Path | None, typer.Option(help="YAML as of `streamrnn train`; none: the defaults.")] = None,
-    seed: Annotated[int, typer.Option(help="Equal seed, data and machine give equal figures.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seed, data and machine give equal figures.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Keep the model in this folder.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw truth, prediction and band into this PNG.")] = None,
     json_form: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
@@ -41,22 +45,37 @@ def backtest(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from rnn import weights
     from services.backtest.forecast import Plan
     from services.backtest.forecast import backtest as run
     from services.datasets.catalogue import DATA_SETS
     from services.datasets.csv_file import WrongTable
     from services.datasets.table_sets import TABLE_SETS
     from services.settings.training import TrainingFile, training_file
+    from services.tables.sets import only
 
     sections = TrainingFile() if config is None else training_file(config)
     if what is None and sections.data.set in DATA_SETS and _forecasts(sections):
         what = sections.data.set
     if what is None or not _forecasts(sections) or what in TABLE_SETS:
-        given = {"--time": time_column, "--target": target, "--stream": stream, "--plot": plot}
+        shares = (train, test) != (TRAIN, TEST)
+        given = {
+            "--time": time_column,
+            "--target": target,
+            "--stream": stream,
+            "--plot": plot,
+            "--train/--test": shares,
+        }
         if idle := [name for name, value in given.items() if value]:
             raise WrongTable(f"{idle[0]}: is for forecasts of the next reading; say it under data in {config}")
         return _of_file(_with_set(sections, what, config), seed, out, json_form)
-    series = _series(what, time_column, stream)
+    if out is not None:
+        weights.place_for(out)
+    data = sections.data
+    only(data, ("set", "test_share", "time", "stream"))
+    if test == TEST and data.test_share:
+        test = data.test_share
+    series = _series(what, time_column or data.time, stream or data.stream)
     names = tuple(name.strip() for name in target.split(",") if name.strip())
     plan = Plan(train, test, names, sections.model or None, sections.recipe, seed)
     console = Console(stderr=True)
@@ -131,7 +150,7 @@ def _of_file(plan: TrainingFile, seed: int, out: Path | None, json_form: bool) -
     with tempfile.TemporaryDirectory() as folder:
         where = out or Path(folder) / "model"
         began_s = time.perf_counter()
-        card, _, readings = train_model(plan, learned, where, seed, False, Console(stderr=True))
+        card, _, readings = train_model(plan, learned, where, seed, None, Console(stderr=True))
         train_s = round(time.perf_counter() - began_s, 1)
         found = figures(where, held_back)
     extra = {"train_readings": readings, "train_seconds": train_s, "model": card.model}

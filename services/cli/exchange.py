@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,7 +23,9 @@ def import_model(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to save the model in.")],
     config: Annotated[
         Path | None,
-        typer.Option("--config", "-c", help="Config file with a `model` section; it need not say the size."),
+        typer.Option(
+            "--config", "-c", help="YAML with a section model, as of `streamrnn train`; it need not say the size."
+        ),
     ] = None,
     features: Annotated[
         str, typer.Option(help="Without a config: names of the module's inputs, A,B,... in order.")
@@ -54,10 +54,13 @@ def import_model(
     if config is not None:
         given = model_section(config)
     elif features:
-        given = ModelConfig(
-            features=_names(features), targets=_names(targets or features), predicts="now", head="point",
-            direction="concat" if layout.both else "forward", scaler_memory=0, activation=activation,
-        )  # fmt: skip
+        try:
+            given = ModelConfig(
+                features=_names(features), targets=_names(targets or features), predicts="now", head="point",
+                direction="concat" if layout.both else "forward", scaler_memory=0, activation=activation,
+            )  # fmt: skip
+        except ValueError as error:  # it begins with the field, which is named as the option is
+            raise Impossible(f"--{error}") from None
     else:
         raise Impossible("name the module's inputs with --features A,B, or give --config FILE")
     sized = dataclasses.replace(given, cell=layout.cell, hidden=layout.hidden, layers=layout.layers)
@@ -114,16 +117,14 @@ def export_model(
 
 
 def model_section(path: Path) -> ModelConfig:
-    """The `model` section of a TOML or JSON file. Raises Impossible, naming the file."""
+    """The section `model` of a YAML file. Raises Impossible or WrongSettings, naming the file."""
     from rnn.config import ModelConfig
+    from services.settings.training import training_file
 
+    tree = training_file(path).model
     try:
-        text = path.read_text("utf-8")
-        tree = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-        return ModelConfig.from_tree(tree.get("model", {}))
-    except OSError as error:
-        raise Impossible(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, AttributeError) as error:
+        return ModelConfig.from_tree(tree)
+    except (ValueError, TypeError) as error:
         raise Impossible(f"{path}: {error}") from error
 
 

@@ -18,7 +18,7 @@ def predict(
     symbol: Annotated[str | None, typer.Option(help="Column of the symbol, for models that read symbols.")] = None,
     text: Annotated[str | None, typer.Option(help="Column of symbols between blanks, a sequence a line.")] = None,
     config: Annotated[Path | None, typer.Option(help="Take the columns from section data of this YAML file.")] = None,
-    out: Annotated[str, typer.Option("--out", "-o", help="CSV or Parquet file; - is standard output.")] = "-",
+    out: Annotated[str, typer.Option("--out", "-o", help="File.csv, .parquet or .pq; - is standard output.")] = "-",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
 ) -> None:
     """Predicts every reading of a file, with the very engine that serves: the same numbers, bit for bit.
@@ -30,15 +30,23 @@ def predict(
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from rnn import weights
+    from rnn.serving import engine_of
     from services.datasets.csv_file import WrongTable
     from services.settings.training import DataSection, training_file
     from services.tables.material import material
     from services.tables.predicting import predicted, write, write_csv
 
+    _check_out(file, out)
+    if symbol and text:
+        raise WrongTable("--symbol and --text: a row is one symbol or a whole sequence; give one of them")
     try:
         network, _ = weights.load(model)
     except weights.ModelRefused as error:
         raise WrongTable(f"--model: {error}") from None
+    try:
+        engine_of(network, 1, device)
+    except (ValueError, RuntimeError, AssertionError, ImportError) as error:  # ours, or what torch lacks
+        raise WrongTable(f"--device {device}: {str(error).splitlines()[0].removeprefix('device: ')}") from None
     data = DataSection() if config is None else training_file(config).data
     # Truths are not needed, and a table to predict has none.
     update: dict[str, Any] = {"label": None, "tags": None, "answer": None, "truth": (), "test": None, "file": file}
@@ -47,6 +55,9 @@ def predict(
     asked = {"time": time_column, "stream": stream, "end": end, "symbol": symbol, "text": text}
     data = data.model_copy(update=update | {name: value for name, value in asked.items() if value})
     known = network.config
+    if not known.symbolic and (symbol or text):
+        names = ", ".join(known.features[:12])
+        raise WrongTable(f"{'--symbol' if symbol else '--text'}: the model reads numbers ({names}); leave it out")
     if not known.symbolic:
         data = data.model_copy(update={"features": known.features, "symbol": None, "text": None})
     elif data.symbol is None and data.text is None:
@@ -63,10 +74,24 @@ def predict(
 
             tables = predicted(network, found, device, ran)
             rows = write_csv(tables, sys.stdout.buffer) if out == "-" else write(tables, Path(out))
-    except (ValueError, RuntimeError) as error:  # torch's about the device
+    except (ValueError, RuntimeError) as error:  # torch's, about memory
         raise WrongTable(str(error).splitlines()[0]) from None
     except KeyboardInterrupt:
         console.print("stopped" if out == "-" else f"stopped; {out} was not written", soft_wrap=True)
         raise
     if out != "-":
         console.print(f"{rows:,} predictions in {out}", highlight=False, soft_wrap=True)
+
+
+def _check_out(file: Path, out: str) -> None:
+    """Raises WrongTable for an ending that says another format than those that are written, and for `file` itself."""
+    from services.datasets.csv_file import WrongTable
+    from services.tables.frame import PARQUET
+
+    path = Path(out)
+    if path.suffix not in ("", ".csv", *PARQUET):
+        raise WrongTable(
+            f"--out {out}: {path.suffix} is not written; end it in .csv, {' or '.join(PARQUET)}, or give -"
+        )
+    if path.is_file() and file.exists() and path.samefile(file):
+        raise WrongTable(f"--out {out}: is the table to predict; name another file")

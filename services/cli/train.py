@@ -20,7 +20,7 @@ def train(
     stream: Annotated[str | None, typer.Option(help="Column that names the stream; none: all one stream.")] = None,
     features: Annotated[str, typer.Option(help="Columns to learn, A,B,...; none: all numeric ones.")] = "",
     config: Annotated[Path | None, typer.Option(help="YAML with sections model, data, recipe, out.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Equal seed, table and machine give equal weights.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Equal seed, table and machine give equal weights.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on where a training that was cut off stood.")] = False,
 ) -> None:
     """Trains a network on what is known, to be served with `streamrnn serve`.
@@ -60,21 +60,22 @@ def train(
 
 
 def train_model(
-    plan: TrainingFile, material: Material, folder: Path, seed: int | None, resume: bool, console: Any
+    plan: TrainingFile, material: Material, folder: Path, seed: int | None, resume: bool | None, console: Any
 ) -> tuple[Any, Any, int]:
-    """Trains, saves, draws the curve. Returns (card, Learned, readings). Raises WrongTable."""
+    """Trains, saves, draws the curve. Returns (card, Learned, readings). With `resume` None, where nobody could go on
+    later, no checkpoint is kept. Raises WrongTable, OtherTraining, and before it trains ModelNotSaved.
+    """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from rnn import weights
+    from rnn.checkpoint import OtherTraining
     from rnn.learn import learn
     from services.datasets.csv_file import WrongTable
     from services.tables.recipes import recipe_of
 
     recipe = recipe_of(plan.recipe, material.config, material.readings, seed)
-    checkpoint = folder.with_name(f".{folder.name}.checkpoint")
-    if not resume:
-        checkpoint.unlink(missing_ok=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder = weights.place_for(folder)
+    checkpoint = None if resume is None else _checkpoint(folder, resume, console)
     columns = (TextColumn("training"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=1.0)
@@ -89,11 +90,13 @@ def train_model(
 
         try:
             learned = learn(material.config, material.series, recipe, said, checkpoint, material.groups)
+        except OtherTraining:
+            raise
         except (ValueError, FloatingPointError) as error:
             raise WrongTable(f"{plan.data.file or plan.data.set}: {error}") from None
         except KeyboardInterrupt:
-            if checkpoint.exists():
-                console.print(f"stopped; --resume goes on from {checkpoint}", soft_wrap=True)
+            if checkpoint is not None and checkpoint.exists():
+                _say(console, f"stopped; --resume goes on from {checkpoint}")
             raise
     first = min(int(one.at_ms.min()) for one in material.series)
     last = max(int(one.at_ms.max()) for one in material.series)
@@ -105,6 +108,21 @@ def train_model(
     card = weights.save(folder, learned.network, created_ms=_now_ms(), data=data, scores=scores)
     draw_curve(learned.epochs, bool(material.config.labels), folder / "learning-curve.png")
     return card, learned, material.readings
+
+
+def _checkpoint(folder: Path, resume: bool, console: Any) -> Path:
+    """Where training stands; nothing is there any more unless it is to go on. Says what is not as it may be thought."""
+    path = folder.with_name(f".{folder.name}.checkpoint")
+    if resume and not path.exists():
+        _say(console, f"nothing to resume at {path}: training from the beginning")
+    if not resume and path.exists():
+        _say(console, f"training anew and deleting {path}; --resume would have gone on from it")
+        path.unlink()
+    return path
+
+
+def _say(console: Any, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def draw_curve(passes: Any, nats: bool, path: Path) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
-import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,11 +89,3 @@ def table_of(sequences: Iterable[Spoken], truth: str, prefix: str) -> Table:
     if not truth:
         return Table(columns[:-1], tuple(row[:-1] for row in rows))
     return Table(columns, tuple(rows))
-
-
-def parted(items: Sequence[str], share: float, seed: int) -> tuple[list[str], list[str]]:
-    """Two lists without a common item; the second has about `share` of them."""
-    shuffled = sorted(set(items))
-    random.Random(seed).shuffle(shuffled)
-    cut = round(len(shuffled) * (1 - share))
-    return shuffled[:cut], shuffled[cut:]

@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from services.settings.problems import WrongSettings
 from services.settings.sources import yaml_tree
@@ -18,7 +18,7 @@ class DataSection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     file: Path | None = Field(None, description="CSV or Parquet, relative to this file.")
-    test: Path | None = Field(None, description="Another such table, for `streamrnn backtest --config` and the score.")
+    test: Path | None = Field(None, description="Another such table, for `streamrnn backtest --config`.")
     set: str | None = Field(None, description="Instead of files: data that `streamrnn datasets` lists.")
     test_share: float = Field(0.2, gt=0, lt=1, description="With `set`: of a series the last part that only tests.")
     test_groups: tuple[str, ...] = Field((), description="With `set: watch`: recordings of these people only test.")
@@ -34,6 +34,29 @@ class DataSection(BaseModel):
     tags: str | None = Field(None, description="With `text`: as many classes, between blanks.")
     answer: str | None = Field(None, description="Symbols between blanks that are to be said.")
     min_count: int = Field(1, ge=1, description="A symbol seen less often is not of the vocabulary.")
+
+    @model_validator(mode="after")
+    def _agree(self) -> DataSection:
+        """Refuses keys of which one would be passed over."""
+        given = {name for name in self.model_fields_set if getattr(self, name)}
+        for key, others in _EXCLUDES.items():
+            if key in given and (both := sorted(given & others)):
+                raise ValueError(f"{key} and {both[0]} do not go together: leave one of them out")
+        for key, needed in _NEEDS.items():
+            if key in given and needed not in given:
+                raise ValueError(f"{key} means something beside {needed} only: leave it out, or name {needed}")
+        return self
+
+
+_EXCLUDES = {
+    "set": {"file", "test"},
+    "text": {"symbol", "features", "time", "end"},
+    "symbol": {"features"},
+    "label": {"tags", "answer", "truth"},
+    "tags": {"answer", "truth"},
+    "answer": {"truth"},
+}
+_NEEDS = {"tags": "text", "test_share": "set", "test_groups": "set"}
 
 
 class TrainingFile(BaseModel):
@@ -65,7 +88,10 @@ def training_file(path: Path) -> TrainingFile:
     try:
         read = TrainingFile.model_validate({key: value for key, value in tree.items() if value is not None})
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']} ({path})" for one in error.errors()]
+        problems = [
+            f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')} ({path})"
+            for one in error.errors()
+        ]
         raise WrongSettings(problems) from None
     base = path.parent
     data = read.data.model_copy(

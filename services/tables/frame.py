@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PARQUET = (".parquet", ".pq")
+LAST_MS = 253_402_300_800_000
+"""The end of the year 9999."""
 NO_NUMBERS = ("", "NA", "N/A", "n/a", "#N/A", "nan", "NaN", "-nan", "-NaN", "null", "NULL", "None", "<NA>")
 """Cells that say that a value is missing, where numbers are expected."""
 
@@ -88,6 +90,13 @@ class Frame:
         x[~np.isfinite(x)] = np.nan
         return np.asarray(x)
 
+    def share_of_numbers(self, name: str) -> float:
+        """Of the cells that are not empty."""
+        import pandas as pd
+
+        cells = self.column(name).dropna()
+        return float(pd.to_numeric(cells, errors="coerce").notna().mean()) if len(cells) else 0.0
+
     def flags(self, name: str) -> NDArray[np.bool_]:
         """A column of 1 and 0, true and false, or empty cells. Raises WrongTable."""
         known = {"1": True, "true": True, "1.0": True, "yes": True, "": False, "0": False, "false": False, "0.0": False,
@@ -107,9 +116,13 @@ class Frame:
         if column.isna().any():
             raise self.wrong(int(np.flatnonzero(column.isna())[0]), name, "no time")
         if not pd.api.types.is_datetime64_any_dtype(column):
-            numeric = pd.to_numeric(column, errors="coerce")
-            if not numeric.isna().any():
-                return np.asarray(numeric.to_numpy(np.int64))
+            numeric = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+            if np.isfinite(numeric).mean() >= 0.5:
+                bad = np.flatnonzero(~((numeric >= 0) & (numeric < LAST_MS) & (numeric == np.floor(numeric))))
+                if len(bad):
+                    cell = str(column.iloc[bad[0]])[:40]
+                    raise self.wrong(int(bad[0]), name, f"{cell!r} is no whole number of milliseconds since 1970")
+                return np.asarray(numeric.astype(np.int64))
         times = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
         bad = np.flatnonzero(times.isna().to_numpy())
         if len(bad):
@@ -136,6 +149,8 @@ def frame(path: Path, words: Sequence[str] = ()) -> Frame:
         raise WrongTable(f"{path}: not a table: {error}") from None
     if not len(cells):
         raise WrongTable(f"{path}: holds no row")
+    if path.suffix in PARQUET and cells.index.name is not None:
+        cells = cells.reset_index()
     return Frame(path, cells, digest)
 
 
@@ -143,6 +158,10 @@ def _as(path: Path, words: Sequence[str]) -> dict[str, Any]:
     """How pandas is to read a CSV file."""
     import pandas as pd
 
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        header = next(csv.reader(file), [])
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise WrongTable(f"{path}: line 1: two columns are called {twice[0]!r}")
     columns = [str(name) for name in pd.read_csv(path, nrows=0, index_col=False).columns]
     return {
         "index_col": False,  # a row with a cell too many does not move the names

@@ -69,6 +69,9 @@ def material(data: DataSection, model: dict[str, Any], path: Path | None, known:
     truth = _truth(rows, data, config, strange_words=known is not None and config.decodes)
     x = _x(rows, config)
     for name, mine in _by_stream(rows):
+        if not 0 < len(name.encode()) <= 256:
+            what = "names no stream" if not name else "a stream's name has at most 256 bytes"
+            raise rows.frame.wrong(int(rows.line[mine[0]]), data.stream or "", what)
         end = rows.end[mine]
         if data.end is None and data.text is None and _answered_whole(config):
             end[-1] = True
@@ -150,7 +153,7 @@ def _sentences(table: Frame, data: DataSection, model: dict[str, Any]) -> Rows:
     elif (column := data.label or data.answer) is not None:
         answers = [tuple(cell.split()) if data.answer else (cell,) for cell in table.words(column)]
         classes = [answers[row] if last else () for row, last in zip(line.tolist(), end.tolist(), strict=True)]
-    interval_ms = round(1000 * float(model.get("interval_s", 1.0)))
+    interval_ms = _interval_ms(model)
     stream = line if data.stream is None else np.array(table.words(data.stream), object)[line]
     return Rows(table, line, stream, interval_ms * np.arange(len(line)), end, [s for one in texts for s in one], None,
                 (SYMBOL,), classes)  # fmt: skip
@@ -158,7 +161,7 @@ def _sentences(table: Frame, data: DataSection, model: dict[str, Any]) -> Rows:
 
 def _readings(table: Frame, data: DataSection, model: dict[str, Any]) -> Rows:
     n = len(table)
-    interval_ms = round(1000 * float(model.get("interval_s", 1.0)))
+    interval_ms = _interval_ms(model)
     at_ms = interval_ms * np.arange(n) if data.time is None else table.times(data.time)
     stream = np.array(table.words(data.stream) if data.stream else [table.path.stem] * n, object)
     end = table.flags(data.end) if data.end else np.zeros(n, np.bool_)
@@ -178,8 +181,18 @@ def _readings(table: Frame, data: DataSection, model: dict[str, Any]) -> Rows:
     return Rows(table, np.arange(n), stream, at_ms, end, symbols, x, features, classes)
 
 
+def _interval_ms(model: dict[str, Any]) -> int:
+    """Time between two rows without a time of their own."""
+    given = model.get("interval_s", 1.0)
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0.001 <= given < 1e9:
+        raise WrongTable(f"model.interval_s: wants a number of seconds; got {given!r}")
+    return round(1000 * given)
+
+
 def _numeric(table: Frame, data: DataSection) -> list[str]:
-    """Columns of numbers that nothing else is said of."""
+    """Columns of numbers that nothing else is said of. A column with a number in every other cell is meant to be one:
+    raises WrongTable for what else is in it.
+    """
     told = {data.time, data.stream, data.end, data.label, data.answer, *table.matching(data.truth)}
     found = []
     for name in map(str, table.cells.columns):
@@ -187,6 +200,8 @@ def _numeric(table: Frame, data: DataSection) -> list[str]:
             try:
                 table.numbers(name)
             except WrongTable:
+                if table.share_of_numbers(name) >= 0.5:
+                    raise
                 continue
             found.append(name)
     if not found:
@@ -204,14 +219,21 @@ def _config(rows: Rows, data: DataSection, model: dict[str, Any]) -> ModelConfig
     if rows.symbols is not None:
         tree.pop("features", None)
         tree.setdefault("vocabulary", _common(Counter(rows.symbols), data.min_count))
+        if not tree["vocabulary"] and "vocabulary" not in model:
+            raise WrongTable(f"{rows.frame.path}: no symbol is there {data.min_count} times, as data.min_count asks")
     else:
         tree["features"] = rows.features
     if rows.classes is not None:
         said = Counter(word for one in rows.classes for word in one)
         if not said:
             raise WrongTable(f"{rows.frame.path}: column {data.label or data.tags or data.answer!r} names no class")
+        if len(said) == 1 and not data.answer and "labels" not in tree:
+            raise WrongTable(
+                f"{rows.frame.path}: column {data.label or data.tags!r} has one class only, {next(iter(said))!r}"
+            )
         tree.setdefault("labels", _common(said, 1) if data.answer else tuple(sorted(said)))
         tree.setdefault("head", "categorical")
+        tree.setdefault("predicts", "now")
         if data.answer:
             tree.setdefault("horizon", max(map(len, rows.classes)) + 1)
     elif data.truth:
@@ -219,6 +241,7 @@ def _config(rows: Rows, data: DataSection, model: dict[str, Any]) -> ModelConfig
         if "targets" not in tree and int(tree.get("horizon", 1)) == len(columns) > 1:
             tree["targets"] = (re.sub(r"[_\W\d]+$", "", columns[0]) or "target",)
         tree.setdefault("targets", columns)
+        tree.setdefault("predicts", "now")
     tree.setdefault("interval_s", _interval_s(rows))
     try:
         return ModelConfig.from_tree(tree)

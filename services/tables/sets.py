@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,6 @@ def material_of(data: DataSection, model: dict[str, Any], test: bool = False, ca
     if data.set is None:
         known = material(data, model, data.file).config if test else None
         return material(data, model, data.test if test else data.file, known)
-    if data.file is not None or data.test is not None:
-        raise WrongTable("data: names a set and files; want one of them")
     if data.set in TABLE_SETS:
         folder = cache_folder(cache) / "tables" / data.set
         train, judged = TABLE_SETS[data.set].make(cache).write(folder)
@@ -41,10 +40,18 @@ def material_of(data: DataSection, model: dict[str, Any], test: bool = False, ca
     return _forecasting(series_of(data.set, cache)[0], data, model, test)
 
 
+def only(data: DataSection, keys: Collection[str]) -> None:
+    """Raises WrongTable where the section has other keys than these, which would be passed over."""
+    for key, field in DataSection.model_fields.items():
+        if key not in keys and getattr(data, key) != field.default:
+            raise WrongTable(f"data.{key}: means nothing here, where there is {', '.join(keys)}; leave it out")
+
+
 def recordings(data: DataSection, model: dict[str, Any], test: bool, cache: Path | None = None) -> Material:
     """The labelled recordings `watch`, of the test groups or of all others. Raises WrongTable for a group that is none,
     DataUnavailable.
     """
+    only(data, ("set", "test_groups", "window"))
     found = watch(cache)
     groups = {one.group for one in found}
     if strange := sorted(set(data.test_groups) - groups):
@@ -67,6 +74,7 @@ def recordings(data: DataSection, model: dict[str, Any], test: bool, cache: Path
 
 def _forecasting(series: Series, data: DataSection, model: dict[str, Any], test: bool) -> Material:
     """A series whose later readings are the truth; its last part tests."""
+    only(data, ("set", "test_share", "window"))
     cut = len(series) - int(len(series) * data.test_share)
     part = slice(cut, None) if test else slice(0, cut)
     x, at_ms = np.array(series.x[part]), np.array(series.at_ms[part])

@@ -280,8 +280,10 @@ def test_what_cannot_be_learned_from_is_said():
         learn(config, [dataclasses.replace(good, x=x)])
     with pytest.raises(ValueError, match=r"truth wants \[\d+, 1\]"):
         learn(config, [dataclasses.replace(good, truth=good.truth[:, :0])])
-    with pytest.raises(ValueError, match="too few"):
+    with pytest.raises(ValueError, match="no reading has a truth to learn from"):
         learn(config, [dataclasses.replace(good, truth=good.truth * np.nan)])
+    with pytest.raises(ValueError, match="too few"):
+        learn(config, [dataclasses.replace(good, truth=np.where(np.arange(len(good)) < 9, good.truth.T, np.nan).T)])
     with pytest.raises(ValueError, match="no series"):
         learn(config, [])
 

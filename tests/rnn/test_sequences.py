@@ -43,6 +43,7 @@ CONFIGS = {
     "concat": ModelConfig(FEATURES, ("t",), predicts="now", direction="concat", lag=3, layers=2, hidden=7),
     "sum": ModelConfig(vocabulary=WORDS, labels=LABELS, predicts="now", head="categorical", direction="sum", lag=2,
                        embedding=3),
+    "short": ModelConfig(FEATURES, ("t",), predicts="now", direction="concat", lag=3, max_length=3),
     "no lag": ModelConfig(FEATURES, ("a",), predicts="now", direction="concat", lag=0, head="quantile"),
 }  # fmt: skip
 
@@ -183,15 +184,57 @@ def test_forecasts_agree_with_the_fast_engine() -> None:
         assert isinstance(fast, Engine)
         one, other = series.run(fast), series.run(general)
         assert one.of is not None and other.of is not None
-        shared = np.isin(other.of, one.of)  # the fast engine has nothing to say of an end without a beginning
-        np.testing.assert_array_equal(one.of, other.of[shared])
-        np.testing.assert_array_equal(one.flags, other.flags[shared])
-        np.testing.assert_allclose(one.y, other.y[shared], atol=2e-5)
+        np.testing.assert_array_equal(one.of, other.of)
+        np.testing.assert_array_equal(one.flags, other.flags)
+        np.testing.assert_allclose(one.y, other.y, atol=2e-5)
         for mine, theirs in ((one.lo, other.lo), (one.hi, other.hi)):
             assert (mine is None) == (theirs is None)
             if mine is not None and theirs is not None:
-                np.testing.assert_allclose(mine, theirs[shared], atol=2e-5)
-        np.testing.assert_allclose(one.score, other.score[shared], atol=1e-4, rtol=1e-5)
+                np.testing.assert_allclose(mine, theirs, atol=2e-5)
+        np.testing.assert_allclose(one.score, other.score, atol=1e-4, rtol=1e-5)
+        assert isinstance(engine_of(network_of(replace(config, max_length=5)), 8), SequenceEngine)
+
+
+EMPTY_END, ENDED, NEW = clocks.EMPTY | clocks.ENDED, clocks.ENDED, clocks.NEW
+OF_ENDS: dict[str, dict[int, int]] = {
+    "fast": {1: NEW, 5: ENDED, 6: clocks.DUPLICATE},
+    "forecast": {1: NEW, 5: ENDED, 6: clocks.DUPLICATE},
+    "quantile": {1: NEW, 5: ENDED, 6: clocks.DUPLICATE},
+    "limited": {1: NEW, 5: ENDED, 6: clocks.DUPLICATE},
+    "tags": {0: EMPTY_END, 1: NEW, 4: EMPTY_END, 5: ENDED, 6: clocks.DUPLICATE},
+    "many-to-one": {0: EMPTY_END, 2: ENDED, 4: EMPTY_END, 5: ENDED},
+    "many-to-one each": {0: EMPTY_END, 1: NEW, 2: ENDED, 4: EMPTY_END, 5: ENDED, 6: clocks.DUPLICATE},
+    "concat": {0: EMPTY_END, 1: NEW | ENDED, 4: EMPTY_END, 5: ENDED, 6: clocks.DUPLICATE},
+}
+"""Flags by place: of a bare end, a reading, its bare end, that again, one more, a reading that ends, that again."""
+
+
+@pytest.mark.parametrize("name", OF_ENDS)
+def test_what_is_said_of_ends(name: str) -> None:
+    config = {**CONFIGS, **FAST, "limited": ModelConfig(FEATURES, max_length=9)}[name]
+    engine, end = engine_of(network_of(config), 1), np.array([BARE, 0, BARE, BARE, BARE, ENDS, ENDS], np.uint8)
+    assert isinstance(engine, Engine) == (name == "fast")
+    place = np.array([0, 1, 2, 2, 4, 5, 5])
+    x = np.full((7, len(config.features)), 3, np.float32)
+    x[end == BARE] = np.nan
+    result = engine.run(np.zeros(7, np.int64), x, 1000 * place, place, end=end, tag=np.arange(7))
+    about = result.of if result.tag is None else result.tag
+    assert about is not None
+    assert dict(zip(about.tolist(), result.flags.tolist(), strict=True)) == OF_ENDS[name]
+    spoken = [1, 2, 5] if config.at_end or config.answer == "each" else [1, 5]
+    assert set(about[~np.isnan(result.y).all(axis=1)].tolist()) == set(spoken) & set(OF_ENDS[name])
+
+
+@pytest.mark.parametrize("name", [name for name, config in CONFIGS.items() if config.direction != "forward"])
+def test_both_ways_all_but_what_is_repeated_is_said_in_order(name: str) -> None:
+    series = Series(CONFIGS[name])
+    result = series.run(SequenceEngine(network_of(CONFIGS[name]), 8))
+    assert result.tag is not None
+    assert (name == "short") == bool((result.flags & clocks.OVERLONG).any())
+    told = result.tag[result.flags & clocks.DUPLICATE == 0]
+    for stream in range(5):
+        mine = told[series.slots[told // 7] == stream]
+        assert len(mine) > 5 and (np.diff(mine) > 0).all()
 
 
 def test_both_ways_with_a_lag_is_the_network_on_the_window() -> None:

@@ -97,6 +97,37 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, network: Netwo
         weights.save(tmp_path / "file" / "model", network, created_ms=0)
 
 
+@pytest.mark.parametrize("place", [".", "full", "file", "/", "/proc/x"])
+def test_a_place_that_saving_would_ruin_or_cannot_write_is_refused_and_left(
+    place: str, tmp_path: Path, network: Network, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "readings.csv").write_text("of years")
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.chdir(tmp_path / "full" if place == "." else tmp_path)
+    for refuse in (weights.place_for, lambda folder: weights.save(folder, network, created_ms=0)):
+        with pytest.raises(weights.ModelNotSaved) as refused:
+            refuse(Path(place))
+        assert str(Path(place).resolve()) in str(refused.value) and "Name a" in str(refused.value)
+        assert "Errno" not in str(refused.value)
+    assert (tmp_path / "full" / "readings.csv").read_text() == "of years"
+    assert (tmp_path / "file").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "full", "readings.csv"]
+
+
+def test_a_model_is_saved_in_an_empty_folder_and_where_a_link_points(
+    tmp_path: Path, network: Network, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    monkeypatch.chdir(tmp_path / "empty")
+    first = weights.save(Path(), network, created_ms=0)
+    assert weights.load(tmp_path / "empty")[1] == first
+    second = weights.save(tmp_path / "link", Network(CONFIG), created_ms=1)
+    assert weights.load(tmp_path / "empty")[1] == second
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "link"]
+
+
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path

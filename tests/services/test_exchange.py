@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from rnn import weights
 from rnn.config import ModelConfig
 from rnn.network import Network
-from services.cli.main import app
+from services.cli.main import _foreseen, app
 
 RUNNER = CliRunner()
 HIDDEN = 6
@@ -46,7 +46,8 @@ def run(*args: object) -> str:
 
 def refused(*args: object) -> str:
     done = RUNNER.invoke(app, [str(one) for one in args])
-    assert done.exit_code != 0
+    assert done.exit_code != 0 and done.exception is not None
+    assert _foreseen(done.exception)  # by main, which prints it as one line
     return str(done.exception)
 
 
@@ -98,14 +99,30 @@ def test_a_config_file_makes_any_shape_of_it_symbols_too(tmp_path: Path) -> None
     assert not network.embedding.weight[:3].any()
 
 
-def test_a_toml_config_is_read_and_a_wrong_one_is_named(tmp_path: Path) -> None:
+def test_a_yaml_config_is_read_and_a_wrong_one_is_named(tmp_path: Path) -> None:
     path = saved(tmp_path, Module())
-    (tmp_path / "c.toml").write_text('[model]\nfeatures = ["a", "b"]\n')
-    run("import", path, "-c", tmp_path / "c.toml", "-o", tmp_path / "m")
+    config = tmp_path / "c.yaml"
+    config.write_text("model:\n  features: [a, b]\nrecipe: {updates: 20}\n")  # a file of training
+    run("import", path, "-c", config, "-o", tmp_path / "m")
     assert weights.read_card(tmp_path / "m").config.predicts == "next"
-    (tmp_path / "c.toml").write_text('[model]\nfeatures = ["a", "b"]\nhiden = 3\n')
-    assert "c.toml: unknown key 'hiden'" in refused("import", path, "-c", tmp_path / "c.toml", "-o", tmp_path / "n")
-    assert "cannot be read" in refused("import", path, "-c", tmp_path / "d.toml", "-o", tmp_path / "n")
+    for text, message in (
+        ("model: {features: [a, b], hiden: 3}", "c.yaml: unknown key 'hiden'"),
+        ("model: {features: [a, a]}", "c.yaml: features: wants names, none empty, none twice"),
+        ("modell: {features: [a, b]}", "the nearest is 'model'"),
+        ("model: [a, b]", "model: Input should be a valid dictionary"),
+        ("model: {", "is not valid YAML"),
+    ):
+        config.write_text(text)
+        assert message in refused("import", path, "-c", config, "-o", tmp_path / "n")
+    assert "cannot be read" in refused("import", path, "-c", tmp_path / "d.yaml", "-o", tmp_path / "n")
+    assert not (tmp_path / "n").exists()
+
+
+def test_a_folder_of_other_things_is_not_imported_over(tmp_path: Path) -> None:
+    path = saved(tmp_path, Module())
+    assert "holds files but no card.json" in refused("import", path, "--features", "a,b", "-o", tmp_path)
+    assert "is a file" in refused("import", path, "--features", "a,b", "-o", path)
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize(
@@ -117,6 +134,9 @@ def test_a_toml_config_is_read_and_a_wrong_one_is_named(tmp_path: Path) -> None:
         (("--features", "a,b", "--head", "out", "--targets", "s,t"), "out.weight has shape [1, 6]"),
         (("--features", "a,b", "--prefix", "other."), "other.weight_ih_l0 is missing"),
         (("--features", "a,b", "--embedding", "vectors"), "--embedding"),
+        (("--features", "a,a"), "--features: wants names, none empty, none twice"),
+        (("--features", "a,b", "--targets", "t,t"), "--targets: wants names, none empty, none twice"),
+        (("--features", "a,b", "--activation", "sin"), "--activation: 'sin' is not one of"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_nothing_is_written(

@@ -194,6 +194,11 @@ def test_a_file_of_training_names_the_columns(tmp_path: Path) -> None:
         (("bad.csv", "--time", "at"), "bad.csv: line 4, column 'flow': 'much' is not a number"),
         (("none.csv",), "none.csv: cannot be read: No such file"),
         (("r.csv", "--device", "abacus"), "device type at start of device string: abacus"),
+        (("r.csv", "--device", "abacus"), "--device abacus: "),
+        (("r.csv", "--symbol", "flow"), "--symbol: the model reads numbers (flow, level); leave it out"),
+        (("r.csv", "--text", "flow"), "--text: the model reads numbers (flow, level); leave it out"),
+        (("r.csv", "--symbol", "flow", "--text", "level"), "--symbol and --text: a row is one symbol or a whole"),
+        (("r.csv", "--out", "nowhere/y.xlsx"), ".xlsx is not written; end it in .csv, .parquet or .pq, or give -"),
         (("r.csv", "--out", "/dev/full"), "/dev/full: cannot be written: No space left on device; free some space"),
         (("r.csv", "--out", "nowhere/y.csv"), "nowhere/y.csv: cannot be written: No such file or directory"),
     ],
@@ -209,6 +214,25 @@ def test_what_cannot_be_done_is_said_in_a_sentence(arguments: tuple[str, ...], t
     assert done.returncode == 1
     assert told in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["r.csv", "./r.csv", "link.csv"])
+def test_the_table_itself_is_not_written_over(name: str, tmp_path: Path) -> None:
+    model = saved(tmp_path / "model", "forecast")
+    file = written(tmp_path / "r.csv", readings(network("forecast").config, 1))
+    (tmp_path / "link.csv").symlink_to(file)
+    before = file.read_bytes()
+    done = said(file, model, "--out", f"{tmp_path}/{name}")
+    assert done.returncode == 1 and "is the table to predict; name another file" in done.stderr
+    assert "Traceback" not in done.stderr and file.read_bytes() == before
+
+
+def test_a_name_without_an_ending_is_csv(tmp_path: Path) -> None:
+    model = saved(tmp_path / "model", "forecast")
+    rows = readings(network("forecast").config, 1)
+    done = said(written(tmp_path / "r.csv", rows), model, "--out", str(tmp_path / "y"))
+    assert done.returncode == 0, done.stderr
+    assert len(list(csv.DictReader((tmp_path / "y").open(newline="")))) == len(rows)
 
 
 def test_a_folder_that_holds_no_model_is_named(tmp_path: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from serving import streamrnn
 
+from services.backtest.forecast import Plan, backtest
 from services.datasets import DataUnavailable
 from services.datasets.catalogue import DATA_SETS, series_of
 from services.datasets.csv_file import WrongTable
+from services.settings.problems import WrongSettings
 from services.settings.training import DataSection, training_file
 from services.tables.material import ends
 from services.tables.sets import material_of
@@ -46,13 +49,32 @@ def test_a_series_is_cut_in_time_and_recordings_by_whose_they_are() -> None:
     [
         (DataSection(set="watsh"), "did you mean 'watch'"),
         (DataSection(set="watch", test_groups=("kim",)), "'kim' is none of subject-1"),
-        (DataSection(set="watch", file=Path("a.csv")), "want one of them"),
+        (DataSection(set="watch", features=("ax",)), "data.features: means nothing here"),
+        (DataSection(set="beijing-pm25", time="at"), "data.time: means nothing here"),
         (DataSection(), "data.file: name the table"),
     ],
 )
 def test_what_is_not_there_is_named(data: DataSection, sentence: str) -> None:
     with pytest.raises(WrongTable, match=sentence):
         material_of(data, NOW)
+
+
+@pytest.mark.parametrize(
+    ("section", "sentence"),
+    [
+        ("{set: watch, file: a.csv}", "set and file do not go together"),
+        ("{file: a.csv, symbol: w, features: [x]}", "symbol and features do not go together"),
+        ("{file: a.csv, text: t, time: at}", "text and time do not go together"),
+        ("{file: a.csv, label: a, truth: [b]}", "label and truth do not go together"),
+        ("{file: a.csv, tags: a}", "tags means something beside text only"),
+        ("{file: a.csv, test_share: 0.3}", "test_share means something beside set only"),
+    ],
+)
+def test_a_key_that_would_be_passed_over_is_refused(section: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text(f"data: {section}\n")
+    with pytest.raises(WrongSettings, match=sentence):
+        training_file(path)
 
 
 def test_a_window_ends_sequences_that_do_not_end_themselves() -> None:
@@ -65,6 +87,7 @@ def test_a_window_ends_sequences_that_do_not_end_themselves() -> None:
     ("arguments", "sentence"),
     [
         (["entities"], "entities: sequences want a network, with --config FILE"),
+        (["--config", "CONFIG", "--train", "0.5"], "--train/--test: is for forecasts of the next reading"),
         (["--config", "CONFIG", "--target", "a"], "--target: is for forecasts of the next reading"),
         (["t.csv", "--config", "CONFIG"], "of a network that does not forecast"),
         ([], "name a series, or a file with --config"),
@@ -92,3 +115,23 @@ def test_a_plain_forecast_of_two_files_is_tested_on_the_second_one(tmp_path: Pat
     said = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert said["readings"] == "500" and float(said["persistence_mse"]) > 0 and float(said["mse"]) > 0
     assert training_file(config).data.test == tmp_path / "test.csv"
+
+
+def test_backtest_answers_for_the_targets_that_the_file_names(tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("model: {targets: [trunk_vert], hidden: 4, linear: 2}\nrecipe: {updates: 10}\n"
+                      "data: {set: daphnet, test_share: 0.1}\n")  # fmt: skip
+    done = streamrnn("backtest", "--config", str(config), "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert list(figures["targets"]) == ["trunk_vert"] and figures["readings"] == 704
+    config.write_text("model: {targets: [trunk], hidden: 4}\ndata: {set: daphnet}\n")
+    done = streamrnn("backtest", "--config", str(config))
+    assert done.returncode == 1 and "targets: 'trunk' is not a feature" in done.stderr.replace("\n", " ")
+
+
+def test_recordings_are_short_and_can_be_forecast_all_the_same(tmp_path: Path) -> None:
+    series = series_of("watch")[:6]
+    plan = Plan(model={"hidden": 4, "linear": 2}, recipe={"updates": 10})
+    figures, runs = backtest(series, plan, tmp_path / "model")
+    assert len(runs) == 6 and figures["readings"] == sum(int(len(one) * 0.2) for one in series)

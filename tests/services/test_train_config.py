@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from serving import streamrnn
+from typer.testing import CliRunner
 
 from rnn import weights
+from rnn.config import ModelConfig
+from services.cli.main import app
+from services.cli.train import train_model
 from services.driver import StreamDriver
 from services.settings.problems import WrongSettings
 from services.settings.training import DataSection, training_file
 from services.tables.frame import WrongTable
 from services.tables.material import material
+from services.tables.recipes import recipe_of
 
 SEED = 20_261_124
 QUICK = "recipe: {updates: 150, least_passes: 12, sequences: 32, patience: 1000}"
@@ -161,6 +169,8 @@ def test_mistakes_of_the_recipe_and_the_model_name_the_nearest_key(tmp_path: Pat
             "recipe: {learning_rate: 1e-3, validation: 1}",
             "1 is not a number from",
         ),
+        ("{task: many-to-one, predicts: now}", "recipe: {updates: null}", "recipe.updates: null is not a whole number"),
+        ("{task: many-to-one, predicts: now}", "recipe: {averaging: null}", "recipe.averaging: null is not a number"),
         ("{task: many-to-one, predicts: now, hiden: 3}", "", "the nearest known one is 'hidden'"),
         ("{task: many-to-two}", "", "the nearest is 'many-to-one'"),
     ):
@@ -204,5 +214,97 @@ def test_a_checkpoint_of_another_training_is_not_gone_on_from(tmp_path: Path) ->
     config = config_file(tmp_path, "{predicts: now, hidden: 4}", data, "recipe: {updates: 5, least_passes: 1}")
     refused = streamrnn("train", "--config", str(config), "--resume")
     assert refused.returncode == 1 and ".model.checkpoint" in refused.stderr and "Traceback" not in refused.stderr
+    assert "is damaged: delete it, or train without --resume" in refused.stderr.replace("\n", " ")
+    assert "safetensors" not in refused.stderr
     anew = streamrnn("train", "--config", str(config))
     assert anew.returncode == 0, anew.stderr
+    assert f"deleting {tmp_path / '.model.checkpoint'}; --resume would have gone on from it" in anew.stderr
+    assert not (tmp_path / ".model.checkpoint").exists()
+    nothing = streamrnn("train", "--config", str(config), "--resume")
+    assert nothing.returncode == 0, nothing.stderr
+    assert f"nothing to resume at {tmp_path / '.model.checkpoint'}: training from the beginning" in nothing.stderr
+    plain = streamrnn("train", "--config", str(config))
+    assert plain.returncode == 0 and "resume" not in plain.stderr
+
+
+def _small(folder: Path) -> Path:
+    sentences(folder / "train.csv", 60)
+    data = "{file: train.csv, text: text, tags: tags}"
+    return config_file(folder, "{predicts: now, hidden: 4}", data, "recipe: {updates: 5, least_passes: 1}")
+
+
+@pytest.mark.parametrize("out", [".", "train.csv", "train.csv/model", "/", "/proc/x"])
+def test_where_no_model_can_lie_is_found_out_before_training(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _small(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rnn.learn.learn", lambda *_: pytest.fail("it trained"))
+    done = CliRunner().invoke(app, ["train", "--config", str(config), "--out", out])
+    assert isinstance(done.exception, weights.ModelNotSaved)
+    assert "Errno" not in str(done.exception) and "\n" not in str(done.exception)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_model_may_be_trained_over_and_in_an_empty_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _small(tmp_path)
+    (tmp_path / "here").mkdir()
+    for _ in range(2):
+        monkeypatch.chdir(tmp_path / "here")
+        done = CliRunner().invoke(app, ["train", "--config", str(config), "--out", "."], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        assert {path.name for path in (tmp_path / "here").iterdir()} == {
+            "card.json", "model.safetensors", "learning-curve.png"
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("resume", [False, None])
+def test_only_a_training_that_can_be_gone_on_with_says_so_when_it_is_stopped(
+    resume: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = training_file(_small(tmp_path))
+    found = material(plan.data, plan.model, plan.data.file)
+    kept: list[Path | None] = []
+
+    def stopped(*given: Any) -> None:
+        kept.append(given[4])
+        (given[4] or tmp_path / ".model.checkpoint").write_bytes(b"")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rnn.learn.learn", stopped)
+    told = io.StringIO()
+    with pytest.raises(KeyboardInterrupt):
+        train_model(plan, found, tmp_path / "model", 0, resume, Console(file=told))
+    assert kept == [None if resume is None else tmp_path / ".model.checkpoint"]
+    assert ("--resume" in told.getvalue()) == (resume is not None)
+
+
+def test_a_backtest_of_a_file_cannot_be_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = _small(tmp_path)
+    config.write_text(config.read_text().replace("file: train.csv", "file: train.csv, test: train.csv"))
+    monkeypatch.setattr("rnn.learn.learn", _interrupted)
+    done = CliRunner().invoke(app, ["backtest", "--config", str(config)])
+    assert done.exit_code == 130 and "resume" not in done.output
+
+
+def _interrupted(*given: Any) -> None:
+    assert given[4] is None
+    raise KeyboardInterrupt
+
+
+def test_a_seed_is_of_63_bits(tmp_path: Path) -> None:
+    config = ModelConfig(vocabulary=("a", "b"), head="categorical")
+    assert recipe_of({"seed": 2**63 - 1, "budget_s": None}, config, 100, None).seed == 2**63 - 1
+    assert recipe_of({"seed": 5}, config, 100, 0).seed == 0
+    for asked, seed, hint in (
+        ({"seed": 2**63}, None, "recipe.seed: 9223372036854775808 is not a whole number from 0 to 9223372036854775807"),
+        ({"seed": -1}, 3, "recipe.seed: -1 is not"),
+        ({}, 2**63, "seed: 9223372036854775808 is not a whole number from 0 to"),
+    ):
+        with pytest.raises(WrongTable, match=hint):
+            recipe_of(asked, config, 100, seed)
+    done = CliRunner().invoke(app, ["train", "--config", str(_small(tmp_path)), "--seed", "-1"])
+    assert done.exit_code == 2 and "--seed" in done.output
