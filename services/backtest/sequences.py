@@ -14,9 +14,9 @@ from rnn import scoring
 from rnn.config import SPECIALS, UNKNOWN, ModelConfig
 from rnn.examples import truth_width
 from services.codecs import predictions
-from services.datasets.csv_file import WrongTable
 from services.driver import StreamDriver
 from services.records import Role
+from services.tables.frame import WrongTable
 from services.tables.material import Material, records
 
 POLL = 10_000

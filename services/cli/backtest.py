@@ -17,10 +17,14 @@ TRAIN, TEST = 0.7, 0.2
 
 
 def backtest(
-    what: Annotated[str | None, typer.Argument(help="A CSV file, or a name that `streamrnn datasets` lists.")] = None,
-    time_column: Annotated[str | None, typer.Option("--time", help="CSV: column of the time.")] = None,
+    what: Annotated[
+        str | None, typer.Argument(help="A CSV or Parquet file, or a name that `streamrnn datasets` lists.")
+    ] = None,
+    time_column: Annotated[str | None, typer.Option("--time", help="File: column of the time.")] = None,
     target: Annotated[str, typer.Option(help="Columns to predict, A,B,...; none: all.")] = "",
-    stream: Annotated[str | None, typer.Option(help="CSV: column that names the stream; none: all one stream.")] = None,
+    stream: Annotated[
+        str | None, typer.Option(help="File: column that names the stream; none: all one stream.")
+    ] = None,
     train: Annotated[float, typer.Option(min=0.01, max=0.99, help="Share of each stream to train on.")] = TRAIN,
     test: Annotated[float, typer.Option(min=0.01, max=0.99, help="Share at its end to run on.")] = TEST,
     config: Annotated[Path | None, typer.Option(help="YAML as of `streamrnn train`; none: the defaults.")] = None,
@@ -49,9 +53,9 @@ def backtest(
     from services.backtest.forecast import Plan
     from services.backtest.forecast import backtest as run
     from services.datasets.catalogue import DATA_SETS
-    from services.datasets.csv_file import WrongTable
     from services.datasets.table_sets import TABLE_SETS
     from services.settings.training import TrainingFile, training_file
+    from services.tables.frame import WrongTable
     from services.tables.sets import only
 
     sections = TrainingFile() if config is None else training_file(config)
@@ -115,8 +119,8 @@ def _forecasts(file: TrainingFile) -> bool:
 def _with_set(file: TrainingFile, what: str | None, config: Path | None) -> TrainingFile:
     """The file with `what` as its data. Raises WrongTable where there is nothing to run on."""
     from services.datasets.catalogue import DATA_SETS
-    from services.datasets.csv_file import WrongTable
     from services.datasets.table_sets import TABLE_SETS
+    from services.tables.frame import WrongTable
 
     if config is None:
         raise WrongTable(
@@ -185,7 +189,8 @@ def _series(what: str, time_column: str | None, stream: str | None) -> list[Seri
     import difflib
 
     from services.datasets.catalogue import DATA_SETS, series_of
-    from services.datasets.csv_file import WrongTable, read_csv
+    from services.tables.frame import WrongTable
+    from services.tables.sets import series_in
 
     path = Path(what)
     if what in DATA_SETS and not path.exists():
@@ -196,4 +201,4 @@ def _series(what: str, time_column: str | None, stream: str | None) -> list[Seri
         raise WrongTable(f"{what}: no such file; {hint}")
     if time_column is None:
         raise WrongTable(f"{what}: name the column of the time with --time")
-    return read_csv(path, time_column, stream)
+    return series_in(path, time_column, stream)

@@ -31,8 +31,8 @@ def predict(
 
     from rnn import weights
     from rnn.serving import engine_of
-    from services.datasets.csv_file import WrongTable
     from services.settings.training import DataSection, training_file
+    from services.tables.frame import WrongTable
     from services.tables.material import material
     from services.tables.predicting import predicted, write, write_csv
 
@@ -85,8 +85,7 @@ def predict(
 
 def _check_out(file: Path, out: str) -> None:
     """Raises WrongTable for an ending that says another format than those that are written, and for `file` itself."""
-    from services.datasets.csv_file import WrongTable
-    from services.tables.frame import PARQUET
+    from services.tables.frame import PARQUET, WrongTable
 
     path = Path(out)
     if path.suffix not in ("", ".csv", *PARQUET):

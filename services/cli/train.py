@@ -31,7 +31,7 @@ def train(
     """
     from rich.console import Console
 
-    from services.datasets.csv_file import WrongTable
+    from services.tables.frame import WrongTable
     from services.tables.sets import material_of
 
     plan = _plan(config, file, time_column, out, stream, features)
@@ -70,7 +70,7 @@ def train_model(
     from rnn import weights
     from rnn.checkpoint import OtherTraining
     from rnn.learn import learn
-    from services.datasets.csv_file import WrongTable
+    from services.tables.frame import WrongTable
     from services.tables.recipes import recipe_of
 
     recipe = recipe_of(plan.recipe, material.config, material.readings, seed)
@@ -151,8 +151,8 @@ def _plan(
     config: Path | None, file: Path | None, time_column: str | None, out: Path | None, stream: str | None, features: str
 ) -> TrainingFile:
     """The file, and what the command line says over it."""
-    from services.datasets.csv_file import WrongTable
     from services.settings.training import TrainingFile, training_file
+    from services.tables.frame import WrongTable
 
     plan = TrainingFile() if config is None else training_file(config)
     if config is None and (file is None or time_column is None):

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from services.datasets.csv_file import WrongTable
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -25,6 +23,10 @@ LAST_MS = 253_402_300_800_000
 """The end of the year 9999."""
 NO_NUMBERS = ("", "NA", "N/A", "n/a", "#N/A", "nan", "NaN", "-nan", "-NaN", "null", "NULL", "None", "<NA>")
 """Cells that say that a value is missing, where numbers are expected."""
+
+
+class WrongTable(Exception):
+    """A table, or what is said about one, means nothing. Remedy: the message names file, line, column or setting."""
 
 
 @dataclass(frozen=True, slots=True)

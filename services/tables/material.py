@@ -16,9 +16,8 @@ from rnn.config import SPECIALS, SYMBOL, ModelConfig
 from rnn.examples import Examples, truth_width
 from rnn.recipe import default_config
 from services.codecs.readings_write import encode
-from services.datasets.csv_file import WrongTable
 from services.settings.training import DataSection
-from services.tables.frame import Frame, frame
+from services.tables.frame import Frame, WrongTable, frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,8 +255,9 @@ def _common(counts: Counter[str], least: int) -> tuple[str, ...]:
 
 
 def _interval_s(rows: Rows) -> float:
-    same = rows.stream[1:] == rows.stream[:-1]
-    gaps = np.diff(rows.at_ms)[same & (np.diff(rows.at_ms) > 0)]
+    """Usual time between two readings of a stream."""
+    gaps = np.concatenate([np.diff(rows.at_ms[mine]) for _, mine in _by_stream(rows)])
+    gaps = gaps[gaps > 0]
     return float(np.median(gaps)) / 1000 if len(gaps) else 1.0
 
 

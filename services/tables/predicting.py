@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from rnn.network import Network
 from rnn.result import Result
 from rnn.serving import engine_of
-from services.datasets.csv_file import WrongTable
 from services.predictor.state_store import salt_of
 from services.records import NO_SEQ, Flag
-from services.tables.frame import PARQUET
+from services.tables.frame import PARQUET, WrongTable
 from services.tables.material import Material
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from rnn.config import ModelConfig
 from rnn.learn import forecasts
 from rnn.practice import Practice
 from rnn.recipe import default_recipe
-from services.datasets.csv_file import WrongTable
+from services.tables.frame import WrongTable
 
 
 def recipe_of(asked: Mapping[str, Any], config: ModelConfig, readings: int, seed: int | None) -> Practice:

@@ -13,11 +13,11 @@ from rnn.config import ModelConfig
 from rnn.examples import Examples
 from rnn.recipe import default_config
 from services.datasets.catalogue import DATA_SETS, series_of
-from services.datasets.csv_file import WrongTable
 from services.datasets.labelled import SEGLEARN, watch
 from services.datasets.series import Series, cache_folder
 from services.datasets.table_sets import TABLE_SETS
 from services.settings.training import DataSection
+from services.tables.frame import WrongTable
 from services.tables.material import Material, ends, material
 
 
@@ -38,6 +38,18 @@ def material_of(data: DataSection, model: dict[str, Any], test: bool = False, ca
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known_sets)}"
         raise WrongTable(f"data.set: there is no {data.set!r}; {hint}")
     return _forecasting(series_of(data.set, cache)[0], data, model, test)
+
+
+def series_in(path: Path, time: str, stream: str | None) -> list[Series]:
+    """The table's series to forecast, a stream each: every column of numbers that nothing else is said of. Raises
+    WrongTable.
+    """
+    made = material(DataSection(time=time, stream=stream), {}, path)
+    features, interval_s = made.config.features, made.config.interval_s
+    return [
+        Series(name, features, interval_s, one.at_ms, one.x, made.digest, str(path))
+        for name, one in zip(made.streams, made.series, strict=True)
+    ]
 
 
 def only(data: DataSection, keys: Collection[str]) -> None:

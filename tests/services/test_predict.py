@@ -19,10 +19,10 @@ from shapes import FLUSH_MS, SHAPES, STRANGER, WORDS, network
 
 from rnn import weights
 from rnn.config import ModelConfig
-from services.datasets.csv_file import WrongTable
 from services.driver import Prediction, StreamDriver
 from services.records import Flag
 from services.settings.training import DataSection
+from services.tables.frame import WrongTable
 from services.tables.material import material
 from services.tables.predicting import predicted, write
 

@@ -12,9 +12,9 @@ from serving import streamrnn
 from services.backtest.forecast import Plan, backtest
 from services.datasets import DataUnavailable
 from services.datasets.catalogue import DATA_SETS, series_of
-from services.datasets.csv_file import WrongTable
 from services.settings.problems import WrongSettings
 from services.settings.training import DataSection, training_file
+from services.tables.frame import WrongTable
 from services.tables.material import ends
 from services.tables.sets import material_of
 

@@ -8,8 +8,9 @@ import pytest
 from serving import streamrnn
 
 from rnn import weights
-from services.datasets.csv_file import WrongTable, read_csv
 from services.driver import StreamDriver
+from services.tables.frame import WrongTable
+from services.tables.sets import series_in
 
 
 def table(path: Path, rows: list[str]) -> Path:
@@ -19,7 +20,7 @@ def table(path: Path, rows: list[str]) -> Path:
 
 def test_streams_are_kept_apart_and_put_in_time_order(tmp_path: Path) -> None:
     file = table(tmp_path / "h.csv", ["2000,a,1,2", "1000,a,3,", "3000,b,5,6"])
-    a, b = read_csv(file, "when", "pump")
+    a, b = series_in(file, "when", "pump")
     assert (a.name, b.name) == ("a", "b")
     assert a.features == ("flow", "level")
     assert a.at_ms.tolist() == [1000, 2000]
@@ -27,23 +28,28 @@ def test_streams_are_kept_apart_and_put_in_time_order(tmp_path: Path) -> None:
     assert a.interval_s == 1.0
 
 
+def test_the_usual_time_between_readings_is_that_of_a_stream_also_where_rows_alternate(tmp_path: Path) -> None:
+    rows = [f"{60_000 * step + second},{pump},1,2" for step in range(5) for second, pump in enumerate("abc")]
+    assert {one.interval_s for one in series_in(table(tmp_path / "h.csv", rows), "when", "pump")} == {60.0}
+
+
 def test_iso_times_are_read_in_their_zone(tmp_path: Path) -> None:
     file = table(tmp_path / "h.csv", ["1970-01-01T00:00:01Z,a,1,2", "1970-01-01T02:00:02+02:00,a,1,2"])
-    assert read_csv(file, "when", "pump")[0].at_ms.tolist() == [1000, 2000]
+    assert series_in(file, "when", "pump")[0].at_ms.tolist() == [1000, 2000]
 
 
 @pytest.mark.parametrize(
     ("row", "time", "said"),
     [
         ("1000,a,1,2", "wen", "no column 'wen'; did you mean 'when'"),
-        ("1000,a,one,2", "when", "line 2, column 'flow': 'one' is not a number"),
-        ("yesterday,a,1,2", "when", "line 2: 'yesterday' is neither"),
+        ("1000,a,1,2\n2000,a,one,2", "when", "line 3, column 'flow': 'one' is not a number"),
+        ("yesterday,a,1,2", "when", "line 2, column 'when': 'yesterday' is neither"),
     ],
 )
 def test_a_wrong_table_is_refused_by_file_column_and_line(tmp_path: Path, row: str, time: str, said: str) -> None:
     file = table(tmp_path / "h.csv", [row])
     with pytest.raises(WrongTable, match=said) as refused:
-        read_csv(file, time, "pump", ["flow", "level"])
+        series_in(file, time, "pump")
     assert str(file) in str(refused.value)
 
 
