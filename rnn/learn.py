@@ -70,7 +70,6 @@ def learn(
         _set_scales(network, known, held)
         hidden = [_with_gaps(config, one, practice, number) for number, one in enumerate(known)]
         whole = passages(network, hidden, held, practice.lane_steps, practice.burn_in)
-        practice = replace(practice, stride=min(practice.stride, *map(len, whole)))  # else short ones never answer
         early, late = ([one for one in whole if one.held is late and bool(one.weight.any())] for late in (False, True))
         if not any(bool(one.weight.any()) for one in whole):
             raise ValueError(
@@ -82,6 +81,9 @@ def learn(
                 f"{sum(map(len, known))} readings are too few to train on: {len(early)} sequences with a truth are "
                 f"left to learn from and {len(late)} to judge by; give more, or lower the recipe's burn_in"
             )
+        # Hazard: of a sequence shorter than the stride no reading is asked, and of its last one nothing is known later.
+        usual = min(int(np.median([len(one) for one in part])) for part in (early, late))
+        practice = replace(practice, stride=max(1, min(practice.stride, usual - 1)))
         data = (array for one in known for array in (one.x, one.at_ms, one.end, one.truth))
         identity = checkpoints.identity(f"{config.to_json()} {practice} {list(groups)}", data)
         course = Course(network, early, late, practice, identity)

@@ -48,7 +48,7 @@ class Plan:
     targets: tuple[str, ...] = ()  # empty = all channels
     model: dict[str, Any] | None = None  # fields of ModelConfig beside features and targets; None = the default config
     recipe: dict[str, Any] | None = None  # fields of Recipe
-    seed: int = 0
+    seed: int | None = None  # over the recipe's own
 
 
 def backtest(
@@ -136,7 +136,7 @@ def _online(
     """(y, lo, hi) that had been said of each reading from `start` on, raw units, [n - start, targets]."""
     driver = StreamDriver(folder, slots=8, max_readings=POLL)
     begin = max(0, start - WARM_UP)
-    key = series.name.encode()[:256]
+    key = series.name.encode()
     for at in range(begin, len(series) - 1, POLL):
         some = slice(at, min(at + POLL, len(series) - 1))
         for value in encode(np.asarray(series.x[some]), np.asarray(series.at_ms[some])):

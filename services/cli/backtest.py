@@ -28,7 +28,7 @@ def backtest(
     train: Annotated[float, typer.Option(min=0.01, max=0.99, help="Share of each stream to train on.")] = TRAIN,
     test: Annotated[float, typer.Option(min=0.01, max=0.99, help="Share at its end to run on.")] = TEST,
     config: Annotated[Path | None, typer.Option(help="YAML as of `streamrnn train`; none: the defaults.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Equal seed, data and machine give equal figures.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Equal seed, data and machine give equal figures.")] = None,
     out: Annotated[Path | None, typer.Option(help="Keep the model in this folder.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw truth, prediction and band into this PNG.")] = None,
     json_form: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
@@ -117,7 +117,7 @@ def _forecasts(file: TrainingFile) -> bool:
 
 
 def _with_set(file: TrainingFile, what: str | None, config: Path | None) -> TrainingFile:
-    """The file with `what` as its data. Raises WrongTable where there is nothing to run on."""
+    """The file with `what`, where it is named, as its data. Raises WrongTable where there is nothing to run on."""
     from services.datasets.catalogue import DATA_SETS
     from services.datasets.table_sets import TABLE_SETS
     from services.tables.frame import WrongTable
@@ -130,15 +130,13 @@ def _with_set(file: TrainingFile, what: str | None, config: Path | None) -> Trai
     if what is not None and what not in {**DATA_SETS, **TABLE_SETS}:
         raise WrongTable(f"{what}: {config} is of a network that does not forecast; name its tables there, data.file "
                          "to train on and data.test to run on")  # fmt: skip
-    if what is not None:
-        data = file.data.model_copy(update={"set": what, "file": None, "test": None})
-        return file.model_copy(update={"data": data})
-    if file.data.set is None and file.data.test is None:
-        raise WrongTable(f"{config}: name the table to run on as data.test")
-    return file
+    if what is None:
+        return file
+    data = file.data.model_copy(update={"set": what, "file": None, "test": None})
+    return file.model_copy(update={"data": data})
 
 
-def _of_file(plan: TrainingFile, seed: int, out: Path | None, json_form: bool) -> None:
+def _of_file(plan: TrainingFile, seed: int | None, out: Path | None, json_form: bool) -> None:
     """Trains and runs what the file names."""
     import json
     import tempfile

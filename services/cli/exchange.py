@@ -51,6 +51,8 @@ def import_model(
 
     tensors = weights.read_tensors(file)
     layout = layout_of(tensors, prefix)
+    if config is not None and (features or targets):
+        raise Impossible(f"--{'features' if features else 'targets'}: {config} says that; leave it out")
     if config is not None:
         given = model_section(config)
     elif features:

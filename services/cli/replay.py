@@ -100,7 +100,7 @@ def _records(material: Material, first: int, partitions: int) -> list[Record]:
 def _symbols(material: Material) -> dict[tuple[bytes, int], str]:
     """What was read of each stream at each time, where it is a symbol."""
     return {
-        (name.encode()[:256], at_ms): word
+        (name.encode(), at_ms): word
         for name, one, words in zip(material.streams, material.series, material.words, strict=False)
         for at_ms, word in zip(one.at_ms.tolist(), words, strict=True)
     }

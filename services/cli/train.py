@@ -159,7 +159,10 @@ def _plan(
         raise WrongTable("name a table and its column of the time, --time COLUMN; or a file with --config")
     names = tuple(name.strip() for name in features.split(",") if name.strip())
     given = {"file": file, "time": time_column, "stream": stream, "features": names}
-    data = plan.data.model_copy(update={name: value for name, value in given.items() if value})
+    update: dict[str, Any] = {name: value for name, value in given.items() if value}
+    if file is not None:
+        update["set"] = None  # the table named here instead of the data named there
+    data = plan.data.model_copy(update=update)
     return plan.model_copy(update={"data": data, "out": out or plan.out})
 
 

@@ -93,7 +93,7 @@ def records(material: Material) -> Iterator[tuple[bytes, list[bytes]]]:
     """(key, values) of each series, as its sensor would write them."""
     words = material.words or [None] * len(material.series)
     for name, one, its in zip(material.streams, material.series, words, strict=True):
-        yield name.encode()[:256], encode(one.x, one.at_ms, one.end, its)
+        yield name.encode(), encode(one.x, one.at_ms, one.end, its)
 
 
 def ends(end: NDArray[np.bool_], window: int) -> NDArray[np.bool_]:

@@ -24,6 +24,8 @@ from services.tables.material import Material, ends, material
 def material_of(data: DataSection, model: dict[str, Any], test: bool = False, cache: Path | None = None) -> Material:
     """The series to learn from, or with `test` those that only test. Raises WrongTable, and DataUnavailable."""
     if data.set is None:
+        if test and data.test is None:
+            raise WrongTable("data.test: name the table to run on")
         known = material(data, model, data.file).config if test else None
         return material(data, model, data.test if test else data.file, known)
     if data.set in TABLE_SETS:

@@ -316,3 +316,12 @@ def test_jitter_is_drawn_by_the_seed_and_leaves_the_task_learnable():
     assert torch.equal(weights[0]["scaler_std"], weights[1]["scaler_std"])  # what is served is scaled as ever
     assert not torch.equal(weights[0]["head.linear.weight"], weights[1]["head.linear.weight"])
     assert (served(first.network, measured(x)).y[:, 0] == level).mean() > 0.9
+
+
+def test_a_decoder_learns_from_sequences_shorter_than_its_stride():
+    x = np.tile(np.array([[0.0], [1.0], [2.0], [3.0], [4.0]]), (60, 1))
+    end = (np.arange(len(x)) % 5 == 4).astype(np.uint8)
+    one = Examples(x.astype(np.float32), 1000 * np.arange(len(x)), end, np.zeros((len(x), 0), np.float32))
+    config = ModelConfig(features=("v",), task="encoder-decoder", horizon=2, hidden=8, cell="gru", scaler_memory=0)
+    learned = learn(config, [one], dataclasses.replace(QUICK, updates=120, stride=8, burn_in=0, patience=1000))
+    assert 0 < learned.best.validation_loss < 0.5 * learned.best.baseline_loss

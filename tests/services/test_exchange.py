@@ -115,6 +115,7 @@ def test_a_yaml_config_is_read_and_a_wrong_one_is_named(tmp_path: Path) -> None:
         config.write_text(text)
         assert message in refused("import", path, "-c", config, "-o", tmp_path / "n")
     assert "cannot be read" in refused("import", path, "-c", tmp_path / "d.yaml", "-o", tmp_path / "n")
+    assert "--features:" in refused("import", path, "-c", config, "--features", "a,b", "-o", tmp_path / "n")
     assert not (tmp_path / "n").exists()
 
 

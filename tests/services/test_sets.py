@@ -135,3 +135,27 @@ def test_recordings_are_short_and_can_be_forecast_all_the_same(tmp_path: Path) -
     plan = Plan(model={"hidden": 4, "linear": 2}, recipe={"updates": 10})
     figures, runs = backtest(series, plan, tmp_path / "model")
     assert len(runs) == 6 and figures["readings"] == sum(int(len(one) * 0.2) for one in series)
+
+
+def test_a_table_on_the_command_line_takes_the_place_of_the_files_data(tmp_path: Path) -> None:
+    flow = np.cumsum(np.random.default_rng(1).normal(size=3000))
+    (tmp_path / "mine.csv").write_text(
+        "at,flow\n" + "\n".join(f"{1000 * t},{x:.4f}" for t, x in enumerate(flow)) + "\n"
+    )
+    config = tmp_path / "c.yaml"
+    config.write_text("model: {hidden: 4, linear: 2}\nrecipe: {updates: 10, seed: 7}\ndata: {set: daphnet}\n")
+    asked = ["--time", "at", "--config", str(config)]
+    done = streamrnn("train", str(tmp_path / "mine.csv"), *asked, "--out", str(tmp_path / "model"))
+    assert done.returncode == 0, done.stderr
+    assert "3,000 readings of 1 streams" in done.stdout and "flow" in done.stdout
+    ids = set()
+    for more in ([], ["--seed", "7"], ["--seed", "8"]):  # the file's own seed counts where none is named
+        tested = streamrnn("backtest", str(tmp_path / "mine.csv"), *asked, "--json", *more)
+        ids.add(json.loads(tested.stdout)["model"])
+    assert len(ids) == 2
+
+
+def test_a_file_without_a_test_part_has_nothing_to_run_on(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("w,k\na,x\nb,y\n")
+    with pytest.raises(WrongTable, match=r"data\.test: name the table to run on"):
+        material_of(DataSection(file=tmp_path / "a.csv", symbol="w", label="k"), {"task": "one-to-one"}, test=True)
