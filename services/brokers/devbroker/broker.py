@@ -15,12 +15,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from services.brokers.devbroker import jars, os_process, wire
+from services.brokers.devbroker import former_self, jars, os_process, wire
 from services.brokers.devbroker.errors import StartFailed
 from services.brokers.devbroker.identity import Identity
 from services.brokers.devbroker.os_process import ProcessId
 from services.brokers.devbroker.quick_start import archive_flags
-from services.brokers.devbroker.server_settings import Ports, free_ports, is_taken, server_properties
+from services.brokers.devbroker.server_settings import (
+    Ports,
+    controller_properties,
+    free_ports,
+    is_taken,
+    server_properties,
+)
 
 # The quick compiler alone (C1). Beside both compilers a start and everything up to 7.5 million records and 4,000
 # transactions took a fifth less processor time, which a small machine needs elsewhere; later 0.2 us a record more.
@@ -33,7 +39,6 @@ _JVM = (
 )
 _LOGGING = ("showDateTime=true", "dateTimeFormat=HH:mm:ss.SSS", "log.org.apache.kafka.common.config=warn")
 _LOG_BYTES = 16 << 20
-_SESSION_MS, _SESSION_AFTER_CRASH_MS = 9000, 1500
 
 
 class DevBroker:
@@ -178,28 +183,42 @@ class DevBroker:
         crashed = (self._data / "meta.properties").exists() and not (self._data / ".kafka_cleanshutdown").exists()
         ports = self._choose_ports()
         properties = self.folder / "server.properties"
-        session_ms = _SESSION_AFTER_CRASH_MS if crashed else _SESSION_MS
-        properties.write_text(server_properties(self._data, ports, session_ms, self._overrides))
+        properties.write_text(server_properties(self._data, ports, self._overrides))
         java = [str(jars.java()), *_JVM, *(f"-Dorg.slf4j.simpleLogger.{it}" for it in _LOGGING)]
         java += ["-cp", ":".join(map(str, class_path))]
         if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
+        if crashed:
+            self._fence_former_self([*java, *flags], ports)
         with self.log.open("ab") as log:
             if not (self._data / "meta.properties").exists():
                 self._format([*java, *(flags if self._flags is None else [])], properties, log.fileno())
-            self._child = subprocess.Popen(
-                [*java, *flags, "kafka.Kafka", str(properties)],
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C in the terminal is for the parent
-            )
+            self._child = self._run([*java, *flags], properties, log.fileno())
         if self._owned:
             self._guard = os_process.guard(self._child.pid)
         process = ProcessId.of(self._child.pid)
         if process is not None:
             self._identity.write(ports, process)
+
+    def _run(self, java: list[str], properties: Path, log: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*java, "kafka.Kafka", str(properties)],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C in the terminal is for the parent
+        )
+
+    def _fence_former_self(self, java: list[str], ports: Ports) -> None:
+        properties = self.folder / "controller.properties"
+        properties.write_text(controller_properties(self._data, ports, self._overrides))
+
+        def start(path: Path) -> subprocess.Popen[bytes]:
+            with path.open("wb") as log:
+                return self._run(java, properties, log.fileno())
+
+        former_self.fence(start, self.folder / "controller.log")
 
     def _rehearse(self, flags: list[str]) -> None:
         with tempfile.TemporaryDirectory(prefix="streamrnn-rehearsal-") as folder:

@@ -1,4 +1,4 @@
-"""The broker's server.properties and its ports. Imports the standard library only."""
+"""The broker's server.properties and its ports. Imports the standard library and `former_self`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from services.brokers.devbroker.former_self import CONTROLLER_ALONE
 
 _LOWEST_PORT = 20000
 
@@ -51,7 +53,7 @@ def is_taken(port: int) -> bool:
     return False
 
 
-def server_properties(data: Path, ports: Ports, session_timeout_ms: int, overrides: Mapping[str, str]) -> str:
+def server_properties(data: Path, ports: Ports, overrides: Mapping[str, str]) -> str:
     """One node that is broker and controller, everything on loopback, internal topics small and with one replica."""
     listeners = [f"CLIENTS://127.0.0.1:{ports.clients}"]
     advertised = list(listeners)
@@ -81,11 +83,26 @@ def server_properties(data: Path, ports: Ports, session_timeout_ms: int, overrid
         "auto.create.topics.enable": "false",
         # An abandoned transaction ends soon after its timeout, not up to 10 s later.
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
-        # A killed broker may register again only when its former self's session has run out.
-        "broker.session.timeout.ms": str(session_timeout_ms),
-        "broker.heartbeat.interval.ms": str(session_timeout_ms // 5),
         # The cleaner's default of 128 MiB would be a third of the heap.
         "log.cleaner.dedupe.buffer.size": str(16 << 20),
         **overrides,
     }
+    return _text(settings)
+
+
+def controller_properties(data: Path, ports: Ports, overrides: Mapping[str, str]) -> str:
+    """The same node as a controller alone, which fences its broker soon (`former_self`)."""
+    own = {
+        "process.roles": "controller",
+        "node.id": "1",
+        "controller.quorum.voters": f"1@127.0.0.1:{ports.controller}",
+        "listeners": f"CONTROLLER://127.0.0.1:{ports.controller}",
+        "listener.security.protocol.map": "CLIENTS:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "controller.listener.names": "CONTROLLER",
+        "log.dirs": str(data),
+    }
+    return _text({**overrides, **own, **CONTROLLER_ALONE})
+
+
+def _text(settings: Mapping[str, str]) -> str:
     return "".join(f"{name}={value}\n" for name, value in settings.items())
