@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from services.codecs import dead_letters, predictions, state_rows
 from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
-from services.records import Predictions, Records, StateRows
+from services.records import Memory, Predictions, Records, StateRows
 
 FEATURES = tuple(f"feature_{i}" for i in range(7))
 ROUNDS = 15
@@ -100,10 +100,11 @@ def main(n: int) -> None:
     found["decode predictions json"] = best_us(lambda: predictions.decode(written), n)
 
     names = [b"stream-%06d" % i for i in range(n)]
-    states = StateRows(0, names, offsets, offsets, rng.integers(0, 256, (n, ROW_BYTES)).astype(np.uint8))
-    found["encode state rows"] = best_us(lambda: state_rows.encode(states, MODEL, LAYOUT), n)
-    changelog = records(*reversed(state_rows.encode(states, MODEL, LAYOUT)))
-    found["decode state rows"] = best_us(lambda: state_rows.decode(changelog, LAYOUT, MODEL), n)
+    memory = Memory(MODEL, LAYOUT, np.arange(n), rng.integers(0, 256, (n, ROW_BYTES)).astype(np.uint8))
+    states = StateRows(0, names, offsets, offsets, (memory,))
+    found["encode state rows"] = best_us(lambda: state_rows.encode(states), n)
+    changelog = records(*reversed(state_rows.encode(states)))
+    found["decode state rows"] = best_us(lambda: state_rows.decode(changelog, {MODEL: (LAYOUT, ROW_BYTES)}), n)
     rejected = decoder.decode(records(inputs["json, all refused"], streams))[1]
     found["encode dead letters"] = best_us(lambda: dead_letters.encode(rejected, "t", "g", 0), n)
 

@@ -34,6 +34,7 @@ from services.codecs.schema import Schema
 from services.predictor.epoch import Origin
 from services.predictor.options import ShardOptions
 from services.predictor.ports import Ledger
+from services.predictor.seats import Seat
 from services.predictor.shard import Shard, most_rows
 from services.records import Flag, Header, Reason, Role
 
@@ -84,8 +85,9 @@ class StreamDriver:
     """One shard over an in-memory broker, on a clock that only `advance` moves.
 
     `model` is a folder that `rnn.weights.save` wrote, or a network. `slots` below the number of streams makes streams
-    take turns on the device, which must change no prediction. `faults` and `poll_size` are those of
-    `services.brokers.memory`.
+    take turns on the device, which must change no prediction. `recent` readings of each stream are remembered, so that
+    `challenge`, `promote` and another model over the same broker keep the streams' memory. `faults` and `poll_size` are
+    those of `services.brokers.memory`.
     """
 
     def __init__(
@@ -98,19 +100,17 @@ class StreamDriver:
         ttl_ms: int | None = None,
         flush_after_ms: int | None = None,
         max_readings: int = 10_000,
+        recent: int = 0,
         faults: Faults | None = None,
         poll_size: Callable[[int], int] | None = None,
     ) -> None:
-        if isinstance(model, Network):
-            self.network, self.model = model, _id_of(model)
-        else:
-            self.network, card = weights.load(Path(model))
-            self.model = card.model
+        self.network, self.model = _loaded(model)
+        self.challenger: tuple[Network, str] | None = None  # and its id
         self.now_ms = START_MS
         self.broker = MemoryBroker(partitions, lambda: self.now_ms)
         self.shard: Shard | None = None
         self._slots, self._faults, self._poll_size = slots, faults, poll_size
-        self._options = ShardOptions(exactly_once, max_readings, ttl_ms, flush_after_ms, poll_s=0.0)
+        self._options = ShardOptions(exactly_once, max_readings, ttl_ms, flush_after_ms, recent, poll_s=0.0)
 
     # ---- readings ---------------------------------------------------------------------------------------------------
 
@@ -192,17 +192,18 @@ class StreamDriver:
     def restart(self) -> Shard:
         """A new owner takes over and restores its state. Without `crash` before it, the old one is now a zombie."""
         partitions = range(self.broker.partitions)
-        engine, config = engine_of(self.network, self._slots), self.network.config
+        champion, config = self._seat(self.network, self.model), self.network.config
         schema = Schema(config.features, config.vocabulary)
         shard = Shard(
             MemorySource(self.broker, partitions, self._poll_size),
             self.ledger(),
             MemoryChangelog(self.broker),
-            engine,
-            ReadingDecoder(schema, most_rows(engine, self._options.max_readings)),
+            champion,
+            ReadingDecoder(schema, most_rows(champion.engine, self._options.max_readings)),
             Origin(self.model, GROUP, "driver.readings"),
             partitions,
             self._options,
+            challenger=None if self.challenger is None else self._seat(*self.challenger),
             clock_ms=lambda: self.now_ms,
             pause=lambda seconds: self.advance(round(seconds * 1000)),
         )
@@ -216,6 +217,26 @@ class StreamDriver:
         return MemoryLedger(
             self.broker, GROUP, f"{GROUP}-shard-0", partitions, self._options.exactly_once, self._faults
         )
+
+    # ---- other models -----------------------------------------------------------------------------------------------
+
+    def challenge(self, model: Network | Path | str | None) -> None:
+        """From now on this model steps the same readings beside the champion, unseen; None: no model does."""
+        self.challenger = None if model is None else _loaded(model)
+        if self.shard is not None:
+            challenger = None if self.challenger is None else self._seat(*self.challenger)
+            self.shard.seat(self.shard.seats.champion, challenger)
+
+    def promote(self) -> None:
+        """The challenger becomes the champion, whose place it takes. Raises ValueError where there is none."""
+        if self.challenger is None:
+            raise ValueError("nobody challenges the champion: call challenge(model) first")
+        self.challenger, (self.network, self.model) = (self.network, self.model), self.challenger
+        if self.shard is not None and self.shard.seats.challenger is not None:
+            self.shard.seat(self.shard.seats.challenger, self.shard.seats.champion)
+
+    def _seat(self, network: Network, model: str) -> Seat:
+        return Seat(model, engine_of(network, self._slots))
 
     # ---- what came of it --------------------------------------------------------------------------------------------
 
@@ -265,6 +286,13 @@ def _plain(value: float | str | None) -> float | str | None:
     if value is None or isinstance(value, str):
         return value
     return None if math.isnan(value) else float(value)
+
+
+def _loaded(model: Network | Path | str) -> tuple[Network, str]:
+    if isinstance(model, Network):
+        return model, _id_of(model)
+    network, card = weights.load(Path(model))
+    return network, card.model
 
 
 def _id_of(network: Network) -> str:

@@ -148,17 +148,38 @@ class Predictions:
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """What one model, or the latest readings, holds of some of n streams."""
+
+    name: str  # a model's id, or RECENT
+    layout: str  # fingerprint of what the bytes mean, hex
+    index: NDArray[np.int64]  # [k], which of the n streams have it
+    rows: NDArray[np.uint8]  # [k, row_bytes]
+
+
+RECENT = "recent"
+"""Name of the memory that holds a stream's latest readings."""
+
+
+@dataclass(frozen=True, slots=True)
 class StateRows:
-    """States of streams as bytes, all of one layout."""
+    """States of streams as bytes."""
 
     partition: int
     streams: list[bytes]  # [n]
     offsets: NDArray[np.int64]  # [n], of the last reading folded in
     saved_ms: NDArray[np.int64]  # [n], wall clock at the seal of the epoch
-    rows: NDArray[np.uint8]  # [n, row_bytes], rnn.state's layout
+    memories: tuple[Memory, ...]
 
     def __len__(self) -> int:
         return len(self.streams)
+
+    def memory(self, name: str) -> Memory:
+        """The one of that name. Raises KeyError."""
+        for memory in self.memories:
+            if memory.name == name:
+                return memory
+        raise KeyError(name)
 
 
 class Role(enum.StrEnum):

@@ -1,56 +1,80 @@
-"""State rows <-> records of the changelog. Key = stream, value = a fixed header and the row's bytes, or a tombstone.
+"""State rows <-> records of the changelog. Key = stream, value = a header, a directory of memories, and their bytes.
 
-The header says what the row was made of, so that a row is never taken for something it is not: version, layout of the
-bytes, model, partition and the offset of the last reading folded in. Imports numpy and `services.records` only.
+A state row holds one or more memories: what one model knows of the stream (its id is the memory's name), and the
+stream's latest readings (`recent`). The directory says what each was made of, so that bytes are never taken for
+something they are not. Value None is a tombstone. Imports numpy and `services.records` only.
+
+    header     mark, version, partition, offset of the last reading folded in, wall clock, number of memories
+    directory  for each memory: name, layout of its bytes, how many they are
+    bytes      the memories, one after the other
+
+Release 0.1.0 wrote version 1, which holds one memory; it is read and no longer written.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.records import Records, StateRows
+from services.records import Memory, Records, StateRows
 
-VERSION = 1
+VERSION = 2
 HEADER = np.dtype(
     [
         ("mark", "S2"),  # b"SR"
         ("version", "<u2"),
-        ("layout", ">u8"),  # first 8 bytes of the layout's fingerprint
-        ("model", "S12"),  # model id
         ("partition", "<i4"),
         ("offset", "<i8"),  # of the last reading folded in
         ("saved_ms", "<i8"),
+        ("memories", "<u2"),
     ]
 )
-"""44 bytes before the row."""
+"""26 bytes at the beginning."""
+ENTRY = np.dtype([("name", "S12"), ("layout", ">u8"), ("bytes", "<u4")])
+"""24 bytes of the directory. `layout` is the first 8 bytes of the layout's fingerprint."""
+VERSION_1 = np.dtype(
+    [("mark", "S2"), ("version", "<u2"), ("layout", ">u8"), ("model", "S12"), ("partition", "<i4"), ("offset", "<i8"),
+     ("saved_ms", "<i8")]
+)  # fmt: skip
 _MARK = b"SR"
 _LAYOUT_BYTES = 8
+_MOST = 16  # memories in a row; more are damage
 
 
 class StateRowRefused(ValueError):
-    """A changelog record is not a state row of this pipeline's model. The sentence says which, why, and the fix."""
+    """A changelog record is not a state row of this pipeline. The sentence says which, why, and the fix."""
 
 
-def encode(states: StateRows, model: str, layout: str) -> tuple[list[bytes | None], list[bytes | None]]:
-    """Keys (the streams) and values of rows made by `model`; `layout` is the fingerprint of the row's bytes (hex).
-
-    Raises ValueError for a model id of more than 12 ASCII characters or a layout that is no fingerprint.
+def encode(states: StateRows) -> tuple[list[bytes | None], list[bytes | None]]:
+    """Keys (the streams) and values. Raises ValueError for a name that is not 1 to 12 ASCII characters, or a layout
+    that is no fingerprint (hex).
     """
-    if not (model.isascii() and 0 < len(model) <= HEADER["model"].itemsize):
-        raise ValueError(f"a model id has 1 to {HEADER['model'].itemsize} ASCII characters, not {model!r}")
-    n, row_bytes = states.rows.shape
+    entries = np.array([_entry(memory) for memory in states.memories], ENTRY)
+    n = len(states)
     head = np.zeros(n, HEADER)
-    head["mark"], head["version"], head["layout"], head["model"] = _MARK, VERSION, _layout(layout), model.encode()
-    head["partition"], head["offset"], head["saved_ms"] = states.partition, states.offsets, states.saved_ms
-    width = HEADER.itemsize + row_bytes
-    whole = np.empty((n, width), np.uint8)
-    whole[:, : HEADER.itemsize] = head.view(np.uint8).reshape(n, HEADER.itemsize)
-    whole[:, HEADER.itemsize :] = states.rows
-    joined = whole.tobytes()
-    return list(states.streams), [joined[at : at + width] for at in range(0, n * width, width)]
+    head["mark"], head["version"], head["partition"] = _MARK, VERSION, states.partition
+    head["offset"], head["saved_ms"] = states.offsets, states.saved_ms
+    holds = np.zeros((n, len(entries)), np.bool_)
+    place = np.zeros((n, len(entries)), np.int64)  # of the stream among those that a memory is of
+    for m, memory in enumerate(states.memories):
+        holds[memory.index, m] = True
+        place[memory.index, m] = np.arange(len(memory.index))
+    values: list[bytes | None] = [None] * n
+    kind = holds @ (1 << np.arange(len(entries), dtype=np.int64))
+    for one in np.unique(kind).tolist():  # streams that have the same memories have values of one width
+        some = np.flatnonzero(kind == one)
+        mine = np.flatnonzero(holds[some[0]])
+        head["memories"][some] = len(mine)
+        directory = np.frombuffer(entries[mine].tobytes(), np.uint8)
+        columns = [head[some].view(np.uint8).reshape(len(some), -1), np.tile(directory, (len(some), 1))]
+        columns += [states.memories[m].rows[place[some, m]] for m in mine.tolist()]
+        joined, width = np.concatenate(columns, axis=1).tobytes(), sum(column.shape[1] for column in columns)
+        for at, row in enumerate(some.tolist()):
+            values[row] = joined[at * width : (at + 1) * width]
+    return list(states.streams), values
 
 
 def newest(records: Records) -> Records:
@@ -69,38 +93,98 @@ def newest(records: Records) -> Records:
     )
 
 
-def decode(
-    records: Records, layout: str, model: str | None = None, row_bytes: int | None = None
-) -> tuple[StateRows, list[bytes]]:
+def decode(records: Records, wanted: Mapping[str, tuple[str, int]] | None = None) -> tuple[StateRows, list[bytes]]:
     """State rows and tombstones (streams that ended), each stream in at most one of them: a key's last record wins.
 
-    Raises StateRowRefused for a record without key, and for a row of another version, layout, partition, `model` or
-    `row_bytes` than expected (the last two are not checked when None).
+    wanted: memory -> (layout, bytes) that it must have. Others come back as they are.
+    Raises StateRowRefused for a record without key, a damaged one, one of another version or partition, and for a
+    memory of `wanted` that is of another layout.
     """
     records = newest(records)
     if None in records.keys:
         raise _refused(records, records.keys.index(None), "has no key", "a stream's name")
     index = np.array([i for i, value in enumerate(records.values) if value is not None], np.int64)
-    tombstones = [key for key, value in zip(records.keys, records.values, strict=True) if value is None]
+    tombstones: list[Any] = [key for key, value in zip(records.keys, records.values, strict=True) if value is None]
     values = [value for value in records.values if value is not None]
-    lengths = np.fromiter(map(len, values), np.int64, len(values))
-    width = HEADER.itemsize + row_bytes if row_bytes is not None else int(lengths.max(initial=HEADER.itemsize))
-    whole = lengths >= HEADER.itemsize
-    _check(records, index, whole, "has {} bytes", lengths, f"a state row of {width}")
+    version = _checked_version(records, index, values)
+    if len(old := np.flatnonzero(version == 1)):
+        values = [*values]
+        for row in old.tolist():
+            values[row] = _as_version_2(values[row])
     head = np.frombuffer(b"".join([value[: HEADER.itemsize] for value in values]), HEADER)
-    _check(records, index, head["mark"] == _MARK, "starts with {}", head["mark"], f"{_MARK!r}, as state rows do")
-    _check(records, index, head["version"] == VERSION, "has version {}", head["version"], str(VERSION))
-    wanted = _layout(layout)
-    _check(records, index, head["layout"] == wanted, "has layout {:016x}", head["layout"], f"{wanted:016x}")
-    _check(records, index, lengths == width, "has {} bytes", lengths, str(width))
+    few = (head["memories"] > 0) & (head["memories"] <= _MOST)
+    _check(records, index, few, "holds {} memories", head["memories"], f"1 to {_MOST}")
     here = head["partition"] == records.partition
     _check(records, index, here, "was written for partition {}", head["partition"], str(records.partition))
-    if model is not None:
-        _check(records, index, head["model"] == model.encode(), "was made by model {}", head["model"], model)
-    rows = np.frombuffer(b"".join(values), np.uint8).reshape(len(values), width)[:, HEADER.itemsize :]
+    found = _memories(records, index, values, head["memories"].tolist())
+    for memory in found:
+        if wanted and memory.name in wanted:
+            _check_memory(records, index, memory, *wanted[memory.name])
     streams: list[Any] = [records.keys[i] for i in index.tolist()]
     offsets, saved_ms = head["offset"].astype(np.int64), head["saved_ms"].astype(np.int64)
-    return StateRows(records.partition, streams, offsets, saved_ms, rows), tombstones  # type: ignore[return-value]
+    return StateRows(records.partition, streams, offsets, saved_ms, tuple(found)), tombstones
+
+
+def _memories(records: Records, index: NDArray[np.int64], values: list[bytes], counts: list[int]) -> list[Memory]:
+    """One for each name, layout and width that occurs."""
+    start = HEADER.itemsize
+    alike: dict[bytes, list[int]] = {}  # directory -> rows that have it
+    for row, (value, count) in enumerate(zip(values, counts, strict=True)):
+        alike.setdefault(value[start : start + count * ENTRY.itemsize], []).append(row)
+    found: dict[tuple[bytes, int, int], list[tuple[NDArray[np.int64], NDArray[np.uint8]]]] = {}
+    for directory, rows in alike.items():
+        entries = np.frombuffer(directory[: len(directory) // ENTRY.itemsize * ENTRY.itemsize], ENTRY)
+        width = start + len(directory) + int(entries["bytes"].sum())
+        for row in rows:
+            if len(values[row]) != width or len(entries) != counts[row]:
+                raise _refused(
+                    records, int(index[row]), f"has {len(values[row])} bytes", f"{width}, as its directory says"
+                )
+        whole = np.frombuffer(b"".join([values[row] for row in rows]), np.uint8).reshape(len(rows), width)
+        at = start + len(directory)
+        for name, layout, size in entries.tolist():
+            found.setdefault((name, layout, size), []).append((np.array(rows, np.int64), whole[:, at : at + size]))
+            at += size
+    return [
+        _joined(name.decode(errors="backslashreplace"), layout, parts) for (name, layout, _), parts in found.items()
+    ]
+
+
+def _joined(name: str, layout: int, parts: list[tuple[NDArray[np.int64], NDArray[np.uint8]]]) -> Memory:
+    index = np.concatenate([index for index, _ in parts])
+    order = np.argsort(index)
+    return Memory(name, f"{layout:016x}", index[order], np.concatenate([rows for _, rows in parts])[order])
+
+
+def _checked_version(records: Records, index: NDArray[np.int64], values: list[bytes]) -> NDArray[np.int64]:
+    lengths = np.fromiter(map(len, values), np.int64, len(values))
+    _check(records, index, lengths >= HEADER.itemsize, "has {} bytes", lengths, "a state row")
+    head = np.frombuffer(b"".join([value[: HEADER.itemsize] for value in values]), HEADER)
+    _check(records, index, head["mark"] == _MARK, "starts with {}", head["mark"], f"{_MARK!r}, as state rows do")
+    version: NDArray[np.int64] = head["version"].astype(np.int64)
+    known = (version == VERSION) | ((version == 1) & (lengths >= VERSION_1.itemsize))
+    _check(records, index, known, "has version {}", version, f"{VERSION} or 1")
+    return version
+
+
+def _as_version_2(value: bytes) -> bytes:
+    old = np.frombuffer(value[: VERSION_1.itemsize], VERSION_1)[0]
+    head, entry = np.zeros(1, HEADER), np.zeros(1, ENTRY)
+    for name in ("mark", "partition", "offset", "saved_ms"):
+        head[name] = old[name]
+    head["version"], head["memories"] = VERSION, 1
+    entry["name"], entry["layout"], entry["bytes"] = old["model"], old["layout"], len(value) - VERSION_1.itemsize
+    return head.tobytes() + entry.tobytes() + value[VERSION_1.itemsize :]
+
+
+def _check_memory(records: Records, index: NDArray[np.int64], memory: Memory, layout: str, row_bytes: int) -> None:
+    if len(memory.index) == 0:
+        return
+    row, whose = int(index[memory.index[0]]), f"a memory of {memory.name}"
+    if int(memory.layout, 16) != _layout(layout):
+        raise _refused(records, row, f"holds {whose} in layout {memory.layout}", f"{_layout(layout):016x}")
+    if memory.rows.shape[1] != row_bytes:
+        raise _refused(records, row, f"holds {whose} of {memory.rows.shape[1]} bytes", str(row_bytes))
 
 
 def _check(
@@ -125,6 +209,13 @@ def _refused(records: Records, i: int, found: str, expected: str) -> StateRowRef
         f"{expected}. Serve the model and release that wrote this topic, point topics.changelog at the pipeline's own "
         "topic, or start over with a new group and an empty changelog."
     )
+
+
+def _entry(memory: Memory) -> tuple[bytes, int, int]:
+    name = memory.name
+    if not (name.isascii() and 0 < len(name) <= ENTRY["name"].itemsize):
+        raise ValueError(f"a memory's name, such as a model id, has 1 to 12 ASCII characters, not {name!r}")
+    return name.encode(), _layout(memory.layout), memory.rows.shape[1]
 
 
 def _layout(fingerprint: str) -> int:

@@ -64,6 +64,7 @@ def build_shard(
     from services.codecs.schema import Schema
     from services.predictor.epoch import Origin
     from services.predictor.options import ShardOptions
+    from services.predictor.seats import Seat
     from services.predictor.shard import Shard, most_rows
 
     torch.set_num_threads(settings.fleet.torch_threads)
@@ -104,7 +105,7 @@ def build_shard(
         source,
         ledger,
         changelog,
-        engine,
+        Seat(card.model, engine),
         ReadingDecoder(schema, most_rows(engine, settings.epoch.max_readings)),
         Origin(card.model, settings.group, topics[Role.READINGS], ledger.max_value_bytes - OVERHEAD_BYTES),
         mine,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from services.codecs import dead_letters, predictions, state_rows
 from services.predictor.batcher import Batch, untagged
 from services.predictor.state_store import StateStore
-from services.records import REAL, Commit, Encoded, Predictions, Readings, Role, Spelling, StateRows
+from services.records import REAL, Commit, Encoded, Memory, Predictions, Readings, Role, Spelling, StateRows
 
 if TYPE_CHECKING:
     from rnn.result import Result
@@ -118,16 +118,16 @@ class Epoch:
         store: StateStore,
         numbers: NDArray[np.int64],
         offsets: NDArray[np.int64],
-        rows: NDArray[np.uint8],
-        layout: str,
+        memories: Sequence[Memory],
     ) -> None:
-        """Encodes the dirty streams' rows: numbers [k], last offsets [k], rows [k, row_bytes]."""
+        """Encodes the dirty streams' rows: numbers [k], last offsets [k], memories of some of the k."""
         owner = store.partitions[numbers]
         for partition in np.unique(owner).tolist():
             mine = np.flatnonzero(owner == partition)
             saved_ms = np.full(len(mine), self.now_ms, np.int64)
-            dirty = StateRows(partition, store.names(numbers[mine]), offsets[mine], saved_ms, rows[mine])
-            keys, values = state_rows.encode(dirty, self.origin.model, layout)
+            its = tuple(_of(mine, len(numbers), memory) for memory in memories)
+            dirty = StateRows(partition, store.names(numbers[mine]), offsets[mine], saved_ms, its)
+            keys, values = state_rows.encode(dirty)
             self._states.append(Encoded(Role.CHANGELOG, partition, keys, values, self.now_ms))
 
     def add_tombstones(self, store: StateStore, numbers: NDArray[np.int64]) -> None:
@@ -144,6 +144,17 @@ class Epoch:
             offsets={**self._still, **{part.partition: part.next_offset for part in self.batch.parts}},
             writes=(*self._writes, *self._states),
         )
+
+
+def _of(mine: NDArray[np.int64], n: int, memory: Memory) -> Memory:
+    """The memory of streams `mine` of n, counted among themselves."""
+    if len(mine) == n:
+        return memory
+    place = np.full(n, -1, np.int64)
+    place[mine] = np.arange(len(mine))
+    index = place[memory.index]
+    chosen = np.flatnonzero(index >= 0)
+    return Memory(memory.name, memory.layout, index[chosen], memory.rows[chosen])
 
 
 def _about(result: Result, chosen: NDArray[np.int64], readings: Readings, of: NDArray[np.int64]) -> About:

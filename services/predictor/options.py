@@ -15,4 +15,5 @@ class ShardOptions:
     flush_after_ms: int | None = (
         None  # silence after which what waits is sent; None = ten usual intervals, 10 s at least
     )
+    recent: int = 0  # latest readings of each stream that are remembered, to bring streams over to another model
     poll_s: float = 0.2  # longest wait for a reading; bounds how late a stop is noticed

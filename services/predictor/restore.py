@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from services.codecs import state_rows
 from services.predictor.ports import Changelog, Refused
 from services.predictor.state_store import NO_ROW, StateStore
+from services.records import RECENT, Memory
+
+Wanted = Mapping[str, tuple[str, int]]
+"""Memory -> (layout, bytes) that it has here."""
 
 
-def restore(
-    changelog: Changelog, partition: int, store: StateStore, layout: str, model: str
-) -> Iterator[tuple[int, float]]:
+def restore(changelog: Changelog, partition: int, store: StateStore, wanted: Wanted) -> Iterator[tuple[int, float]]:
     """Takes the partition's state rows into the store; after each piece yields its records, and the share that is read.
-    Raises Refused for rows that another model or release has written.
+    Raises Refused for rows that another release has written.
     """
     first, end = changelog.span(partition)
     for records in changelog.read(partition):
         try:
-            kept, tombstones = state_rows.decode(records, layout, model, store.row_bytes)
+            kept, tombstones = state_rows.decode(records, {name: of for name, of in wanted.items() if name != RECENT})
         except state_rows.StateRowRefused as error:
             raise Refused(str(error)) from error
         if tombstones:
-            gone = store.numbers(partition, tombstones)  # which may make the arrays grow
-            store.offsets[gone] = NO_ROW
+            store.drop(store.numbers(partition, tombstones))
         if len(kept):
             numbers = store.numbers(partition, kept.streams)
-            store.keep(numbers, kept.offsets, kept.saved_ms, kept.rows)
+            memories = [memory for memory in kept.memories if memory.name != RECENT or _fits(memory, wanted)]
+            store.keep(numbers, kept.offsets, kept.saved_ms, memories)
         yield len(records), (int(records.offsets[-1]) + 1 - first) / max(1, end - first)
 
 
@@ -40,3 +44,27 @@ def check(partition: int, committed: int | None, store: StateStore) -> None:
             f"offset is {committed}. Somebody moved or deleted the group's offsets, or topics.changelog belongs to "
             "another group. Put the offsets back, or start over with a new `group` and an empty changelog topic."
         )
+
+
+def check_memories(store: StateStore, model: str, remembers: bool) -> None:
+    """Raises Refused when there are streams that `model` has no memory of, and no latest readings to give it one."""
+    live = store.offsets != NO_ROW
+    lost = live & ~store.held(model).has
+    if remembers:
+        lost &= ~store.held(RECENT).has
+    if lost.any():
+        number = int(np.argmax(lost))
+        others = sorted(name for name in store.named() if name not in (model, RECENT))
+        raise Refused(
+            f"the changelog holds states of {int(lost.sum())} streams that model {model} has not made "
+            f"(partition {int(store.partitions[number])}, stream {store.names(np.array([number]))[0]!r}; made by model "
+            f"{', '.join(others) or 'unknown'}), and none of their latest readings to bring them over with. Serve the "
+            "model that made them; set `registry` and change models there, which keeps the streams' memory; or start "
+            "over with a new group and an empty changelog."
+        )
+
+
+def _fits(memory: Memory, wanted: Wanted) -> bool:
+    """Latest readings of another number or kind are of no use; the stream gathers new ones."""
+    layout, row_bytes = wanted.get(memory.name, ("", 0))
+    return memory.rows.shape[1] == row_bytes and layout.startswith(memory.layout)

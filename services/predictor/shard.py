@@ -7,7 +7,7 @@
     unsettled -> the ledger finds out which of the two it was, however long the broker is away
 
 The device's state is a working copy: after a drop it is thrown away and loaded again from the store, never undone.
-The only module of this room that may import rnn.
+With `seats` the only module of this room that may import rnn.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,13 @@ from services.predictor.batcher import TAGGED_ROWS, Batch, batches, part_of, wit
 from services.predictor.epoch import Epoch, Origin
 from services.predictor.options import ShardOptions
 from services.predictor.ports import Changelog, Fenced, Ledger, Source, Unsettled
-from services.predictor.restore import check, restore
+from services.predictor.restore import check, check_memories, restore
+from services.predictor.seats import Seat, Seats
 from services.predictor.slots import Slots
-from services.predictor.state_store import NO_ROW, StateStore
+from services.predictor.state_store import StateStore
 from services.predictor.stats import ShardStats, add
 from services.predictor.waiting import Waiting
-from services.records import Commit, Flag, Records, Spelling
+from services.records import Commit, Flag, Memory, Records
 
 T = TypeVar("T")
 
@@ -58,29 +59,45 @@ class Shard:
         source: Source,
         ledger: Ledger,
         changelog: Changelog,
-        engine: AnyEngine,
+        champion: Seat,
         decoder: ReadingDecoder,
         origin: Origin,
         partitions: Sequence[int],
         options: ShardOptions | None = None,
         *,
+        challenger: Seat | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         pause: Callable[[float], object] = time.sleep,
         notify: Notify = lambda event, **fields: None,
     ) -> None:
-        config = engine.config
-        self.source, self.ledger, self.changelog = source, ledger, changelog
-        self.engine, self.decoder = engine, decoder
-        self.origin = replace(origin, spelling=Spelling(config.horizon, config.classes))
+        self.source, self.ledger, self.changelog, self.decoder = source, ledger, changelog, decoder
         self.partitions = tuple(partitions)
         self.options = options or ShardOptions()
-        self.store = StateStore(engine.table.row_bytes)
-        self.slots = Slots(engine.table.slots)
-        self.waiting = Waiting(self.store, self._flush_after_ms() if config.direction != "forward" else None)
-        self.stats = ShardStats(model=origin.model, slots=engine.table.slots)
+        self.store = StateStore()
+        self.seats = Seats(champion, self.store, self.options.recent)
+        self.slots = Slots(self.engine.table.slots)
+        lags = self.engine.config.direction != "forward"
+        self.waiting = Waiting(self.store, self._flush_after_ms() if lags else None)
+        self.stats = ShardStats(slots=self.slots.capacity)
+        self._origin = origin
+        self.seat(champion, challenger)
         self._clock_ms, self._pause, self._notify = clock_ms, pause, notify
         self._position: dict[int, int] = {}  # partition -> first offset not yet folded in by a kept epoch
         self._committed: dict[int, int] = {}  # partition -> the group's offset; behind the position after retention
+
+    @property
+    def engine(self) -> AnyEngine:
+        """The champion's."""
+        return self.seats.champion.engine
+
+    def seat(self, champion: Seat, challenger: Seat | None) -> None:
+        """Who steps the streams from now on. Between two turns only: an epoch has one champion, whom its predictions
+        name. Both must read and answer the same, and have as many slots as the shard.
+        """
+        self.seats.change(champion, challenger)
+        self.origin = replace(self._origin, model=champion.model, spelling=champion.spelling)
+        self.stats.model = champion.model
+        self.stats.challenger = "" if challenger is None else challenger.model
 
     # ---- start ------------------------------------------------------------------------------------------------------
 
@@ -92,6 +109,7 @@ class Shard:
             self._restore(partition, done)
         self.stats.restore_done, self.stats.restore_s = 1.0, time.monotonic() - began
         self.stats.live_streams = self.store.live
+        check_memories(self.store, self.origin.model, self.seats.recent is not None)
         committed = dict(self._patiently(self.ledger.committed))
         beginning = self._patiently(self.source.beginning)
         for partition in self.partitions:
@@ -116,8 +134,7 @@ class Shard:
         return usual_ms if self.options.flush_after_ms is None else self.options.flush_after_ms
 
     def _restore(self, partition: int, done: int) -> None:
-        layout = self.engine.table.layout
-        for records, share in restore(self.changelog, partition, self.store, layout, self.origin.model):
+        for records, share in restore(self.changelog, partition, self.store, self.seats.wanted()):
             self.stats.restored += records
             self.stats.restore_done = (done + share) / len(self.partitions)
             self._progress()
@@ -157,13 +174,14 @@ class Shard:
         now_ms = self._clock_ms()
         epoch = Epoch(batch, self.origin, now_ms)
         numbers: NDArray[np.int64] = np.zeros(0, np.int64)
-        offsets, rows = np.zeros(0, np.int64), np.zeros((0, self.engine.table.row_bytes), np.uint8)
+        offsets: NDArray[np.int64] = np.zeros(0, np.int64)
+        memories: list[Memory] = []
         if batch.readings:
-            numbers, offsets, rows = self._step(batch, epoch)
+            numbers, offsets, memories = self._step(batch, epoch)
         began = time.perf_counter()
         ended = self._ended(busy, now_ms)
         epoch.add_tombstones(self.store, ended)
-        if not self._close(epoch, numbers, offsets, rows, began):
+        if not self._close(epoch, numbers, offsets, memories, began):
             return False
         self.slots.forget(ended)
         self.store.forget(ended)
@@ -191,8 +209,8 @@ class Shard:
         epoch.add_flushed(result, self.store, numbers, self._committed)
         assert result.of is not None
         changed = np.unique(result.of)
-        numbers, rows = numbers[changed], self.engine.rows(slots[changed])
-        if not self._close(epoch, numbers, self.store.offsets[numbers], rows, began):
+        numbers, memories = numbers[changed], self.seats.memories(slots[changed])
+        if not self._close(epoch, numbers, self.store.offsets[numbers], memories, began):
             return False
         self.stats.flushed += len(result)
         self._count_predictions(epoch)
@@ -203,11 +221,11 @@ class Shard:
         epoch: Epoch,
         numbers: NDArray[np.int64],
         offsets: NDArray[np.int64],
-        rows: NDArray[np.uint8],
+        memories: list[Memory],
         began: float,
     ) -> bool:
-        """Seals and commits the epoch that gave streams [k] new rows [k, row_bytes]. False: nothing of it happened."""
-        epoch.add_states(self.store, numbers, offsets, rows, self.engine.table.layout)
+        """Seals and commits the epoch that gave streams [k] new rows. False: nothing of it happened."""
+        epoch.add_states(self.store, numbers, offsets, memories)
         commit = epoch.seal()
         self._phase("encode", began)
         began = time.perf_counter()
@@ -218,7 +236,7 @@ class Shard:
             self.slots.dropped()
             self.source.seek({partition: self._position[partition] for partition in self.partitions})
             return False
-        self.store.keep(numbers, offsets, epoch.now_ms, rows)
+        self.store.keep(numbers, offsets, epoch.now_ms, memories)
         self.slots.kept()
         self._position.update({part.partition: part.next_offset for part in epoch.batch.parts})
         self._committed.update(commit.offsets)
@@ -227,16 +245,11 @@ class Shard:
     def _placed(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Slots of distinct streams [k], which hold their states then."""
         placed = self.slots.place(numbers)
-        known = self.store.offsets[numbers] != NO_ROW
-        load, clear = placed.fresh & known, placed.fresh & ~known
-        if load.any():
-            self.engine.load(placed.slots[load], self.store.rows[numbers[load]])
-        if clear.any():
-            self.engine.clear(placed.slots[clear])
+        self.seats.place(placed, numbers)
         return placed.slots
 
-    def _step(self, batch: Batch, epoch: Epoch) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
-        """Steps all readings; returns the dirty streams' numbers [k], last offsets [k] and new rows [k, row_bytes]."""
+    def _step(self, batch: Batch, epoch: Epoch) -> tuple[NDArray[np.int64], NDArray[np.int64], list[Memory]]:
+        """Steps all readings; returns the dirty streams' numbers [k], last offsets [k] and new memories."""
         began = time.perf_counter()
         numbers, which = np.unique(batch.numbers(), return_inverse=True)
         slots = self._placed(numbers)
@@ -244,24 +257,13 @@ class Shard:
         offsets[which] = batch.column("offsets")  # repeated indices: the last one, which is the stream's newest, stays
         self._phase("batch", began)
         began = time.perf_counter()
-        at_ms, seq = batch.column("at_ms"), batch.column("seq")
-        result = self.engine.run(slots[which], batch.x(), at_ms, seq, **self._besides(batch))
-        rows = self.engine.rows(slots)
+        result, _ = self.seats.run(slots[which], batch, numbers[which])
+        memories = self.seats.memories(slots)
         self._phase("forward", began)
         began = time.perf_counter()
         epoch.add_predictions(result)
         self._phase("encode", began)
-        return numbers, offsets, rows
-
-    def _besides(self, batch: Batch) -> dict[str, Any]:
-        """What an engine is told besides time and values, where it makes a difference."""
-        end = batch.column("end")
-        told: dict[str, Any] = {"end": end} if end.any() else {}
-        if not isinstance(self.engine, Engine):
-            told["tag"] = batch.tags()
-            if self.engine.config.temperature > 0:
-                told["salt"] = self.store.salts(batch.numbers())
-        return told
+        return numbers, offsets, memories
 
     def _ended(self, busy: NDArray[np.int64], now_ms: int) -> NDArray[np.int64]:
         # Tombstones ride on an epoch with readings, so that its offsets tell a kept commit from a dropped one.

@@ -1,17 +1,20 @@
 """The committed state row of every stream, on the host. May import numpy and records only.
 
 A stream is interned once to a small int, its *number*, which is its row here and in `slots`. Rows change only when an
-epoch is kept, so the store always equals what the changelog holds.
+epoch is kept, so the store equals what the changelog holds, but for memories that nobody here has a use for.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
+
+from services.records import Memory
 
 NO_ROW = -1
 NO_SALT = -1
@@ -23,18 +26,25 @@ def salt_of(stream: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(stream, digest_size=8).digest(), "little") >> 1
 
 
+@dataclass(slots=True)
+class Held:
+    """One memory of all streams that have it."""
+
+    rows: NDArray[np.uint8]  # [capacity, row_bytes]; means nothing where `has` is False
+    has: NDArray[np.bool_]  # [capacity]
+
+
 class StateStore:
     """Rows by stream number. A number whose offset is NO_ROW is interned but has never been committed."""
 
-    def __init__(self, row_bytes: int) -> None:
-        self.row_bytes = row_bytes
+    def __init__(self) -> None:
+        self._held: dict[str, Held] = {}
         self._numbers: dict[int, dict[bytes, int]] = {}  # partition -> stream -> number
         self._streams: list[bytes] = []  # number -> stream
         self._free: list[int] = []
         self.partitions = np.zeros(0, np.int32)  # [capacity]
         self.offsets = np.zeros(0, np.int64)  # [capacity], of the last reading folded in
         self.saved_ms = np.zeros(0, np.int64)  # [capacity]
-        self.rows = np.zeros((0, row_bytes), np.uint8)  # [capacity, row_bytes]
         self._salts = np.zeros(0, np.int64)  # [capacity], NO_SALT = not worked out yet
 
     @property
@@ -67,12 +77,48 @@ class StateStore:
             self._salts[number] = salt_of(self._streams[number])
         return self._salts[numbers]
 
-    def keep(self, numbers: NDArray[np.int64], offsets: NDArray[np.int64], saved_ms: NDArray[np.int64] | int,
-             rows: NDArray[np.uint8]) -> None:  # fmt: skip
-        """Takes committed rows [n, row_bytes]; the numbers must be distinct."""
-        self.rows[numbers] = rows
+    def hold(self, name: str, row_bytes: int) -> None:
+        """From now on keeps the memory of that name; no stream has it yet. Does nothing where it is held already."""
+        if name not in self._held or self._held[name].rows.shape[1] != row_bytes:
+            rows = np.empty((self.capacity, row_bytes), np.uint8)
+            self._held[name] = Held(rows, np.zeros(self.capacity, np.bool_))
+
+    def let_go(self, name: str) -> None:
+        """The memory of that name is of no use any more; which streams' rows name it is still known."""
+        if (held := self._held.get(name)) is not None:
+            held.rows = np.empty((self.capacity, 0), np.uint8)
+
+    def named(self) -> dict[str, int]:
+        """How many streams' committed rows hold a memory of each name, whether it is of use here or not."""
+        return {name: count for name, held in self._held.items() if (count := int(held.has.sum()))}
+
+    def held(self, name: str) -> Held:
+        """The memory of that name. Raises KeyError."""
+        return self._held[name]
+
+    def keep(
+        self,
+        numbers: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+        saved_ms: NDArray[np.int64] | int,
+        memories: Sequence[Memory],
+    ) -> None:
+        """Takes committed rows of distinct streams [n]. A stream whose row comes without a memory has it no more. Of
+        memories that are not held only the name is kept.
+        """
         self.offsets[numbers] = offsets
         self.saved_ms[numbers] = saved_ms
+        for held in self._held.values():
+            held.has[numbers] = False
+        for memory in memories:
+            mine = self._held.get(memory.name)
+            if mine is None:
+                self.hold(memory.name, 0)
+                mine = self._held[memory.name]
+            its = numbers[memory.index]
+            if mine.rows.shape[1]:
+                mine.rows[its] = memory.rows
+            mine.has[its] = True
 
     def forget(self, numbers: NDArray[np.int64]) -> None:
         """Drops rows and numbers after their tombstones were committed."""
@@ -80,7 +126,13 @@ class StateStore:
             del self._numbers[int(self.partitions[number])][self._streams[number]]
             self._streams[number] = b""
             self._free.append(number)
+        self.drop(numbers)
+
+    def drop(self, numbers: NDArray[np.int64]) -> None:
+        """Streams [k] have no row any more; they keep their numbers."""
         self.offsets[numbers] = NO_ROW
+        for held in self._held.values():
+            held.has[numbers] = False
 
     def idle(self, before_ms: int) -> NDArray[np.int64]:
         """Numbers of the committed streams whose last reading was folded in before `before_ms` (wall clock)."""
@@ -103,9 +155,11 @@ class StateStore:
     def _grow(self) -> None:
         capacity = max(_FIRST_CAPACITY, 2 * self.capacity)
         used = self.capacity
-        rows = np.empty((capacity, self.row_bytes), np.uint8)  # pages above `used` stay untouched, so cost no memory
-        rows[:used] = self.rows
-        self.rows = rows
+        for held in self._held.values():
+            rows = np.empty((capacity, held.rows.shape[1]), np.uint8)  # pages above `used` stay untouched: no memory
+            rows[:used] = held.rows
+            held.rows = rows
+            held.has = np.concatenate([held.has, np.zeros(capacity - used, np.bool_)])
         self.partitions = np.concatenate([self.partitions, np.zeros(capacity - used, np.int32)])
         self.offsets = np.concatenate([self.offsets, np.full(capacity - used, NO_ROW, np.int64)])
         self.saved_ms = np.concatenate([self.saved_ms, np.zeros(capacity - used, np.int64)])

@@ -50,7 +50,8 @@ class Histogram:
 class ShardStats:
     """One shard's numbers; `snapshot()` is what leaves the actor."""
 
-    model: str = ""
+    model: str = ""  # the champion's id
+    challenger: str = ""  # the id of the model that runs beside it; empty: none
     readings: int = 0  # accepted and committed
     predictions: int = 0  # committed
     flushed: int = 0  # of these, sent because their stream fell silent

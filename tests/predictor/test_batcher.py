@@ -36,7 +36,7 @@ def part(partition: int, poll: list, store: StateStore):
 
 @given(st.lists(polls, min_size=1, max_size=3), st.integers(4, 12))
 def test_a_poll_is_cut_without_loss(partitions: list[list], slots: int) -> None:
-    store = StateStore(8)
+    store = StateStore()
     parts = [part(partition, poll, store) for partition, poll in enumerate(partitions)]
     cut = list(batches(parts, slots))
     position = dict.fromkeys(range(len(parts)), 10)
@@ -63,6 +63,6 @@ def test_a_poll_is_cut_without_loss(partitions: list[list], slots: int) -> None:
 
 
 def test_a_poll_that_fits_is_one_batch() -> None:
-    store = StateStore(8)
+    store = StateStore()
     parts = [part(partition, [[1, 2], None, [3]], store) for partition in range(2)]
     assert len(list(batches(parts, 6))) == 1

@@ -358,8 +358,9 @@ def verify(settings: Any, readings: dict[int, Any], report: Report) -> None:
         written = letters[partition]
         from_headers = [int(dict(written.headers[row])["__connect.errors.offset"]) for row in range(len(written))]
         dead &= from_headers == bad_offsets and written.values == rejected.records.values
-        kept, _ = state_rows.decode(changelog[partition], engine.table.layout, card.model)
-        have = {stream: (int(kept.offsets[row]), kept.rows[row].tobytes()) for row, stream in enumerate(kept.streams)}
+        kept, _ = state_rows.decode(changelog[partition])
+        rows = kept.memory(card.model).rows
+        have = {stream: (int(kept.offsets[row]), rows[row].tobytes()) for row, stream in enumerate(kept.streams)}
         state &= have == want_state
         offsets_agree &= committed.get(partition) == int(records.offsets[-1]) + 1
     report.bit_identical, report.dead_letters_exact = same, dead

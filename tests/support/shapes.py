@@ -93,7 +93,7 @@ class Offline:
     def __init__(self, shape: str, name: bytes) -> None:
         self.config = SHAPES[shape]
         self.engine = engine_of(network(shape), 8)
-        store = StateStore(1)
+        store = StateStore()
         self.salt = store.salts(store.numbers(0, [name]))
         self.slot = np.array([3])
 
@@ -197,8 +197,9 @@ class Play:
         for partition in range(self.life.broker.partitions):
             records = self.life.broker.records(Role.CHANGELOG, partition)
             if len(records):
-                kept, _ = state_rows.decode(records, self.life.shard.engine.table.layout)
-                found |= {(partition, name): row.tobytes() for name, row in zip(kept.streams, kept.rows, strict=True)}
+                kept, _ = state_rows.decode(records)
+                rows = kept.memory(self.life.model).rows
+                found |= {(partition, name): row.tobytes() for name, row in zip(kept.streams, rows, strict=True)}
         return found
 
     def _write(self, record: Record) -> None:

@@ -1,0 +1,201 @@
+"""The models that step a shard's streams: the champion, whose predictions are sent, and at most one challenger.
+
+Both step the same batches in the same slots, each with a memory of its own of every stream. A stream that a model has
+no memory of is brought over: its latest readings are replayed into a cleared slot. So a model that has just come, a
+stream that was silent while a model warmed up, and a change of model between two servers are one case. With `shard` the
+only module of this room that may import rnn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn.clock import DUPLICATE, judge
+from rnn.engine import Engine, Result
+from rnn.serving import AnyEngine
+from rnn.waves import in_waves, place_in_stream
+from services.predictor.batcher import Batch
+from services.predictor.recent import CLOCK, Recent
+from services.predictor.slots import Placed
+from services.predictor.state_store import NO_ROW, StateStore
+from services.records import RECENT, Memory, Spelling
+
+WARM_UPS = 512
+"""Streams that a challenger takes on in one epoch; predictions do not wait for the others."""
+
+
+class Seat:
+    """A model in an engine, and of which slots it holds the state."""
+
+    def __init__(self, model: str, engine: AnyEngine) -> None:
+        self.model, self.engine = model, engine
+        self.spelling = Spelling(engine.config.horizon, engine.config.classes)
+        self.tagged = not isinstance(engine, Engine)
+        self.held: NDArray[np.bool_] = np.zeros(engine.table.slots, np.bool_)
+        self.layout, self.row_bytes = engine.table.layout, engine.table.row_bytes
+
+    def rows(self, slots: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """[k, row_bytes]"""
+        return self.engine.rows(slots)
+
+    def load(self, slots: NDArray[np.int64], rows: NDArray[np.uint8]) -> None:
+        """Puts rows [k, row_bytes] into slots [k]."""
+        self.engine.load(slots, rows)
+        self.held[slots] = True
+
+    def clear(self, slots: NDArray[np.int64]) -> None:
+        """Slots [k] hold streams that have had no reading."""
+        self.engine.clear(slots)
+        self.held[slots] = True
+
+    def warm_up(self, slots: NDArray[np.int64], recent: Recent) -> None:
+        """Slots [k] hold their streams as this model would know them, had it read only what is remembered."""
+        self.clear(slots)
+        replay = recent.replay(slots)
+        salt: dict[str, Any] = {"salt": np.zeros(len(replay.slots), np.int64)} if self.tagged else {}
+        unnumbered = np.full(len(replay.slots), -1, np.int64)
+        self.engine.run(replay.slots, replay.x, replay.at_ms, unnumbered, end=replay.end, **salt)
+        self.engine.table.clock[slots, :CLOCK] = recent.clocks(slots)  # else a repeated reading would not be known
+
+
+class Seats:
+    """Who sits where. `recent`: how many readings of each stream are remembered; 0: none, and no model can be changed
+    without its streams starting anew.
+    """
+
+    def __init__(self, champion: Seat, store: StateStore, recent: int) -> None:
+        self.champion, self.challenger = champion, None
+        self.store = store
+        table, config = champion.engine.table, champion.engine.config
+        self.recent = Recent(table.slots, len(config.features), recent) if recent else None
+        self.warmed = 0  # streams that were brought over by replaying their latest readings
+        store.hold(champion.model, champion.row_bytes)
+        if self.recent is not None:
+            store.hold(RECENT, self.recent.row_bytes)
+            self._remembers = np.zeros(table.slots, np.bool_)
+
+    challenger: Seat | None
+
+    def all(self) -> Sequence[Seat]:
+        """The champion first."""
+        return (self.champion,) if self.challenger is None else (self.champion, self.challenger)
+
+    def change(self, champion: Seat, challenger: Seat | None) -> None:
+        """Other models, or the same ones with their places changed. Between two epochs only."""
+        before, after = {seat.model for seat in self.all()}, {champion.model}
+        if challenger is not None:
+            after.add(challenger.model)
+        self.champion, self.challenger = champion, challenger
+        for model in before - after:
+            self.store.let_go(model)
+        for seat in self.all():
+            self.store.hold(seat.model, seat.row_bytes)
+
+    def wanted(self) -> dict[str, tuple[str, int]]:
+        """Memory -> (layout, bytes), of the memories that state rows may be loaded from."""
+        found = {seat.model: (seat.layout, seat.row_bytes) for seat in self.all()}
+        return found if self.recent is None else {**found, RECENT: (self.recent.layout, self.recent.row_bytes)}
+
+    def place(self, placed: Placed, numbers: NDArray[np.int64]) -> None:
+        """Sees to it that the slots of streams [k] hold their states: the champion's of all, the challenger's of as
+        many as it can take on now.
+        """
+        slots, fresh = placed.slots, placed.fresh
+        if self.recent is not None:
+            self._load_recent(slots[fresh], numbers[fresh])
+        for seat in self.all():
+            seat.held[slots[fresh]] = False
+            todo = ~seat.held[slots]
+            if not todo.any():
+                continue
+            held = self.store.held(seat.model)
+            load = todo & held.has[numbers]
+            known = todo & ~load & (self.store.offsets[numbers] != NO_ROW)
+            clear = todo & ~load & ~known
+            if load.any():
+                seat.load(slots[load], held.rows[numbers[load]])
+            if clear.any():
+                seat.clear(slots[clear])
+            if known.any():
+                self._bring_over(seat, slots[known])
+
+    def run(self, slots: NDArray[np.int64], batch: Batch, numbers: NDArray[np.int64]) -> tuple[Result, Result | None]:
+        """Steps readings [n] of slots [n] and streams [n]: what the champion says, and the challenger of the streams it
+        holds, its `of` counting the same readings.
+        """
+        x, at_ms, seq, end = batch.x(), batch.column("at_ms"), batch.column("seq"), batch.column("end")
+        twice = self._repeated(slots, at_ms, seq) if self.recent is not None else None
+        said = self._run(self.champion, slots, x, at_ms, seq, end, batch, numbers, slice(None))
+        also = None
+        if self.challenger is not None:
+            some = np.flatnonzero(self.challenger.held[slots])
+            if len(some):
+                also = self._run(
+                    self.challenger, slots[some], x[some], at_ms[some], seq[some], end[some], batch, numbers, some
+                )
+        if self.recent is not None:
+            new = slice(None) if twice is None else np.flatnonzero(~twice)
+            self.recent.fold(slots[new], place_in_stream(slots[new]), x[new], at_ms[new], end[new])
+        return said, also
+
+    def memories(self, slots: NDArray[np.int64]) -> list[Memory]:
+        """What is known of the streams in slots [k]."""
+        everyone = np.arange(len(slots))
+        found = [Memory(self.champion.model, self.champion.layout, everyone, self.champion.rows(slots))]
+        if self.challenger is not None:
+            index = np.flatnonzero(self.challenger.held[slots])
+            rows = self.challenger.rows(slots[index])
+            found.append(Memory(self.challenger.model, self.challenger.layout, index, rows))
+        if self.recent is not None:
+            self.recent.stamp(slots, self.champion.engine.table.clock[slots, :CLOCK])
+            found.append(Memory(RECENT, self.recent.layout, everyone, self.recent.rows(slots)))
+        return found
+
+    def _run(
+        self,
+        seat: Seat,
+        slots: NDArray[np.int64],
+        x: NDArray[np.float32],
+        at_ms: NDArray[np.int64],
+        seq: NDArray[np.int64],
+        end: NDArray[np.uint8],
+        batch: Batch,
+        numbers: NDArray[np.int64],
+        some: slice | NDArray[np.int64],
+    ) -> Result:
+        told: dict[str, Any] = {"end": end} if end.any() else {}
+        if seat.tagged:
+            told["tag"] = batch.tags()[some]
+            if seat.engine.config.temperature > 0:
+                told["salt"] = self.store.salts(numbers[some])
+        return seat.engine.run(slots, x, at_ms, seq, **told)
+
+    def _repeated(
+        self, slots: NDArray[np.int64], at_ms: NDArray[np.int64], seq: NDArray[np.int64]
+    ) -> NDArray[np.bool_] | None:
+        """Which readings [n] the champion will know as seen before; None: none of them."""
+        if seq.max() < 0:
+            return None
+        distinct, which = np.unique(slots, return_inverse=True)
+        clock = self.champion.engine.table.clock[distinct, :CLOCK]
+        return (judge(clock, in_waves(which), at_ms, seq)[0] & DUPLICATE) > 0
+
+    def _load_recent(self, slots: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
+        assert self.recent is not None
+        held = self.store.held(RECENT)
+        has = held.has[numbers]
+        self.recent.load(slots[has], held.rows[numbers[has]])
+        self.recent.clear(slots[~has])
+
+    def _bring_over(self, seat: Seat, slots: NDArray[np.int64]) -> None:
+        if seat is not self.champion:
+            slots = slots[:WARM_UPS]
+        if self.recent is None:
+            seat.clear(slots)
+            return
+        seat.warm_up(slots, self.recent)
+        self.warmed += len(slots)
