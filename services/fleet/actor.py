@@ -11,7 +11,7 @@ import traceback
 from collections import deque
 from typing import Any
 
-from services.fleet.status import End, Event, Outcome, ShardStatus
+from services.fleet.status import End, Event, Lineup, Obeyed, Outcome, ShardStatus
 from services.predictor.ports import Fenced, Refused, Unsettled
 from services.predictor.stats import ShardStats
 from services.settings import Settings
@@ -32,15 +32,19 @@ class ShardActor:
         self._events: deque[Event] = deque(maxlen=1000)
         self._shard: Any = None
         self._stats = ShardStats()
+        self._lineup = Lineup()
+        self._seats: tuple[Any, Any] | None = None  # champion and challenger that are to sit down before the next turn
+        self._ordering = threading.Lock()
 
-    def run(self, shard: int, incarnation: int) -> Outcome:
+    def run(self, shard: int, incarnation: int, lineup: Lineup) -> Outcome:
         """The loop of one shard. Returns when it was stopped, fenced or refused; a crash is a value too."""
-        self._shard_index, self._incarnation = shard, incarnation
+        self._shard_index, self._incarnation, self._lineup = shard, incarnation, lineup
         try:
             self._shard = self._build()
             self._stats = self._shard.stats
             self._shard.start()
             while not self._stop.is_set():
+                self._sit_down()
                 self._shard.turn()
             return Outcome(End.STOPPED)
         except Stopped:
@@ -56,14 +60,18 @@ class ShardActor:
                 self._shard.close()
 
     def _build(self) -> Any:
-        from services.fleet.assembly import build_shard
+        from services.fleet.assembly import build_shard, device_of
+        from services.fleet.models import Models
 
+        self._models = Models(self._settings, device_of(self._settings.device))
         while True:
             try:
                 return build_shard(
                     self._settings,
                     self._shard_index,
                     self._partitions,
+                    self._lineup,
+                    self._models,
                     server=self._server,
                     incarnation=self._incarnation,
                     pause=self._stop.wait,
@@ -77,9 +85,51 @@ class ShardActor:
         """Asks the loop to end after the epoch it is in."""
         self._stop.set()
 
+    def order(self, lineup: Lineup) -> Obeyed:
+        """Other models are to run. They are loaded here, beside the loop, which changes them between two epochs; where
+        one cannot be run all stays as it is.
+        """
+        with self._ordering:
+            shard = self._shard
+            if shard is None or not self._stats.ready:
+                return Obeyed()
+            sitting = {seat.model: seat for seat in (*shard.seats.all(), *(self._seats or ())) if seat is not None}
+            seats: list[Any] = []
+            for model in filter(None, (lineup.champion, lineup.challenger)):
+                try:
+                    seats.append(sitting[model] if model in sitting else self._models.seat(model))
+                    misfit = self._misfit(shard.engine.config, seats[-1].engine.config)
+                except Unsettled:
+                    return Obeyed()
+                except Refused as error:
+                    misfit = str(error)
+                if misfit:
+                    self._notify("model_refused", model=model, reason=misfit)
+                    return Obeyed(model=model, reason=misfit)
+            self._seats = (seats[0], seats[1] if len(seats) > 1 else None)
+            return Obeyed(done=True)
+
+    @staticmethod
+    def _misfit(config: Any, its: Any) -> str:
+        from services.registry import compatible
+
+        if its.direction != "forward" and its != config:
+            return "it reads both ways: what waits in its streams cannot be brought over to another model"
+        return compatible(config, its) or ""
+
+    def _sit_down(self) -> None:
+        if self._seats is None:
+            return
+        with self._ordering:
+            (champion, challenger), self._seats = self._seats, None
+            self._shard.seat(champion, challenger)
+        self._notify("seated", champion=champion.model, challenger=challenger.model if challenger else "")
+
     def status(self) -> ShardStatus:
         """A copy of the numbers, and the events since the last call."""
         events = [self._events.popleft() for _ in range(len(self._events))]
+        closed: deque[Any] = self._shard.outcomes.rounds if self._shard is not None else deque()
+        rounds = [closed.popleft() for _ in range(len(closed))]
         return ShardStatus(
             self._shard_index,
             self._incarnation,
@@ -87,6 +137,7 @@ class ShardActor:
             socket.gethostname(),
             self._stats.snapshot(),
             events,
+            rounds,
         )
 
     def _notify(self, event: str, **fields: Any) -> None:

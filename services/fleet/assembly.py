@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from services.fleet.status import dealt, transactional_id
+from services.fleet.models import Models
+from services.fleet.status import Lineup, dealt, transactional_id
 from services.predictor.ports import Refused
 from services.records import Role
 from services.settings import Settings
@@ -46,6 +47,8 @@ def build_shard(
     settings: Settings,
     shard: int,
     partitions: int,
+    lineup: Lineup,
+    models: Models,
     *,
     server: str = "",
     incarnation: int = 0,
@@ -55,8 +58,6 @@ def build_shard(
     """The `Shard` that owns its share of `partitions`. Raises Refused when the model cannot be served."""
     import torch
 
-    from rnn import weights
-    from rnn.serving import engine_of
     from services.brokers.kafka_changelog import KafkaChangelog
     from services.brokers.kafka_ledger import KafkaLedger
     from services.brokers.kafka_source import KafkaSource
@@ -64,15 +65,12 @@ def build_shard(
     from services.codecs.schema import Schema
     from services.predictor.epoch import Origin
     from services.predictor.options import ShardOptions
-    from services.predictor.seats import Seat
     from services.predictor.shard import Shard, most_rows
 
     torch.set_num_threads(settings.fleet.torch_threads)
-    try:
-        network, card = weights.load(settings.model)
-    except weights.ModelRefused as error:
-        raise Refused(f"model: {error}") from error
-    engine = engine_of(network, settings.state.slots, device_of(settings.device))
+    champion = models.seat(lineup.champion)
+    challenger = models.seat(lineup.challenger) if lineup.challenger else None
+    engine, config = champion.engine, champion.engine.config
     if broken := engine.check():
         notify("rows_depend_on_neighbours", buckets=broken)
 
@@ -91,30 +89,32 @@ def build_shard(
         incarnation=incarnation,
     )
     changelog = KafkaChangelog(settings.kafka, topics[Role.CHANGELOG])
-    needed = max(engine.table.row_bytes, answer_bytes(network.config)) + OVERHEAD_BYTES
+    needed = max(engine.table.row_bytes, answer_bytes(config)) + OVERHEAD_BYTES
     if needed > ledger.max_value_bytes:
         outputs = [topics[role] for role in (Role.PREDICTIONS, Role.CHANGELOG, Role.DEAD_LETTERS)]
         raise Refused(
             f"max.message.bytes of one of the topics {', '.join(outputs)} leaves room for values of "
             f"{ledger.max_value_bytes} bytes; states and predictions of this model need {needed}. Raise it"
         )
-    config = network.config
     schema = Schema(config.features, config.vocabulary)
     ttl_days, flush_after_s = settings.state.ttl_days, settings.state.flush_after_s
     return Shard(
         source,
         ledger,
         changelog,
-        Seat(card.model, engine),
+        champion,
         ReadingDecoder(schema, most_rows(engine, settings.epoch.max_readings)),
-        Origin(card.model, settings.group, topics[Role.READINGS], ledger.max_value_bytes - OVERHEAD_BYTES),
+        Origin(champion.model, settings.group, topics[Role.READINGS], ledger.max_value_bytes - OVERHEAD_BYTES),
         mine,
         ShardOptions(
             exactly_once=settings.delivery == "exactly_once",
             max_readings=settings.epoch.max_readings,
             ttl_ms=None if ttl_days is None else int(ttl_days * 86_400_000),
             flush_after_ms=None if flush_after_s is None else round(flush_after_s * 1000),
+            shards=min(settings.fleet.shards, partitions),
+            recent=0 if settings.registry is None else settings.state.recent,
         ),
+        challenger=challenger,
         pause=pause,
         notify=notify,
     )

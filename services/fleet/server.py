@@ -49,7 +49,9 @@ class Server:
             self.supervisor.tick()
             self._beat_s = time.monotonic()
             self._collector.update(
-                {status.shard: status.stats for status in self.supervisor.statuses()}, self.supervisor.restarts()
+                {status.shard: status.stats for status in self.supervisor.statuses()},
+                self.supervisor.restarts(),
+                self.supervisor.pipeline(),
             )
 
     def stop(self) -> None:

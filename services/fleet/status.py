@@ -1,4 +1,4 @@
-"""What actors tell their supervisor. Plain values; imports nothing heavy."""
+"""What actors are told by their supervisor, and tell it. Plain values; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.predictor.stats import ShardStats
+from services.predictor.stats import Paired, ShardStats
 
 
 class End(enum.StrEnum):
@@ -36,6 +36,23 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Lineup:
+    """Which models a shard is to run, by their ids."""
+
+    champion: str = ""  # empty: the folder that `model` names
+    challenger: str = ""  # empty: none
+
+
+@dataclass(frozen=True, slots=True)
+class Obeyed:
+    """The value of `ShardActor.order`. Neither done nor a model: give the order again."""
+
+    done: bool = False
+    model: str = ""  # the one that cannot be run
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ShardStatus:
     """The value of `ShardActor.status`."""
 
@@ -45,6 +62,7 @@ class ShardStatus:
     node: str
     stats: ShardStats
     events: list[Event] = field(default_factory=list)
+    rounds: list[Paired] = field(default_factory=list)  # closed since the last status
 
 
 def dealt(partitions: int, shards: int, shard: int) -> list[int]:

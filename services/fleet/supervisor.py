@@ -16,9 +16,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.fleet.actor import ShardActor
+from services.fleet.following import Following
 from services.fleet.on_ray import join_or_start, kill, outcome_of, own_signals, prepare
-from services.fleet.status import End, Outcome, ShardStatus, dealt, transactional_id
+from services.fleet.retraining import Retraining
+from services.fleet.rollout import Rollout
+from services.fleet.status import End, Lineup, Obeyed, Outcome, ShardStatus, dealt, transactional_id
 from services.predictor.ports import Fenced, Refused
+from services.quality.pipeline import PipelineStats
 from services.settings import Settings
 
 BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -64,6 +68,10 @@ class _Member:
     failures: int = 0  # restarts in a row
     due_s: float | None = None  # monotonic, when to start the next incarnation
     restarts: dict[str, int] = field(default_factory=dict)  # cause -> count
+    lineup: Lineup = field(default_factory=Lineup)  # what it was told to run
+    ordered: Any = None  # reference to the answer of an order under way
+    ordering: Lineup | None = None  # the order under way
+    refused: Lineup | None = None  # an order that it cannot follow
 
 
 class Supervisor:
@@ -78,6 +86,8 @@ class Supervisor:
         self._spare: Any = None
         self._server = uuid.uuid4().hex[:12]  # signs the group's offsets
         self._owns_ray = False
+        self.rollout: Rollout | None = None
+        self._following: Following | None = None
 
     # ---- life -------------------------------------------------------------------------------------------------------
 
@@ -88,6 +98,12 @@ class Supervisor:
 
         from services.brokers.kafka_ledger import fence_all
 
+        if self.settings.registry is not None:
+            from services.registry import Registry
+
+            self.rollout = Rollout(Registry(self.settings.registry), self.settings, len(self._members), self._notify)
+            self.rollout.open()
+            self._following = Following(self.rollout, Retraining(self.settings, self._notify), self._notify)
         fleet = self.settings.fleet
         if not ray.is_initialized():
             with own_signals():
@@ -126,11 +142,14 @@ class Supervisor:
                 self._begin(member)
             elif member.run is not None:
                 self._watch(member, now_s)
+                self._order(member)
 
     def stop(self) -> None:
         """Ends every shard's current epoch, commits it and lets go; within STOP_S."""
         import ray
 
+        if self._following is not None:
+            self._following.stop()
         runs = [member.run for member in self._members if member.run is not None]
         for member in self._members:
             if member.actor is not None:
@@ -157,6 +176,10 @@ class Supervisor:
         """Shard -> cause -> restarts."""
         return {member.shard: dict(member.restarts) for member in self._members}
 
+    def pipeline(self) -> PipelineStats:
+        """Numbers that no shard has alone."""
+        return PipelineStats() if self._following is None else self._following.stats()
+
     def unready(self) -> list[str]:
         """Why the fleet is not ready, a sentence a shard; empty when it is."""
         why = []
@@ -178,7 +201,9 @@ class Supervisor:
         member.moved_s, member.moved_at, member.restored = time.monotonic(), -1.0, 0.0
         spare, self._spare = self._spare, None
         member.actor = spare or self._actor_class.remote(self.settings, self.partitions, self._server)
-        member.run = member.actor.run.remote(member.shard, member.incarnation)
+        member.lineup = Lineup() if self.rollout is None else self.rollout.lineup(member.shard)
+        member.ordered = member.ordering = member.refused = None
+        member.run = member.actor.run.remote(member.shard, member.incarnation, member.lineup)
         self._notify(
             "shard_started",
             shard=member.shard,
@@ -210,6 +235,31 @@ class Supervisor:
         if now_s - member.moved_s > patience_s:
             self._replace(member)
 
+    def _order(self, member: _Member) -> None:
+        """Tells a shard that is ready which models it is to run, where that has changed."""
+        import ray
+
+        if self.rollout is None or member.ready_s is None:
+            return
+        if member.ordered is not None:
+            answered, _ = ray.wait([member.ordered], timeout=0)
+            if not answered:
+                return
+            with suppress(ray.exceptions.RayError):
+                self._answered(member, ray.get(member.ordered))
+            member.ordered = member.ordering = None
+        wanted = self.rollout.lineup(member.shard)
+        if wanted not in (member.lineup, member.refused):
+            member.ordering, member.ordered = wanted, member.actor.order.remote(wanted)
+
+    def _answered(self, member: _Member, obeyed: Obeyed) -> None:
+        assert member.ordering is not None and self._following is not None
+        if obeyed.done:
+            member.lineup, member.refused = member.ordering, None
+        elif obeyed.model:
+            member.refused = member.ordering
+            self._following.refused(obeyed.model, obeyed.reason)
+
     def _heard(self, member: _Member, status: ShardStatus, now_s: float) -> None:
         member.status = status
         for event in status.events:
@@ -223,6 +273,9 @@ class Supervisor:
             member.ready_s = member.ready_s or now_s
         if status.stats.epochs["kept"]:
             member.failures = 0
+        if self._following is not None:
+            self._following.heard(status.rounds)
+            self._following.saw({one.shard: one.status.stats for one in self._members if one.status is not None})
 
     def _replace(self, member: _Member) -> None:
         stalled = _Replaced(member.shard, member.incarnation, member.actor, member.run, time.monotonic() + REPLACED_S)

@@ -16,4 +16,5 @@ class ShardOptions:
         None  # silence after which what waits is sent; None = ten usual intervals, 10 s at least
     )
     recent: int = 0  # latest readings of each stream that are remembered, to bring streams over to another model
+    shards: int = 1  # of the pipeline, whose sketches of inputs are added up
     poll_s: float = 0.2  # longest wait for a reading; bounds how late a stop is noticed

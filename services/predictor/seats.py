@@ -9,7 +9,7 @@ only module of this room that may import rnn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +22,27 @@ from services.predictor.batcher import Batch
 from services.predictor.recent import CLOCK, Recent
 from services.predictor.slots import Placed
 from services.predictor.state_store import NO_ROW, StateStore
+from services.quality.reference import Reference
 from services.records import RECENT, Memory, Spelling
 
 WARM_UPS = 512
 """Streams that a challenger takes on in one epoch; predictions do not wait for the others."""
 
 
-class Seat:
-    """A model in an engine, and of which slots it holds the state."""
+class Said(NamedTuple):
+    """What came of one batch of n readings."""
 
-    def __init__(self, model: str, engine: AnyEngine) -> None:
-        self.model, self.engine = model, engine
+    x: NDArray[np.float32]  # [n, features]
+    champion: Result
+    challenger: Result | None
+    held: NDArray[np.int64] | None  # [k], the readings that the challenger's result is of
+
+
+class Seat:
+    """A model in an engine, and of which slots it holds the state. `reference`: its training data, to see drift by."""
+
+    def __init__(self, model: str, engine: AnyEngine, reference: Reference | None = None) -> None:
+        self.model, self.engine, self.reference = model, engine, reference
         self.spelling = Spelling(engine.config.horizon, engine.config.classes)
         self.tagged = not isinstance(engine, Engine)
         self.held: NDArray[np.bool_] = np.zeros(engine.table.slots, np.bool_)
@@ -123,24 +133,22 @@ class Seats:
             if known.any():
                 self._bring_over(seat, slots[known])
 
-    def run(self, slots: NDArray[np.int64], batch: Batch, numbers: NDArray[np.int64]) -> tuple[Result, Result | None]:
-        """Steps readings [n] of slots [n] and streams [n]: what the champion says, and the challenger of the streams it
-        holds, its `of` counting the same readings.
-        """
+    def run(self, slots: NDArray[np.int64], batch: Batch, numbers: NDArray[np.int64]) -> Said:
+        """Steps readings [n] of slots [n] and streams [n]."""
         x, at_ms, seq, end = batch.x(), batch.column("at_ms"), batch.column("seq"), batch.column("end")
         twice = self._repeated(slots, at_ms, seq) if self.recent is not None else None
         said = self._run(self.champion, slots, x, at_ms, seq, end, batch, numbers, slice(None))
-        also = None
+        also, held = None, None
         if self.challenger is not None:
-            some = np.flatnonzero(self.challenger.held[slots])
-            if len(some):
+            held = np.flatnonzero(self.challenger.held[slots])
+            if len(held):
                 also = self._run(
-                    self.challenger, slots[some], x[some], at_ms[some], seq[some], end[some], batch, numbers, some
+                    self.challenger, slots[held], x[held], at_ms[held], seq[held], end[held], batch, numbers, held
                 )
         if self.recent is not None:
             new = slice(None) if twice is None else np.flatnonzero(~twice)
             self.recent.fold(slots[new], place_in_stream(slots[new]), x[new], at_ms[new], end[new])
-        return said, also
+        return Said(x, said, also, held)
 
     def memories(self, slots: NDArray[np.int64]) -> list[Memory]:
         """What is known of the streams in slots [k]."""

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,22 +26,19 @@ from services.codecs.readings import ReadingDecoder
 from services.predictor.batcher import TAGGED_ROWS, Batch, batches, part_of, without_folded
 from services.predictor.epoch import Epoch, Origin
 from services.predictor.options import ShardOptions
+from services.predictor.outcomes import Outcomes
+from services.predictor.patience import Patience
 from services.predictor.ports import Changelog, Fenced, Ledger, Source, Unsettled
 from services.predictor.restore import check, check_memories, restore
-from services.predictor.seats import Seat, Seats
+from services.predictor.seats import Said, Seat, Seats
 from services.predictor.slots import Slots
 from services.predictor.state_store import StateStore
 from services.predictor.stats import ShardStats, add
 from services.predictor.waiting import Waiting
-from services.records import Commit, Flag, Memory, Records
-
-T = TypeVar("T")
+from services.records import Commit, Memory, Records
 
 Notify = Callable[..., None]
 """`notify(event, **fields)`: something a person may want to read."""
-
-RETRY_S = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Waits between attempts to settle, the last one for ever."""
 
 
 def most_rows(engine: AnyEngine, max_readings: int) -> int:
@@ -80,8 +76,10 @@ class Shard:
         self.waiting = Waiting(self.store, self._flush_after_ms() if lags else None)
         self.stats = ShardStats(slots=self.slots.capacity)
         self._origin = origin
+        self.outcomes = Outcomes(self.partitions[0] if self.partitions else 0, self.seats, self.options.shards)
         self.seat(champion, challenger)
-        self._clock_ms, self._pause, self._notify = clock_ms, pause, notify
+        self._clock_ms, self._notify = clock_ms, notify
+        self._patiently = Patience(pause, notify, self._progress)
         self._position: dict[int, int] = {}  # partition -> first offset not yet folded in by a kept epoch
         self._committed: dict[int, int] = {}  # partition -> the group's offset; behind the position after retention
 
@@ -94,7 +92,12 @@ class Shard:
         """Who steps the streams from now on. Between two turns only: an epoch has one champion, whom its predictions
         name. Both must read and answer the same, and have as many slots as the shard.
         """
+        began = time.perf_counter()
+        swapped = champion is not self.seats.champion
         self.seats.change(champion, challenger)
+        self.outcomes.change()
+        if swapped:
+            self.stats.swap_s.observe(time.perf_counter() - began)
         self.origin = replace(self._origin, model=champion.model, spelling=champion.spelling)
         self.stats.model = champion.model
         self.stats.challenger = "" if challenger is None else challenger.model
@@ -176,8 +179,9 @@ class Shard:
         numbers: NDArray[np.int64] = np.zeros(0, np.int64)
         offsets: NDArray[np.int64] = np.zeros(0, np.int64)
         memories: list[Memory] = []
+        said = None
         if batch.readings:
-            numbers, offsets, memories = self._step(batch, epoch)
+            numbers, offsets, memories, said = self._step(batch, epoch)
         began = time.perf_counter()
         ended = self._ended(busy, now_ms)
         epoch.add_tombstones(self.store, ended)
@@ -186,6 +190,9 @@ class Shard:
         self.slots.forget(ended)
         self.store.forget(ended)
         self.waiting.stepped(numbers)
+        if said is not None:
+            self.outcomes.kept(batch.numbers(), said.x, said.champion, said.challenger, said.held)
+        self.outcomes.forget(ended)
         self._count(batch, epoch, len(ended))
         return True
 
@@ -213,7 +220,7 @@ class Shard:
         if not self._close(epoch, numbers, self.store.offsets[numbers], memories, began):
             return False
         self.stats.flushed += len(result)
-        self._count_predictions(epoch)
+        self.stats.count_predictions(epoch.flags)
         return True
 
     def _close(
@@ -248,8 +255,10 @@ class Shard:
         self.seats.place(placed, numbers)
         return placed.slots
 
-    def _step(self, batch: Batch, epoch: Epoch) -> tuple[NDArray[np.int64], NDArray[np.int64], list[Memory]]:
-        """Steps all readings; returns the dirty streams' numbers [k], last offsets [k] and new memories."""
+    def _step(self, batch: Batch, epoch: Epoch) -> tuple[NDArray[np.int64], NDArray[np.int64], list[Memory], Said]:
+        """Steps all readings; returns the dirty streams' numbers [k], last offsets [k] and new memories, and what was
+        said.
+        """
         began = time.perf_counter()
         numbers, which = np.unique(batch.numbers(), return_inverse=True)
         slots = self._placed(numbers)
@@ -257,13 +266,13 @@ class Shard:
         offsets[which] = batch.column("offsets")  # repeated indices: the last one, which is the stream's newest, stays
         self._phase("batch", began)
         began = time.perf_counter()
-        result, _ = self.seats.run(slots[which], batch, numbers[which])
+        said = self.seats.run(slots[which], batch, numbers[which])
         memories = self.seats.memories(slots)
         self._phase("forward", began)
         began = time.perf_counter()
-        epoch.add_predictions(result)
+        epoch.add_predictions(said.champion)
         self._phase("encode", began)
-        return numbers, offsets, memories
+        return numbers, offsets, memories, said
 
     def _ended(self, busy: NDArray[np.int64], now_ms: int) -> NDArray[np.int64]:
         # Tombstones ride on an epoch with readings, so that its offsets tell a kept commit from a dropped one.
@@ -284,19 +293,6 @@ class Shard:
         self._notify("settled", kept=kept)
         return kept
 
-    def _patiently(self, attempt: Callable[[], T]) -> T:
-        """Tries until it is settled. The broker may be away for long; nothing is lost by waiting."""
-        tries = 0
-        while True:
-            try:
-                return attempt()
-            except Unsettled as error:
-                wait_s = RETRY_S[min(tries, len(RETRY_S) - 1)]
-                tries += 1
-                self._notify("broker_away", error=str(error), retry_s=wait_s)
-                self._progress()
-                self._pause(wait_s)
-
     def close(self) -> None:
         """Lets go of the adapters. Nothing is committed: between turns there is nothing to commit."""
         for port in (self.source, self.changelog, self.ledger):
@@ -309,21 +305,19 @@ class Shard:
         stats = self.stats
         stats.readings += batch.readings
         for part in batch.parts:
-            for reason in part.rejected.reasons:
-                stats.rejected[reason] = stats.rejected.get(reason, 0) + 1
+            stats.count_rejected(part.rejected.reasons)
         if batch.readings:
             stats.batch_rows.observe(batch.readings)
             stats.latency_s.observe((self._clock_ms() - batch.column("arrived_ms").astype(np.float64)) / 1000)
-            self._count_predictions(epoch)
+            stats.count_predictions(epoch.flags)
         stats.evictions["spilled"] = self.slots.evicted
         stats.evictions["idle"] += ended
         stats.live_streams = self.store.live
         stats.slots_used = self.slots.used
-
-    def _count_predictions(self, epoch: Epoch) -> None:
-        self.stats.predictions += len(epoch.flags)
-        for flag in Flag:
-            add(self.stats.flagged, (flag.name or "").lower(), int((epoch.flags & flag.value > 0).sum()))
+        stats.brought_over = self.seats.warmed
+        stats.figures = self.outcomes.figures(self.seats.champion)
+        stats.challenger_figures = self.outcomes.figures(self.seats.challenger)
+        stats.inputs = self.outcomes.sketch
 
     def _phase(self, name: str, began: float) -> None:
         self.stats.phase_s[name].observe(time.perf_counter() - began)

@@ -154,6 +154,10 @@ def _tree(content: Any, path: Path) -> Tree:
             tree[key] = {str(inner): value for inner, value in tree[key].items()}
     if isinstance(model := tree.get("model"), str) and not model.startswith("~"):
         tree["model"] = str(path.parent / model)
+    if isinstance(retrain := tree.get("retrain"), dict) and isinstance(runs := retrain.get("runs"), str):
+        tree["retrain"] = {**retrain, "runs": str(path.parent / Path(runs).expanduser())}
+    if isinstance(registry := tree.get("registry"), str) and "://" not in registry and not registry.startswith("~"):
+        tree["registry"] = str(path.parent / registry)
     return tree
 
 

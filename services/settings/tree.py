@@ -9,16 +9,16 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_serializer, model_validator
+from pydantic import AfterValidator, Field, field_serializer, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from services.masking import Masked, masked
+from services.settings.changes import Retrain, Rollout, Section
 
 ENV_PREFIX = "STREAMRNN__"
 BOOTSTRAP = "127.0.0.1:9092"
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_CLOSED = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
 
 
 def _topic(name: str) -> str:
@@ -34,12 +34,6 @@ def _device(device: str) -> str:
 
 
 Topic = Annotated[str, AfterValidator(_topic)]
-
-
-class Section(BaseModel):
-    """A closed group of settings: unknown keys are errors, values never change."""
-
-    model_config = _CLOSED
 
 
 class Topics(Section):
@@ -97,6 +91,14 @@ class State(Section):
     )
     ttl_days: float | None = Field(
         30.0, gt=0, description="Days without a reading after which a stream is forgotten. null: never."
+    )
+    recent: int = Field(
+        16,
+        ge=1,
+        le=1000,
+        description="With `registry`: latest readings of each stream that are remembered beside its state. They bring "
+        "a stream over to a model that has not followed it; each costs about 4 bytes a feature and 9 more, in memory "
+        "and in the changelog.",
     )
     flush_after_s: float | None = Field(
         None,
@@ -183,6 +185,12 @@ class Settings(BaseSettings):
         Path("model"),
         description="Folder of the model: model.safetensors and card.json. In a file, relative to that file's folder.",
     )
+    registry: str | None = Field(
+        None,
+        description="Folder or URL (s3://, gs://, abfs://) of the registry of models. Its champion is served, its "
+        "challenger runs in shadow, and changes are followed while serving; an empty one gets `model` as its first "
+        "champion. In a file, a relative folder is relative to that file's. null: serve `model`, always.",
+    )
     delivery: Literal["exactly_once", "at_least_once"] = Field(
         "exactly_once",
         description="exactly_once: predictions, state and offsets in one Kafka transaction. at_least_once: without "
@@ -194,6 +202,8 @@ class Settings(BaseSettings):
     )
     epoch: Epoch = Epoch()
     state: State = State()
+    rollout: Rollout = Rollout()
+    retrain: Retrain = Retrain()
     fleet: Fleet = Fleet()
     telemetry: Telemetry = Telemetry()
     log: Log = Log()

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from services.predictor.stats import Histogram, ShardStats
+from services.quality.pipeline import PipelineStats
 from services.telemetry.names import METRICS, Metric, labels
 
 Stats = Mapping[int, ShardStats]
@@ -32,16 +33,18 @@ class StatsCollector(Collector):
         self._lock = threading.Lock()
         self._stats: dict[int, ShardStats] = {}
         self._restarts: dict[int, dict[str, int]] = {}
+        self._pipeline = PipelineStats()
         self._build = _versions()
         registry.register(self)
 
-    def update(self, stats: Stats, restarts: Restarts | None = None) -> None:
+    def update(self, stats: Stats, restarts: Restarts | None = None, pipeline: PipelineStats | None = None) -> None:
         """Replaces all numbers. `stats`: snapshots of the shards that answer; `restarts`: shard -> cause -> count; its
         keys are the shards that ought to be there.
         """
         with self._lock:
             self._stats = dict(stats)
             self._restarts = {shard: dict(causes) for shard, causes in (restarts or {}).items()}
+            self._pipeline = pipeline or PipelineStats()
 
     def describe(self) -> Iterable[Any]:
         """Nothing: names are checked by tests, not at registration."""
@@ -50,7 +53,7 @@ class StatsCollector(Collector):
     def collect(self) -> Iterator[Any]:
         """All metrics of names.METRICS, with a 0 for every known label value that has not occurred."""
         with self._lock:
-            stats, restarts = self._stats, self._restarts
+            stats, restarts, pipeline = self._stats, self._restarts, self._pipeline
         shards = sorted(stats.keys() | restarts.keys())
         for metric in METRICS:
             family = _family(metric)
@@ -61,10 +64,12 @@ class StatsCollector(Collector):
                     family.add_metric([str(shard)], int(shard in stats))
             elif metric.name == "streamrnn_shard_restarts_total":
                 for shard in shards:
-                    _add(family, metric, shard, restarts.get(shard, {}))
+                    _add(family, metric, [str(shard)], restarts.get(shard, {}))
+            elif metric.pipeline:
+                _add(family, metric, [], getattr(pipeline, metric.field))
             else:
                 for shard in sorted(stats):
-                    _add(family, metric, shard, getattr(stats[shard], metric.field))
+                    _add(family, metric, [str(shard)], getattr(stats[shard], metric.field))
             yield family
 
 
@@ -76,16 +81,16 @@ def _family(metric: Metric) -> Any:
     return GaugeMetricFamily(metric.name, metric.help, labels=labels(metric))
 
 
-def _add(family: Any, metric: Metric, shard: int, value: Any) -> None:
-    """One shard's samples of one metric; the shape of `value` decides."""
+def _add(family: Any, metric: Metric, whose: list[str], value: Any) -> None:
+    """One shard's, or the pipeline's, samples of one metric; the shape of `value` decides."""
     if isinstance(value, str):
         if value:
-            family.add_metric([str(shard), value], 1)
+            family.add_metric([*whose, value], 1)
     elif isinstance(value, Mapping):
         for name in dict.fromkeys([*metric.values, *map(str, value)]):
-            _add_one(family, [str(shard), name], _of(value, name))
+            _add_one(family, [*whose, name], _of(value, name))
     else:
-        _add_one(family, [str(shard)], value)
+        _add_one(family, whose, value)
 
 
 def _of(values: Mapping[Any, Any], name: str) -> Any:

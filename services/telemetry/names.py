@@ -1,4 +1,5 @@
-"""Every metric as data: its name, kind, unit, labels, meaning, and the field of `ShardStats` that it shows.
+"""Every metric as data: its name, kind, unit, labels, meaning, and the field of `ShardStats`, or of
+`PipelineStats`, that it shows.
 
 docs/metrics.md is made of it: `python -m services.telemetry.names > docs/metrics.md`. Imports no prometheus_client.
 """
@@ -20,6 +21,8 @@ FLAGS = tuple(str(flag.name).lower() for flag in Flag)
 OUTCOMES = ("kept", "dropped")
 EVICTIONS = ("spilled", "idle")
 CAUSES = ("died", "stalled")
+VERDICTS = ("promoted", "rejected", "expired", "rolled_back")
+RETRAININGS = ("trained", "failed", "timed_out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Metric:
     field: str = ""  # of ShardStats; empty: made by the collector itself
     label: str = ""
     values: tuple[str, ...] = ()
+    pipeline: bool = False  # of the whole pipeline: the field is one of PipelineStats, and there is no label `shard`
 
     def series(self) -> Iterator[str]:
         """Names under which Prometheus keeps it."""
@@ -94,6 +98,75 @@ METRICS = (
     Metric(
         "streamrnn_restore_done_ratio", "gauge", "Share of the changelog that is read, 0 to 1.", "ratio", "restore_done"
     ),
+    # what forecasts are worth, each made before its truth was known
+    Metric(
+        "streamrnn_scored_values_total", "counter", "Values that forecasts were compared with when they came.",
+        "values", "scored", "step",
+    ),
+    Metric(
+        "streamrnn_forecast_mse", "gauge",
+        "Present mean squared error of the forecasts, over the variance of the training data.", "", "mse", "step",
+    ),
+    Metric(
+        "streamrnn_persistence_mse", "gauge", "What saying that nothing changes would have cost on the same readings.",
+        "", "persistence_mse", "step",
+    ),
+    Metric(
+        "streamrnn_forecast_mae", "gauge", "Present mean absolute error, in standard deviations of the training data.",
+        "", "mae", "step",
+    ),
+    Metric(
+        "streamrnn_forecast_pinball_loss", "gauge", "Present mean pinball loss of the band's two edges.",
+        "", "pinball", "step",
+    ),
+    Metric(
+        "streamrnn_band_coverage_ratio", "gauge", "Present share of truths that lay inside their band.",
+        "ratio", "coverage", "step",
+    ),
+    Metric(
+        "streamrnn_challenger_mse", "gauge", "As streamrnn_forecast_mse, of the model that runs in shadow.",
+        "", "challenger_mse", "step",
+    ),
+    Metric(
+        "streamrnn_drift_ratio", "gauge",
+        "How far a feature's distribution, or the loss, is from what it was, over its threshold: 1 has drifted.",
+        "ratio", "drift", "name", pipeline=True,
+    ),
+    # models
+    Metric(
+        "streamrnn_challenger_info", "info", "1, with the model that runs in shadow beside the served one.",
+        field="challenger", label="model",
+    ),
+    Metric(
+        "streamrnn_swap_seconds", "histogram", "Time between two epochs that a change of the champion took.",
+        "seconds", "swap_s",
+    ),
+    Metric(
+        "streamrnn_brought_over_streams_total", "counter",
+        "Streams that a model got to know by a replay of their latest readings.", "streams", "brought_over",
+    ),
+    Metric(
+        "streamrnn_verdicts_total", "counter", "Contests between two models, by how they ended.",
+        "verdicts", "verdicts", "outcome", VERDICTS, pipeline=True,
+    ),
+    Metric(
+        "streamrnn_contest", "gauge",
+        "The contest that is on: share of the champion's loss that the challenger saves, with its interval.",
+        "", "contest", "figure", pipeline=True,
+    ),
+    Metric(
+        "streamrnn_champion_timestamp_seconds", "gauge", "When the champion became it; 0 without a registry.",
+        "seconds", "champion_since_s", pipeline=True,
+    ),
+    Metric(
+        "streamrnn_retrainings_total", "counter", "Retrainings, by how they ended.",
+        "runs", "retrainings", "outcome", RETRAININGS, pipeline=True,
+    ),
+    Metric("streamrnn_retraining", "gauge", "1: a retraining is under way.", field="retraining", pipeline=True),
+    Metric(
+        "streamrnn_retrained_timestamp_seconds", "gauge", "When a retraining last gave a model; 0: none has.",
+        "seconds", "retrained_s", pipeline=True,
+    ),
     # the fleet
     Metric("streamrnn_shard_up", "gauge", "1: the shard's actor answers; 0: it is being replaced."),
     Metric("streamrnn_shard_ready", "gauge", "1: state restored and reading.", field="ready"),
@@ -117,7 +190,8 @@ def labels(metric: Metric) -> tuple[str, ...]:
     """Names of the labels of `metric`, in order."""
     if metric.name == "streamrnn_build_info":
         return BUILD_LABELS
-    return ("shard", metric.label) if metric.label else ("shard",)
+    first = () if metric.pipeline else ("shard",)
+    return (*first, metric.label) if metric.label else first
 
 
 def document() -> str:

@@ -80,7 +80,7 @@ def test_importing_the_doors_is_cheap(root: Path, module: str) -> None:
 CRIMES = {
     "rnn knows nothing of the services": ("rnn/crime.py", "import services.records"),
     "the predictor knows records, codecs and ports only": ("services/predictor/crime.py", "import services.settings"),
-    "in the predictor only the shard knows rnn": ("services/predictor/crime2.py", "import rnn"),
+    "in the predictor only the shard and its seats know rnn": ("services/predictor/crime2.py", "import rnn"),
     "only cli and fleet build adapters, and the test driver": (
         "services/telemetry/crime.py",
         "import services.brokers",

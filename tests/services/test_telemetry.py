@@ -14,6 +14,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.predictor.stats import ShardStats
+from services.quality.pipeline import PipelineStats
+from services.quality.prequential import Figures
 from services.records import Reason
 from services.telemetry.collector import StatsCollector, new_registry
 from services.telemetry.endpoint import CannotListen, Endpoint, Health
@@ -61,6 +63,12 @@ def some_stats() -> ShardStats:
     stats.last_progress_s = 1_700_000_000.5
     stats.latency_s.observe(np.array([0.001, 0.02, 0.02, 1_000.0]))
     stats.phase_s["forward"].observe(0.003)
+    stats.challenger = "0ff1ce000000"
+    truth = np.array([[1.0], [2.0]])
+    for name in ("figures", "challenger_figures"):
+        figures = Figures(np.array([2.0]))
+        figures.add(truth, truth + 1, truth - 1, truth + 3, truth - 2)
+        setattr(stats, name, figures)
     return stats
 
 
@@ -69,7 +77,8 @@ def some_stats() -> ShardStats:
 
 def test_every_named_metric_is_served_with_its_labels_and_no_other(served) -> None:
     endpoint, collector, _ = served
-    collector.update({0: some_stats(), 1: some_stats()}, {0: {}, 1: {}})
+    pipeline = PipelineStats(contest={"gain": 0.1}, drift={"loss": 1.2})
+    collector.update({0: some_stats(), 1: some_stats()}, {0: {}, 1: {}}, pipeline)
     status, content_type, text = get(f"{endpoint.url}/metrics")
     assert status == 200
     assert content_type.startswith("text/plain")
@@ -98,6 +107,11 @@ def test_numbers_arrive_as_they_were_counted(served) -> None:
     assert value("streamrnn_shard_ready") == 1
     assert value("streamrnn_shard_restarts_total", cause="died") == 2
     assert value("streamrnn_model_info", model="3f9a0c12be77") == 1
+    assert value("streamrnn_challenger_info", model="0ff1ce000000") == 1
+    assert value("streamrnn_forecast_mse", step="1") == 0.25
+    assert value("streamrnn_persistence_mse", step="1") == 1
+    assert value("streamrnn_band_coverage_ratio", step="1") == 1
+    assert value("streamrnn_scored_values_total", step="1") == 2
     assert value("streamrnn_step_seconds_count", phase="forward") == 1
     assert value("streamrnn_end_to_end_latency_seconds_count") == 4
     assert math.isclose(value("streamrnn_end_to_end_latency_seconds_sum"), 1_000.041)
@@ -152,8 +166,12 @@ def test_names_follow_the_conventions() -> None:
         if metric.unit in ("seconds", "ratio", "rows", "messages") and "restored" not in metric.name:
             assert metric.unit in metric.name, metric.name
     assert len({metric.name for metric in METRICS}) == len(METRICS)
-    fields = {metric.field for metric in METRICS if metric.field}
-    assert fields == set(ShardStats.__dataclass_fields__), "every field of ShardStats is a metric"
+    shard = {metric.field for metric in METRICS if metric.field and not metric.pipeline}
+    made_of = {"figures", "challenger_figures"}  # shown through the properties that sum them up
+    shown = {name for name, value in vars(ShardStats).items() if isinstance(value, property)} | made_of
+    assert shard | made_of == (set(ShardStats.__dataclass_fields__) - {"inputs"}) | shown
+    pipeline = {metric.field for metric in METRICS if metric.pipeline}
+    assert pipeline == set(PipelineStats.__dataclass_fields__), "every field of PipelineStats is a metric"
 
 
 # ---- probes ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,54 @@
+"""A stretch of a topic: what is left of it, which offsets a time stands for, and its committed records in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from kafka import TopicPartition
+
+from services.brokers.kafka_changelog import open_reader, read_span
+from services.brokers.kafka_connect import ANSWER_MS, asked, check_partitions, close_consumer
+from services.brokers.kafka_options import Options
+from services.records import Records
+
+
+def bounds(options: Options, topic: str) -> dict[int, tuple[int, int]]:
+    """Partition -> (first offset that is left, stable end). Raises Refused for a missing topic, Unsettled."""
+    consumer = open_reader(options)
+    try:
+        check_partitions(options, consumer, topic, ())
+        tps = [TopicPartition(topic, partition) for partition in sorted(consumer.partitions_for_topic(topic))]
+        doing = f"looking for the span of {topic}"
+        first = asked(options, doing, consumer.beginning_offsets, tps, timeout_ms=ANSWER_MS)
+        end = asked(options, doing, consumer.end_offsets, tps, timeout_ms=ANSWER_MS)
+        return {tp.partition: (first[tp], end[tp]) for tp in tps}
+    finally:
+        close_consumer(consumer)
+
+
+def offsets_at(options: Options, topic: str, partitions: Mapping[int, int]) -> dict[int, int | None]:
+    """Partition -> the first offset whose record has at least the time given for it (ms, the record's Kafka timestamp);
+    None where no record has. Raises Unsettled.
+    """
+    consumer = open_reader(options)
+    try:
+        times = {TopicPartition(topic, partition): at_ms for partition, at_ms in partitions.items()}
+        doing = f"looking for times in {topic}"
+        found = asked(options, doing, consumer.offsets_for_times, times, timeout_ms=ANSWER_MS)
+        known = {tp.partition: one.offset for tp, one in found.items() if one is not None}
+        return {partition: known.get(partition) for partition in partitions}
+    finally:
+        close_consumer(consumer)
+
+
+def read_range(options: Options, topic: str, wanted: Mapping[int, tuple[int, int]]) -> Iterator[Records]:
+    """The committed records of [from, to) of each partition, oldest first, partition after partition, in parts of some
+    ten thousand. Raises Unsettled, also where retention eats the range while it is read.
+    """
+    consumer = open_reader(options)
+    try:
+        check_partitions(options, consumer, topic, wanted)
+        for partition, (first, end) in sorted(wanted.items()):
+            yield from read_span(options, consumer, TopicPartition(topic, partition), first, end)
+    finally:
+        close_consumer(consumer)

@@ -1,0 +1,91 @@
+"""The thread that follows the registry and the models' quality: its reads may take long, and the supervisor must not
+wait for them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from services.fleet.retraining import Retraining
+from services.fleet.rollout import Rollout
+from services.predictor.stats import Paired, ShardStats
+from services.quality.pipeline import DriftWatch, PipelineStats, worst
+
+LOOK_S = 1.0
+
+
+class Following:
+    """Looks at the registry every LOOK_S. What it is told is taken in at the next look."""
+
+    def __init__(self, rollout: Rollout, retraining: Retraining, notify: Callable[..., None]) -> None:
+        self._rollout, self._retraining, self._notify = rollout, retraining, notify
+        self._drift = DriftWatch()
+        self._stats: dict[int, ShardStats] = {}
+        self._rounds: deque[Paired] = deque()
+        self._refused: deque[tuple[str, str]] = deque()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="streamrnn-following", daemon=True)
+        self._thread.start()
+
+    def heard(self, rounds: Sequence[Paired]) -> None:
+        """Rounds that a shard has closed."""
+        self._rounds.extend(rounds)
+
+    def refused(self, model: str, reason: str) -> None:
+        """A shard cannot run this model."""
+        self._refused.append((model, reason))
+
+    def stop(self) -> None:
+        """Ends the thread; waits for a look under way for a moment only."""
+        self._stop.set()
+        self._thread.join(2.0)
+        self._retraining.stop()
+
+    def saw(self, stats: Mapping[int, ShardStats]) -> None:
+        """The shards' newest numbers."""
+        self._stats = dict(stats)
+
+    def stats(self) -> PipelineStats:
+        """What is known of the pipeline now."""
+        rollout, retraining = self._rollout, self._retraining
+        verdict = rollout.standing
+        figures = ("gain", "gain_low", "gain_high", "readings")
+        return PipelineStats(
+            champion_since_s=rollout.changed_ms / 1000,
+            verdicts=dict(rollout.verdicts),
+            contest={} if verdict is None else {name: float(getattr(verdict, name)) for name in figures},
+            drift=worst(self._drift.drifts),
+            retrainings=dict(retraining.outcomes),
+            retraining=retraining.running,
+            retrained_s=retraining.retrained_s,
+        )
+
+    def _run(self) -> None:
+        while not self._stop.wait(LOOK_S):
+            self._rollout.heard([self._rounds.popleft() for _ in range(len(self._rounds))])
+            while self._refused:
+                self._rollout.refused(*self._refused.popleft())
+            self._rollout.look()
+            try:
+                self._watch()
+            except Exception as error:  # quality is looked at beside serving, and must never end it
+                self._notify("watching_failed", error=f"{type(error).__name__}: {error}"[:300])
+
+    def _watch(self) -> None:
+        """Drift, and what follows from it."""
+        rollout = self._rollout
+        champion = "" if rollout.aliases is None else rollout.aliases.champion or ""
+        stats = [one for one in self._stats.values() if one.model == champion]
+        inputs = [one.inputs for one in stats if one.inputs is not None]
+        figures = [one.figures for one in stats if one.figures is not None]
+        before = {(one.name, one.measure) for one in self._drift.drifts if one.drifted}
+        for one in self._drift.look(champion, inputs, figures, time.time_ns() // 1_000_000):
+            if one.drifted and (one.name, one.measure) not in before:
+                self._notify("drift", name=one.name, measure=one.measure, value=round(one.value, 4),
+                             threshold=round(one.threshold, 4))  # fmt: skip
+        outcome = self._retraining.tick(champion, self._drift.drifts)
+        if outcome is not None:
+            rollout.challenge(outcome.model, outcome.message, dict(outcome.scores))

@@ -1,0 +1,135 @@
+"""When a new model is trained, and what becomes of it: on a schedule or on drift, one at a time, as a task of Ray.
+
+A retraining runs in processes of its own, at a low priority and for a limited time. Whatever happens to it, shards go
+on. Its model is added to the registry and challenges the champion. Imports ray when it begins one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from services.quality.drift import Drift
+from services.settings import Settings
+
+HOUR_S = 3600.0
+GRACE_S = 120.0
+"""So much later than its own limit a retraining that has not ended is ended from here."""
+
+Notify = Callable[..., None]
+
+
+class Retraining:
+    """Of one pipeline. `tick` every second or so."""
+
+    def __init__(self, settings: Settings, notify: Notify, clock_s: Callable[[], float] = time.time) -> None:
+        self._settings, self._rules, self._notify, self._clock_s = settings, settings.retrain, notify, clock_s
+        self._due_s = self._next_s()
+        self._running: Any = None
+        self._began_s = self._drift_from_s = 0.0
+        self.retrained_s = 0.0  # wall clock
+        self.outcomes: dict[str, int] = {}
+
+    @property
+    def running(self) -> bool:
+        """Whether one is under way."""
+        return self._running is not None
+
+    def tick(self, champion: str, drifts: Sequence[Drift]) -> Any:
+        """Begins one that is due. Returns the Outcome of one that has ended with a model, else None."""
+        if self._running is not None:
+            return self._look()
+        reason = self._due(drifts)
+        if reason:
+            self._begin(champion, reason)
+        return None
+
+    def stop(self) -> None:
+        """Ends the one under way."""
+        if self._running is not None:
+            self._cancel()
+            self._running = None
+
+    def _due(self, drifts: Sequence[Drift]) -> str:
+        """Why one should begin now; empty: it should not."""
+        now_s = self._clock_s()
+        if self._due_s is not None and now_s >= self._due_s:
+            self._due_s = self._next_s()
+            return f"schedule {self._rules.cron}"
+        drifted = [one for one in drifts if one.drifted]
+        if self._rules.on_drift and drifted and now_s >= self._drift_from_s:
+            said = ", ".join(
+                f"{one.name} ({one.measure} {one.value:.3g}, above {one.threshold:.3g})" for one in drifted
+            )
+            return f"drift of {said}"[:500]
+        return ""
+
+    def _next_s(self) -> float | None:
+        if self._rules.cron is None:
+            return None
+        from cronsim import CronSim
+
+        return next(CronSim(self._rules.cron, datetime.fromtimestamp(self._clock_s(), UTC))).timestamp()
+
+    def _begin(self, champion: str, reason: str) -> None:
+        import ray
+
+        from services.registry import Registry
+        from services.trainer.job import Order, retrain
+        from services.trainer.ranges import asked
+
+        rules, where = self._rules, self._settings.registry
+        assert where is not None
+        order = Order(
+            runs=rules.runs or Path("runs"),
+            parent=Registry(where).folder(champion),
+            registry=where,
+            asked=asked(last=rules.last),
+            archive=rules.archive,
+            workers=rules.workers,
+            gpus=self._settings.fleet.gpus_per_shard > 0,
+            warm=rules.warm,
+            limit_s=rules.limit_minutes * 60,
+            reason=reason,
+            by="streamrnn serve",
+        )
+        self._began_s = self._clock_s()
+        self._drift_from_s = self._began_s + rules.rest_h * HOUR_S
+        remote: Any = ray.remote
+        self._running = remote(num_cpus=0, max_retries=0)(retrain).remote(self._settings, order)
+        self._notify("retraining", reason=reason, workers=rules.workers, last=rules.last)
+
+    def _look(self) -> Any:
+        import ray
+
+        ended, _ = ray.wait([self._running], timeout=0)
+        if not ended:
+            if self._clock_s() > self._began_s + self._rules.limit_minutes * 60 + GRACE_S:
+                self._cancel()
+                self._ended("timed_out", "it did not end at its limit", None)
+            return None
+        try:
+            outcome = ray.get(self._running)
+        except ray.exceptions.RayError as error:  # its process is gone
+            self._ended("failed", " ".join(str(error).split())[:300], None)
+            return None
+        self._ended(str(outcome.end), outcome.message, outcome)
+        return outcome if outcome.model else None
+
+    def _ended(self, end: str, message: str, outcome: Any) -> None:
+        self._running = None
+        self.outcomes[end] = self.outcomes.get(end, 0) + 1
+        told = {} if outcome is None else {
+            "model": outcome.model, "run": outcome.run, "readings": outcome.readings, "scores": dict(outcome.scores),
+        }  # fmt: skip
+        if outcome is not None and outcome.model:
+            self.retrained_s = self._clock_s()
+        self._notify("retrained", end=end, message=message, seconds=round(self._clock_s() - self._began_s, 1), **told)
+
+    def _cancel(self) -> None:
+        import ray
+
+        ray.cancel(self._running, force=True)

@@ -1,0 +1,236 @@
+"""Which models run where: follows the registry's aliases, weighs challengers against the champion, acts on verdicts.
+
+    champion alone    nothing to decide
+    on trial          a challenger runs in shadow; promoted, rejected or expired by the contest's verdict
+    on watch          for a while after a change the old champion runs in shadow, and may prove better: rolled back
+
+The registry is the truth: this server, another one, and a person with `streamrnn models` all move its aliases by
+compare-and-swap, and whoever comes second looks again. What is not there is forgotten with this process and costs time
+only: a contest begins anew. Knows no Ray; its clock is an argument. Not safe for use by two threads at once.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from services.fleet.status import Lineup
+from services.predictor.ports import Refused
+from services.predictor.stats import Paired
+from services.quality.contest import Contest, Outcome, Round, Terms, Verdict
+from services.settings import Settings
+
+if TYPE_CHECKING:
+    from services.registry import Aliases, Registry
+
+HOUR_MS = 3_600_000
+BY = "streamrnn serve"
+
+Notify = Callable[..., None]
+
+
+class Rollout:
+    """Of one pipeline. `open`, then `look` every second or so; `lineup` says what a shard is to run."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        settings: Settings,
+        shards: int,
+        notify: Notify,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self.registry, self.rules, self.shards = registry, settings.rollout, shards
+        self._model, self._notify, self._clock_ms = settings.model, notify, clock_ms
+        self.aliases: Aliases | None = None
+        self.changed_ms = 0  # when the champion became the champion
+        self.verdicts: dict[str, int] = {}  # outcome -> count, of this server
+        self._pair = ("", "")  # champion and challenger that the contest is about
+        self._contest: Contest | None = None
+        self._problem = ""
+        self._refused: dict[str, str] = {}  # model -> why a shard could not take it
+        self._offered: tuple[str, str, dict[str, Any]] | None = None
+
+    # ---- what runs where --------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Reads the aliases; a registry without a champion gets the model of the settings. Raises Refused."""
+        from rnn.card import ModelRefused
+        from services.registry import Conflict, ModelUnknown, Unreachable, WrongRegistry
+
+        try:
+            aliases = self.registry.aliases()
+            if aliases.champion is None:
+                card = self.registry.add(self._model, reason="the first champion: `model` of the settings", by=BY)
+                aliases = self.registry.promote(card.model, reason="the first champion", by=BY, seen=aliases)
+            self._see(aliases)
+        except Conflict:
+            self._see(self.registry.aliases())
+        except (ModelRefused, ModelUnknown, Unreachable, WrongRegistry) as error:
+            raise Refused(f"registry: {error}") from error
+
+    def lineup(self, shard: int) -> Lineup:
+        """What a shard is to run now."""
+        aliases = self.aliases
+        assert aliases is not None and aliases.champion is not None
+        champion, shadow = aliases.champion, aliases.challenger or ""
+        if aliases.previous is not None and self.on_watch:
+            shadow = aliases.previous
+            if not self._follows(shard):
+                return Lineup(aliases.previous, champion)
+        return Lineup(champion, shadow)
+
+    @property
+    def on_watch(self) -> bool:
+        """Whether the champion is so new that the one before it goes on in shadow."""
+        aliases = self.aliases
+        watched = aliases is not None and aliases.previous is not None and aliases.previous != aliases.champion
+        return watched and self._clock_ms() < self.changed_ms + self.rules.watch_h * HOUR_MS
+
+    def _follows(self, shard: int) -> bool:
+        """Whether a shard runs the new champion already."""
+        first = math.ceil(self.rules.canary * self.shards)
+        return shard < first or self._clock_ms() >= self.changed_ms + self.rules.canary_h * HOUR_MS
+
+    # ---- what is decided --------------------------------------------------------------------------------------------
+
+    def heard(self, rounds: Sequence[Paired]) -> None:
+        """Rounds that a shard has closed."""
+        if self._contest is None:
+            return
+        champion, challenger = self._pair
+        for one in rounds:
+            if (one.champion, one.challenger) == (champion, challenger):
+                self._contest.add([one.round])
+            elif (one.champion, one.challenger) == (challenger, champion):  # a shard that does not follow yet
+                self._contest.add([_turned(one.round)])
+
+    def look(self) -> None:
+        """Follows the aliases, and acts where a contest is over. A registry that cannot be reached changes nothing."""
+        from rnn.card import ModelRefused
+        from services.registry import Conflict, Mismatch, ModelUnknown, Pinned, Unreachable, WrongRegistry
+
+        try:
+            self._see(self.registry.aliases())
+            self._act()
+            self._problem = ""
+        except Conflict:
+            return  # somebody was quicker: what they did is seen next time
+        except (Mismatch, ModelRefused, ModelUnknown, Pinned, Unreachable, WrongRegistry) as error:
+            if str(error) != self._problem:
+                self._problem = str(error)
+                self._notify("registry_problem", error=self._problem)
+
+    @property
+    def standing(self) -> Verdict | None:
+        """How the contest that is on stands; None: there is none."""
+        return None if self._contest is None else self._contest.verdict
+
+    def challenge(self, model: str, reason: str, numbers: Mapping[str, Any]) -> None:
+        """A model that was trained from what this pipeline reads is to run against the champion."""
+        self._offered = (model, reason, dict(numbers))
+
+    def refused(self, model: str, reason: str) -> None:
+        """A shard could not take a model: a challenger is withdrawn, a champion is a person's business."""
+        self._refused[model] = reason
+
+    def _see(self, aliases: Aliases) -> None:
+        before = self.aliases
+        if before is not None and before.version == aliases.version:
+            self._begin(aliases)
+            return
+        if before is None or before.champion != aliases.champion:
+            self.changed_ms = self._champion_since_ms(aliases)
+            if before is not None:
+                self._notify("champion", model=aliases.champion, before=before.champion)
+        if before is not None and aliases.challenger and before.challenger != aliases.challenger:
+            self._notify("challenger", model=aliases.challenger)
+        self.aliases = aliases
+        self._begin(aliases)
+
+    def _champion_since_ms(self, aliases: Aliases) -> int:
+        """When the history says that it became what it is."""
+        since_ms = 0
+        for change in reversed(self.registry.history()):
+            if change.aliases.champion != aliases.champion:
+                break
+            since_ms = 0 if change.what == "rolled back" else change.at_ms  # who was there before is not on watch
+        return since_ms
+
+    def _begin(self, aliases: Aliases) -> None:
+        """Begins the contest that is due, if it is not on already."""
+        challenger = aliases.previous if self.on_watch else aliases.challenger
+        pair = (aliases.champion or "", challenger or "")
+        if pair == self._pair:
+            return
+        self._pair, self._contest = pair, None
+        if pair[1]:
+            hours = self.rules.watch_h if self.on_watch else self.rules.expires_h
+            begun_ms = self.changed_ms if self.on_watch else self._clock_ms()
+            terms = Terms(
+                margin=self.rules.margin,
+                alpha=self.rules.error_rate,
+                least_readings=min(self.rules.least_readings, self.rules.most_readings),
+                most_readings=self.rules.most_readings,
+                deadline_ms=begun_ms + round(hours * HOUR_MS),
+            )
+            self._contest = Contest(terms, self.shards)
+
+    def _act(self) -> None:
+        aliases, contest = self.aliases, self._contest
+        if aliases is not None and self._offered is not None:
+            (model, reason, numbers), self._offered = self._offered, None
+            if model != aliases.champion:
+                self._see(self.registry.challenge(model, reason=reason, by=BY, numbers=numbers, seen=aliases))
+            return
+        if aliases is not None and aliases.challenger in self._refused:
+            self._withdraw_refused(aliases, aliases.challenger)
+            return
+        if aliases is None or contest is None or not self.rules.automatic or aliases.pinned:
+            return
+        verdict = contest.add([], self._clock_ms())
+        if not verdict.final:
+            return
+        if self.on_watch:
+            if verdict.outcome is Outcome.PROMOTED:
+                self._roll_back(aliases, verdict)
+            return
+        model, numbers = self._pair[1], _numbers(verdict)
+        if verdict.outcome is Outcome.PROMOTED:
+            self.registry.promote(model, reason=str(verdict), by=BY, numbers=numbers, seen=aliases)
+        else:
+            self.registry.withdraw(reason=str(verdict), by=BY, numbers=numbers, seen=aliases)
+        self.registry.add_verdict(model, {"verdict": str(verdict.outcome), **numbers})
+        self._judged(str(verdict.outcome), model, str(verdict))
+        self._see(self.registry.aliases())
+
+    def _withdraw_refused(self, aliases: Aliases, model: str) -> None:
+        reason = self._refused.pop(model)
+        self.registry.withdraw(reason=reason, by=BY, seen=aliases)
+        self.registry.add_verdict(model, {"verdict": "rejected", "reason": reason})
+        self._judged("rejected", model, reason)
+        self._see(self.registry.aliases())
+
+    def _roll_back(self, aliases: Aliases, verdict: Verdict) -> None:
+        model, numbers = aliases.champion or "", _numbers(verdict)
+        reason = f"the model before it does better: {verdict}"
+        self.registry.rollback(reason=reason, by=BY, numbers=numbers, seen=aliases)
+        self.registry.add_verdict(model, {"verdict": "rejected", "rolled_back": True, **numbers})
+        self._judged("rolled_back", model, reason)
+        self._see(self.registry.aliases())
+
+    def _judged(self, outcome: str, model: str, reason: str) -> None:
+        self.verdicts[outcome] = self.verdicts.get(outcome, 0) + 1
+        self._notify("verdict", outcome=outcome, model=model, reason=reason)
+
+
+def _turned(one: Round) -> Round:
+    """The same losses with the two models' parts exchanged."""
+    return replace(one, gain=-one.gain, champion_loss=one.challenger_loss, challenger_loss=one.champion_loss)
+
+
+def _numbers(verdict: Verdict) -> dict[str, Any]:
+    return {name: value for name, value in asdict(verdict).items() if name != "outcome"}

@@ -1,0 +1,176 @@
+"""What came of a shard's forecasts once the truth was there: figures, paired losses of two models, sketches of inputs.
+
+Only epochs that were kept are looked at, so what is counted is what consumers have read. Imports numpy, records and
+services.quality.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.predictor.seats import Seat, Seats
+from services.predictor.stats import Paired
+from services.quality.contest import Rounds
+from services.quality.drift import First, Recent
+from services.quality.pending import Matched, Pending, followed
+from services.quality.prequential import Figures
+from services.quality.reference import Reference
+from services.records import Flag
+
+if TYPE_CHECKING:
+    from rnn.result import Result
+
+MOST_ROUNDS = 100_000
+"""Closed rounds that wait to be fetched; older ones are let go."""
+
+
+class Outcomes:
+    """Of one shard. Forecasts of real values are watched, answered reading by reading; other models' truth does not
+    come with later readings, and of theirs there are no figures.
+    """
+
+    def __init__(self, shard: int, seats: Seats, shards: int = 1) -> None:
+        config = seats.champion.engine.config
+        self.watches = config.residual and not config.at_end and config.direction == "forward"
+        self.rounds: deque[Paired] = deque(maxlen=MOST_ROUNDS)
+        self.inputs: Recent | First | None = None
+        self._shard, self._seats, self._shards = shard, seats, shards
+        self._targets = np.array(config.target_index, np.int64)
+        self._steps = followed(config.horizon)
+        self._pending: dict[str, Pending] = {}
+        self._figures: dict[str, Figures] = {}
+        self._open, self._pair = Rounds(shard), ("", "")
+        self.change()
+
+    def change(self) -> None:
+        """Other models sit in the seats, or the same ones in other places."""
+        if not self.watches:
+            return
+        sitting = {seat.model: seat for seat in self._seats.all()}
+        for model in self._pending.keys() - sitting.keys():
+            del self._pending[model], self._figures[model]
+        for model, seat in sitting.items():
+            if model not in self._pending:
+                config = seat.engine.config
+                banded = config.head != "point"
+                self._pending[model] = Pending(len(self._targets), self._steps, banded=banded)
+                self._figures[model] = Figures(self._std(), self._steps, config.band)
+        challenger = self._seats.challenger
+        pair = (self._seats.champion.model, "" if challenger is None else challenger.model)
+        if pair[0] != self._pair[0]:  # what its own training data looked like is what inputs are held against
+            reference = self._seats.champion.reference
+            features = self._seats.champion.engine.config.features
+            self.inputs = First(features) if reference is None else self._sketch_of(reference)
+        if pair != self._pair:
+            self._open, self._pair = Rounds(self._shard), pair
+
+    def figures(self, seat: Seat | None) -> Figures | None:
+        """Of a model that sits here."""
+        return None if seat is None else self._figures.get(seat.model)
+
+    @property
+    def sketch(self) -> Recent | None:
+        """What readings look like at present; None until there is something to hold them against."""
+        return self.inputs if isinstance(self.inputs, Recent) else None
+
+    def kept(
+        self,
+        numbers: NDArray[np.int64],
+        x: NDArray[np.float32],
+        said: Result,
+        also: Result | None,
+        held: NDArray[np.int64] | None,
+    ) -> None:
+        """The epoch with readings x [n, features] of streams [n] was kept. `said` is what the champion, `also` what the
+        challenger said, of readings `held` [k].
+        """
+        if not self.watches:
+            return
+        if isinstance(self.inputs, First):
+            self.inputs.add(x)
+            if self.inputs.full:
+                self.inputs = self._sketch_of(self.inputs.reference())
+        elif self.inputs is not None:
+            self.inputs.add(x)
+        flags = np.zeros(len(numbers), np.uint16)
+        flags[slice(None) if said.of is None else said.of] = said.flags
+        new, ended = flags & Flag.DUPLICATE == 0, flags & Flag.ENDED > 0
+        truth = x[:, self._targets]
+        if ended.any():  # nothing was said of the first reading of a sequence
+            truth = np.array(truth)
+            truth[_after(numbers, ended)] = np.nan
+        everyone = np.arange(len(numbers))
+        champion = self._match(self._seats.champion, numbers, truth, said, everyone, new)
+        if also is not None and held is not None and self._seats.challenger is not None:
+            challenger = self._match(self._seats.challenger, numbers, truth, also, held, new)
+            self._pair_up(numbers, truth, champion, challenger)
+        if ended.any():
+            for pending in self._pending.values():
+                pending.forget(np.unique(numbers[ended]))
+
+    def forget(self, numbers: NDArray[np.int64]) -> None:
+        """Streams [k] ended; their numbers may be given to others."""
+        for pending in self._pending.values():
+            pending.forget(numbers)
+        self._open.forget(numbers)
+
+    def _match(
+        self,
+        seat: Seat,
+        numbers: NDArray[np.int64],
+        truth: NDArray[np.float32],
+        said: Result,
+        held: NDArray[np.int64],
+        new: NDArray[np.bool_],
+    ) -> list[Matched]:
+        """What had been said of readings `held` [k] of n. A repeated reading is none."""
+        some = np.flatnonzero(new[held])
+        rows = held[some]
+        y, lo, hi = (_aligned(part, said, len(held)) for part in (said.y, said.lo, said.hi))
+        assert y is not None
+        edges = (None if edge is None else edge[some] for edge in (lo, hi))
+        found = self._pending[seat.model].match(numbers[rows], truth[rows], y[some], *edges)
+        found = [one._replace(rows=rows[one.rows]) for one in found]
+        self._figures[seat.model].add_matched(truth, found)
+        return found
+
+    def _pair_up(
+        self, numbers: NDArray[np.int64], truth: NDArray[np.float32], champion: list[Matched], challenger: list[Matched]
+    ) -> None:
+        """Both models' losses of the same readings, in the champion's unit."""
+        unit = self._figures[self._pair[0]]
+        for one, other in zip(champion, challenger, strict=True):
+            losses = np.full((2, len(numbers)), np.nan)
+            for side, matched in enumerate((one, other)):
+                losses[side, matched.rows] = unit.losses(truth[matched.rows], matched.y, matched.last)
+            self.rounds.extend(Paired(*self._pair, each) for each in self._open.add(numbers, *losses))
+
+    def _sketch_of(self, reference: Reference) -> Recent:
+        return Recent(reference, max(1, reference.half_life // self._shards))
+
+    def _std(self) -> NDArray[np.float64]:
+        """The champion's, for both: two models' errors are compared in one unit."""
+        network = self._seats.champion.engine.network
+        std: NDArray[np.float64] = network.scaler_std.cpu().numpy().astype(np.float64)[self._targets]
+        return std
+
+
+def _aligned(part: NDArray[np.float32] | None, said: Result, n: int) -> NDArray[np.float32] | None:
+    """One row a reading, NaN where nothing was said."""
+    if part is None or said.of is None:
+        return part
+    rows = np.full((n, part.shape[1]), np.nan, np.float32)
+    rows[said.of] = part
+    return rows
+
+
+def _after(numbers: NDArray[np.int64], ended: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Which readings [n] stand just behind one of their stream that ended a sequence."""
+    order = np.argsort(numbers, kind="stable")
+    behind: NDArray[np.bool_] = (numbers[order][1:] == numbers[order][:-1]) & ended[order][:-1]
+    after: NDArray[np.int64] = order[1:][behind]
+    return after

@@ -1,0 +1,89 @@
+"""Settings of how models change under live readings: contests between them, and retraining. A part of the tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+CLOSED = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
+
+
+class Section(BaseModel):
+    """A closed group of settings: unknown keys are errors, values never change."""
+
+    model_config = CLOSED
+
+
+class Rollout(Section):
+    """With `registry`: how a challenger becomes the champion, and how one that disappoints goes."""
+
+    automatic: bool = Field(
+        True,
+        description="Promote, reject and roll back by the numbers. false: challengers run and are measured; "
+        "`streamrnn models promote` decides.",
+    )
+    margin: float = Field(
+        0.02, ge=0, lt=1, description="Share of the champion's loss that a challenger must save to be promoted."
+    )
+    error_rate: float = Field(
+        0.05, gt=0, lt=0.5, description="Most probable share of challengers that are promoted and save less than that."
+    )
+    least_readings: int = Field(
+        10_000, ge=1, description="Scored readings before a challenger is promoted, however good it looks."
+    )
+    most_readings: int = Field(
+        10_000_000, ge=1, description="Scored readings after which a challenger that has shown nothing is withdrawn."
+    )
+    expires_h: float = Field(24.0, gt=0, description="Hours after which it is withdrawn in any case.")
+    watch_h: float = Field(
+        1.0,
+        ge=0,
+        description="Hours for which the old champion goes on in shadow after a change, and takes its place again if "
+        "it proves better. 0: not at all.",
+    )
+    canary: float = Field(1.0, gt=0, le=1, description="Share of the shards that change first. 1: all of them at once.")
+    canary_h: float = Field(
+        0.25, ge=0, description="Hours until the other shards follow, if nothing speaks against it."
+    )
+
+
+def _cron(schedule: str | None) -> str | None:
+    if schedule is not None:
+        from datetime import UTC, datetime
+
+        from cronsim import CronSim, CronSimError
+
+        try:
+            CronSim(schedule, datetime.now(UTC))
+        except CronSimError as error:
+            raise ValueError(f"a cron expression of five fields, such as `0 3 * * *` ({error})") from None
+    return schedule
+
+
+class Retrain(Section):
+    """With `registry`: when a new model is trained from the readings topic, to challenge the champion."""
+
+    cron: Annotated[str | None, AfterValidator(_cron)] = Field(
+        None, description="Schedule in UTC: minute, hour, day, month, weekday, as cron has them. null: none."
+    )
+    on_drift: bool = Field(
+        False, description="Also when what sensors send, or the loss, has drifted from what the champion learned from."
+    )
+    rest_h: float = Field(6.0, ge=0, description="Hours after a retraining in which drift begins no other one.")
+    last: str = Field(
+        "7d",
+        pattern=r"^\d+[smhd]?$",
+        description="What is learned from: the latest so many readings (100000), or those of so long (48h, 7d).",
+    )
+    archive: str | None = Field(
+        None,
+        description="Folder or URL of `streamrnn archive`, where readings are that the topic has lost. null: none.",
+    )
+    workers: int = Field(1, ge=1, le=1024, description="Processes that train, by Ray Train.")
+    warm: bool = Field(False, description="Begin from the champion's weights instead of new ones.")
+    limit_minutes: float = Field(60.0, gt=0, description="Minutes after which a retraining is ended.")
+    runs: Path | None = Field(
+        None, description="Folder of the runs: logs, curves, reports. null: `runs` where the server was started."
+    )

@@ -1,0 +1,201 @@
+"""Models change under live traffic, on real Kafka and Ray: by the numbers, by hand, with a SIGKILL in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from serving import Serving, streamrnn, write_config
+
+from rnn import weights
+from rnn.config import ModelConfig
+from rnn.network import Network
+from services.brokers.devbroker import DevBroker
+from services.brokers.kafka_client import ColumnProducer, read_topic
+from services.codecs import predictions
+from services.registry import Registry
+
+pytestmark = pytest.mark.timeout(300)
+
+STREAMS, PARTITIONS = 16, 2
+QUICK = {"margin": 0.02, "least_readings": 400, "watch_h": 0.002, "expires_h": 1}
+
+
+def model(folder: Path, noise: float, seed: int = 5) -> Path:
+    """The more noise in its weights, the worse it is: without any it says that nothing changes."""
+    torch.manual_seed(seed)
+    network = Network(ModelConfig(("flow", "level"), hidden=8)).eval()
+    with torch.no_grad():
+        for parameter in network.head.parameters():
+            parameter.mul_(0.1).add_(noise * torch.randn_like(parameter))
+    weights.save(folder, network, created_ms=0)
+    return folder
+
+
+class Sensors:
+    """Readings of all streams, steadily, until stopped; counts what was written."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self._producer = ColumnProducer({"bootstrap_servers": bootstrap})
+        self._topic, self._stop, self.rounds = topic, threading.Event(), 0
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Sensors:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> int:
+        """Ends it. Returns how many readings were written."""
+        self._stop.set()
+        self._thread.join(20)
+        self._producer.close()
+        return self.rounds * STREAMS
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.02):
+            t = self.rounds
+            for partition in range(PARTITIONS):
+                mine = range(partition, STREAMS, PARTITIONS)
+                values = [
+                    json.dumps({"at": 1_700_000_000_000 + 1000 * t, "x": [np.sin(0.05 * t + s), np.cos(0.03 * t - s)]})
+                    for s in mine
+                ]
+                keys = [b"pump-%d" % s for s in mine]
+                self._producer.append(
+                    self._topic, partition, keys, [v.encode() for v in values], time.time_ns() // 1_000_000
+                )
+            self._producer.flush()
+            self.rounds += 1
+
+
+def predicted(bootstrap: str, pipeline: str) -> list[predictions.PredictionRows]:
+    found = read_topic({"bootstrap_servers": bootstrap}, f"{pipeline}.predictions")
+    return [predictions.decode(records) for records in found.values() if len(records)]
+
+
+def check_complete(bootstrap: str, pipeline: str, written: int) -> list[list[str]]:
+    """Each reading once and in order; returns the models that each stream's predictions name, in order."""
+    models = []
+    total = 0
+    for part in predicted(bootstrap, pipeline):
+        total += len(part)
+        names = np.array(part.streams, dtype=object)
+        for stream in sorted(set(part.streams)):
+            its = np.flatnonzero(names == stream)
+            assert (np.diff(part.offsets[its]) > 0).all()
+            models.append([part.models[row] for row in its])
+    assert total == written
+    return models
+
+
+def test_a_better_challenger_takes_over_and_a_worse_one_is_withdrawn(broker: DevBroker, tmp_path: Path) -> None:
+    bad, good = model(tmp_path / "bad", 0.5), model(tmp_path / "good", 0.0)
+    where, pipeline = tmp_path / "registry", "improving"
+    config = write_config(
+        tmp_path, broker.bootstrap, bad, pipeline, registry=str(where), rollout=QUICK, fleet={"shards": 2}
+    )
+    assert streamrnn("topics", "create", "-c", str(config)).returncode == 0
+    with Serving(config) as server:
+        server.until(lambda: len(server.events("ready")) == 2, "two shards")
+        registry = Registry(where)
+        first = registry.aliases().champion
+        with Sensors(broker.bootstrap, f"{pipeline}.readings") as sensors:
+            server.until(lambda: predicted(broker.bootstrap, pipeline), "predictions")
+            better = registry.add(good, reason="a test").model
+            registry.challenge(better, reason="a test", by="test")
+            server.until(lambda: len(server.events("seated")) >= 2, "the challenger runs in shadow")
+            os.kill(actor_of(server), signal.SIGKILL)
+            server.until(lambda: registry.aliases().champion == better, "promotion", 120)
+            server.until(lambda: "previous" not in metrics_seats(server), "both shards serve it")
+            server.until(lambda: registry.aliases().challenger is None, "no challenger")
+            worse = registry.add(model(tmp_path / "worse", 0.3, seed=6), reason="a test").model
+            registry.challenge(worse, reason="a test", by="test")
+            server.until(lambda: [v for v in registry.verdicts(worse) if v["verdict"] == "rejected"], "rejection", 120)
+            written = sensors.stop()
+        server.until(lambda: sum(map(len, predicted(broker.bootstrap, pipeline))) >= written, "all predictions")
+        verdict = registry.verdicts(better)[0]
+        assert verdict["verdict"] == "promoted" and verdict["gain"] > 0.02 and verdict["better"] >= 1 / 0.05
+        assert [change.what for change in registry.history()] == ["promoted", "challenged", "promoted", "challenged",
+                                                                   "withdrawn"]  # fmt: skip
+        assert f'streamrnn_model_info{{model="{better}",shard="0"}} 1.0' in server.get("/metrics")[1]
+    for models in check_complete(broker.bootstrap, pipeline, written):
+        swap = models.index(better)
+        assert set(models[:swap]) == {first} and set(models[swap:]) == {better}
+
+
+def test_a_champion_that_does_worse_than_the_one_before_is_rolled_back(broker: DevBroker, tmp_path: Path) -> None:
+    good, bad = model(tmp_path / "good", 0.0), model(tmp_path / "bad", 0.5)
+    where, pipeline = tmp_path / "registry", "relapsing"
+    rules = {**QUICK, "watch_h": 1, "canary": 0.5, "canary_h": 1}
+    config = write_config(
+        tmp_path, broker.bootstrap, good, pipeline, registry=str(where), rollout=rules, fleet={"shards": 2}
+    )
+    assert streamrnn("topics", "create", "-c", str(config)).returncode == 0
+    with Serving(config) as server:
+        server.until(lambda: len(server.events("ready")) == 2, "two shards")
+        registry = Registry(where)
+        first = registry.aliases().champion
+        with Sensors(broker.bootstrap, f"{pipeline}.readings") as sensors:
+            server.until(lambda: predicted(broker.bootstrap, pipeline), "predictions")
+            second = registry.add(bad, reason="a test").model
+            done = streamrnn("models", "promote", second, "--registry", str(where), "--reason", "I like it")
+            assert done.returncode == 0, done.stderr
+            server.until(lambda: registry.aliases().champion == first, "rollback", 120)
+            assert registry.aliases().previous == second
+            server.until(lambda: len(server.events("seated")) >= 4, "both shards are back")
+            written = sensors.stop()
+        server.until(lambda: sum(map(len, predicted(broker.bootstrap, pipeline))) >= written, "all predictions")
+        assert [change.what for change in registry.history()] == ["promoted", "promoted", "rolled back"]
+    parts = predicted(broker.bootstrap, pipeline)
+    assert second in parts[0].models and second not in parts[1].models  # the canary's shard alone
+    check_complete(broker.bootstrap, pipeline, written)
+
+
+def test_a_challenger_that_does_not_fit_is_refused_and_the_champion_serves_on(
+    broker: DevBroker, tmp_path: Path
+) -> None:
+    where, pipeline = tmp_path / "registry", "picky"
+    config = write_config(
+        tmp_path, broker.bootstrap, model(tmp_path / "good", 0.0), pipeline, registry=str(where), rollout=QUICK
+    )
+    assert streamrnn("topics", "create", "-c", str(config)).returncode == 0
+    with Serving(config) as server:
+        server.ready()
+        registry = Registry(where)
+        other = registry.add(model(tmp_path / "other", 0.2), reason="a test").model
+        registry.challenge(other, reason="a test", by="test")
+        server.until(lambda: len(server.events("seated")) == 1, "the challenger runs")
+        registry.withdraw(reason="a test", by="test")
+        server.until(lambda: len(server.events("seated")) == 2, "it is gone")
+        damaged = registry.add(model(tmp_path / "damaged", 0.3), reason="a test").model
+        registry.challenge(damaged, reason="a test", by="test")
+        (where / "models" / damaged / "model.safetensors").write_bytes(b"damaged")
+        server.until(lambda: registry.aliases().challenger is None, "it is withdrawn")
+        assert registry.verdicts(damaged)[0]["verdict"] == "rejected"
+        with Sensors(broker.bootstrap, f"{pipeline}.readings"):
+            server.until(lambda: predicted(broker.bootstrap, pipeline), "predictions")
+
+
+def actor_of(server: Serving) -> int:
+    """The process of an actor."""
+    import psutil
+
+    family = psutil.Process(server.process.pid).children(recursive=True)
+    actors = [one for one in family if "ShardActor" in " ".join(one.cmdline())]
+    return min(actors, key=lambda one: one.create_time()).pid  # the spare came last
+
+
+def metrics_seats(server: Serving) -> str:
+    """`previous` as long as a shard runs another model beside its champion."""
+    page = server.get("/metrics")[1]
+    return "previous" if "streamrnn_challenger_info{" in page else ""
