@@ -104,6 +104,22 @@ def create(options: Options, wanted: TopicSpec) -> list[str]:
         return list(new)
 
 
+def create_events(options: Options, name: str, replication: int | None = None) -> bool:
+    """Makes the compacted topic of a pipeline's events; False: it is there. Raises as `create`."""
+    with open_admin(options) as admin:
+        if _described(options, admin, [name]):
+            return False
+        count = len(asked(options, "counting the brokers", admin.describe_cluster)["brokers"])
+        shape = {"num_partitions": 1, "replication_factor": replication or min(3, count)}
+        new = {name: {**shape, "configs": {"cleanup.policy": "compact"}}}
+        made = asked(options, "making topics", admin.create_topics, new, raise_errors=False)
+        error = kafka_errors.for_code(made["topics"][0]["error_code"])
+        if error not in (kafka_errors.NoError, kafka_errors.TopicAlreadyExistsError):
+            raise Refused(f"topic {name} could not be made: {error.__name__}: {made['topics'][0]['error_message']}")
+        asked(options, "waiting for new topics", admin.wait_for_topics, [name], timeout_ms=2 * ANSWER_MS)
+        return True
+
+
 def check(options: Options, wanted: TopicSpec) -> list[Finding]:
     """What is wrong with the topics, refusals first. Raises Unsettled when the broker does not answer."""
     with open_admin(options) as admin:

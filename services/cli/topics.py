@@ -31,6 +31,10 @@ def create(config: Config = None, set_: Set = None) -> None:
     console = Console()
     for topic in topic_names(settings).values():
         console.print(f"{'created' if topic in made else 'exists '}  {topic}", highlight=False)
+    if settings.registry is not None:
+        events = settings.topics.events
+        fresh = kafka_topics.create_events(settings.kafka, events, settings.topics.replication)
+        console.print(f"{'created' if fresh else 'exists '}  {events}", highlight=False)
 
 
 @app.command()

@@ -9,19 +9,36 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
+from services.fleet.events import Events
 from services.fleet.retraining import Retraining
 from services.fleet.rollout import Rollout
+from services.fleet.status import Lineup
 from services.predictor.stats import Paired, ShardStats
 from services.quality.pipeline import DriftWatch, PipelineStats, worst
+from services.settings import Settings
 
 LOOK_S = 1.0
+QUALITY_S = 10.0
+"""How often the champion's figures are written to the topic of events."""
+
+
+def follow(settings: Settings, shards: int, notify: Callable[..., None]) -> Following:
+    """Reads the registry once and begins to follow it. Raises Refused where that cannot be."""
+    from services.registry import Registry
+
+    events = Events(settings.kafka, settings.topics.events, notify)
+    both = events.also(notify)
+    rollout = Rollout(Registry(settings.registry or ""), settings, shards, both)
+    rollout.open()
+    return Following(rollout, Retraining(settings, both), events, both)
 
 
 class Following:
     """Looks at the registry every LOOK_S. What it is told is taken in at the next look."""
 
-    def __init__(self, rollout: Rollout, retraining: Retraining, notify: Callable[..., None]) -> None:
-        self._rollout, self._retraining, self._notify = rollout, retraining, notify
+    def __init__(self, rollout: Rollout, retraining: Retraining, events: Events, notify: Callable[..., None]) -> None:
+        self._rollout, self._retraining, self._events, self._notify = rollout, retraining, events, notify
+        self._quality_s = time.monotonic()
         self._drift = DriftWatch()
         self._stats: dict[int, ShardStats] = {}
         self._rounds: deque[Paired] = deque()
@@ -29,6 +46,10 @@ class Following:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="streamrnn-following", daemon=True)
         self._thread.start()
+
+    def lineup(self, shard: int) -> Lineup:
+        """What a shard is to run now."""
+        return self._rollout.lineup(shard)
 
     def heard(self, rounds: Sequence[Paired]) -> None:
         """Rounds that a shard has closed."""
@@ -43,6 +64,8 @@ class Following:
         self._stop.set()
         self._thread.join(2.0)
         self._retraining.stop()
+        self._events.flush()
+        self._events.close()
 
     def saw(self, stats: Mapping[int, ShardStats]) -> None:
         """The shards' newest numbers."""
@@ -71,6 +94,7 @@ class Following:
             self._rollout.look()
             try:
                 self._watch()
+                self._events.flush()
             except Exception as error:  # quality is looked at beside serving, and must never end it
                 self._notify("watching_failed", error=f"{type(error).__name__}: {error}"[:300])
 
@@ -86,6 +110,11 @@ class Following:
             if one.drifted and (one.name, one.measure) not in before:
                 self._notify("drift", name=one.name, measure=one.measure, value=round(one.value, 4),
                              threshold=round(one.threshold, 4))  # fmt: skip
+        if figures and time.monotonic() >= self._quality_s + QUALITY_S:
+            self._quality_s = time.monotonic()
+            whole = sum(figures[1:], figures[0])
+            by_step = {str(step): whole.figures(step, present=True) for step in whole.steps}
+            self._events.told("quality", model=champion, steps=by_step)
         outcome = self._retraining.tick(champion, self._drift.drifts)
         if outcome is not None:
             rollout.challenge(outcome.model, outcome.message, dict(outcome.scores))

@@ -16,10 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.fleet.actor import ShardActor
-from services.fleet.following import Following
+from services.fleet.following import Following, follow
 from services.fleet.on_ray import join_or_start, kill, outcome_of, own_signals, prepare
-from services.fleet.retraining import Retraining
-from services.fleet.rollout import Rollout
 from services.fleet.status import End, Lineup, Obeyed, Outcome, ShardStatus, dealt, transactional_id
 from services.predictor.ports import Fenced, Refused
 from services.quality.pipeline import PipelineStats
@@ -86,7 +84,6 @@ class Supervisor:
         self._spare: Any = None
         self._server = uuid.uuid4().hex[:12]  # signs the group's offsets
         self._owns_ray = False
-        self.rollout: Rollout | None = None
         self._following: Following | None = None
 
     # ---- life -------------------------------------------------------------------------------------------------------
@@ -99,11 +96,7 @@ class Supervisor:
         from services.brokers.kafka_ledger import fence_all
 
         if self.settings.registry is not None:
-            from services.registry import Registry
-
-            self.rollout = Rollout(Registry(self.settings.registry), self.settings, len(self._members), self._notify)
-            self.rollout.open()
-            self._following = Following(self.rollout, Retraining(self.settings, self._notify), self._notify)
+            self._following = follow(self.settings, len(self._members), self._notify)
         fleet = self.settings.fleet
         if not ray.is_initialized():
             with own_signals():
@@ -201,7 +194,7 @@ class Supervisor:
         member.moved_s, member.moved_at, member.restored = time.monotonic(), -1.0, 0.0
         spare, self._spare = self._spare, None
         member.actor = spare or self._actor_class.remote(self.settings, self.partitions, self._server)
-        member.lineup = Lineup() if self.rollout is None else self.rollout.lineup(member.shard)
+        member.lineup = Lineup() if self._following is None else self._following.lineup(member.shard)
         member.ordered = member.ordering = member.refused = None
         member.run = member.actor.run.remote(member.shard, member.incarnation, member.lineup)
         self._notify(
@@ -239,7 +232,7 @@ class Supervisor:
         """Tells a shard that is ready which models it is to run, where that has changed."""
         import ray
 
-        if self.rollout is None or member.ready_s is None:
+        if self._following is None or member.ready_s is None:
             return
         if member.ordered is not None:
             answered, _ = ray.wait([member.ordered], timeout=0)
@@ -248,7 +241,7 @@ class Supervisor:
             with suppress(ray.exceptions.RayError):
                 self._answered(member, ray.get(member.ordered))
             member.ordered = member.ordering = None
-        wanted = self.rollout.lineup(member.shard)
+        wanted = self._following.lineup(member.shard)
         if wanted not in (member.lineup, member.refused):
             member.ordering, member.ordered = wanted, member.actor.order.remote(wanted)
 

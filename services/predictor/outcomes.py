@@ -100,17 +100,15 @@ class Outcomes:
         flags[slice(None) if said.of is None else said.of] = said.flags
         new, ended = flags & Flag.DUPLICATE == 0, flags & Flag.ENDED > 0
         truth = x[:, self._targets]
-        if ended.any():  # nothing was said of the first reading of a sequence
-            truth = np.array(truth)
-            truth[_after(numbers, ended)] = np.nan
+        since = _since_end(numbers, ended) if ended.any() else None
         everyone = np.arange(len(numbers))
-        champion = self._match(self._seats.champion, numbers, truth, said, everyone, new)
+        champion = self._match(self._seats.champion, numbers, truth, said, everyone, new, since)
         if also is not None and held is not None and self._seats.challenger is not None:
-            challenger = self._match(self._seats.challenger, numbers, truth, also, held, new)
+            challenger = self._match(self._seats.challenger, numbers, truth, also, held, new, since)
             self._pair_up(numbers, truth, champion, challenger)
-        if ended.any():
+        if since is not None:
             for pending in self._pending.values():
-                pending.forget(np.unique(numbers[ended]))
+                pending.forget(_just_ended(numbers, ended) if pending.steps == (1,) else np.unique(numbers[ended]))
 
     def forget(self, numbers: NDArray[np.int64]) -> None:
         """Streams [k] ended; their numbers may be given to others."""
@@ -126,8 +124,11 @@ class Outcomes:
         said: Result,
         held: NDArray[np.int64],
         new: NDArray[np.bool_],
+        since: NDArray[np.int64] | None,
     ) -> list[Matched]:
-        """What had been said of readings `held` [k] of n. A repeated reading is none."""
+        """What had been said of readings `held` [k] of n. A repeated reading is none, and nothing that was said in one
+        sequence is about the next one. since [n]: how many of their sequence stand before them.
+        """
         some = np.flatnonzero(new[held])
         rows = held[some]
         y, lo, hi = (_aligned(part, said, len(held)) for part in (said.y, said.lo, said.hi))
@@ -135,6 +136,8 @@ class Outcomes:
         edges = (None if edge is None else edge[some] for edge in (lo, hi))
         found = self._pending[seat.model].match(numbers[rows], truth[rows], y[some], *edges)
         found = [one._replace(rows=rows[one.rows]) for one in found]
+        if since is not None:
+            found = [_select(one, since[one.rows] >= one.step) for one in found]
         self._figures[seat.model].add_matched(truth, found)
         return found
 
@@ -168,9 +171,33 @@ def _aligned(part: NDArray[np.float32] | None, said: Result, n: int) -> NDArray[
     return rows
 
 
-def _after(numbers: NDArray[np.int64], ended: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Which readings [n] stand just behind one of their stream that ended a sequence."""
+def _since_end(numbers: NDArray[np.int64], ended: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How many readings of its stream stand between each one [n] and the stream's last end before it; many where this
+    batch holds none.
+    """
     order = np.argsort(numbers, kind="stable")
-    behind: NDArray[np.bool_] = (numbers[order][1:] == numbers[order][:-1]) & ended[order][:-1]
-    after: NDArray[np.int64] = order[1:][behind]
-    return after
+    streams, place = numbers[order], np.arange(len(numbers))
+    goes_on = np.diff(streams, prepend=-1) == 0
+    follows = goes_on & np.concatenate(([False], ended[order][:-1]))
+    first = np.maximum.accumulate(np.where(goes_on, -1, place))
+    since: NDArray[np.int64] = np.empty(len(numbers), np.int64)
+    last_end = np.maximum.accumulate(np.where(follows, place, -1))
+    since[order] = np.where(last_end >= first, place - last_end, 1 << 40)
+    return since
+
+
+def _just_ended(numbers: NDArray[np.int64], ended: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Streams whose last reading here ended a sequence."""
+    distinct, backwards = np.unique(numbers[::-1], return_index=True)
+    return distinct[ended[::-1][backwards]]
+
+
+def _select(matched: Matched, which: NDArray[np.bool_]) -> Matched:
+    return Matched(
+        matched.step,
+        matched.rows[which],
+        matched.y[which],
+        None if matched.lo is None else matched.lo[which],
+        None if matched.hi is None else matched.hi[which],
+        matched.last[which],
+    )

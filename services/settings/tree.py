@@ -37,12 +37,17 @@ Topic = Annotated[str, AfterValidator(_topic)]
 
 
 class Topics(Section):
-    """Names and shape of the pipeline's four topics."""
+    """Names and shape of the pipeline's topics."""
 
     readings: Topic = Field("", description="Topic the sensors write to. Empty: {pipeline}.readings.")
     predictions: Topic = Field("", description="Topic the predictions go to. Empty: {pipeline}.predictions.")
     changelog: Topic = Field("", description="Compacted topic of state rows. Empty: {pipeline}.changelog.")
     dead_letters: Topic = Field("", description="Topic of refused records. Empty: {pipeline}.dead-letters.")
+    events: Topic = Field(
+        "",
+        description="With `registry`: compacted topic of what happens to the models: verdicts, drift, quality. "
+        "Empty: {pipeline}.events.",
+    )
     partitions: int = Field(
         4,
         ge=1,
@@ -236,15 +241,16 @@ class Settings(BaseSettings):
         if isinstance(topics := given.get("topics", {}), dict):
             names = {role: f"{pipeline}.{role.replace('_', '-')}" for role in ROLES}
             filled["topics"] = {**topics, **{role: topics.get(role) or name for role, name in names.items()}}
+            filled["topics"]["events"] = topics.get("events") or f"{pipeline}.events"
         if isinstance(kafka := given.get("kafka", {}), dict):
             filled["kafka"] = {"bootstrap_servers": BOOTSTRAP, **kafka}
         return filled
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
-        names = [getattr(self.topics, role) for role in ROLES]
+        names = [getattr(self.topics, role) for role in (*ROLES, "events")]
         if len(set(names)) < len(names):
-            raise ValueError(f"topics: the four topics must have four names, not {', '.join(names)}")
+            raise ValueError(f"topics: the topics must have different names, not {', '.join(names)}")
         return self
 
 

@@ -178,7 +178,7 @@ def test_every_mistake_is_named_at_once(write) -> None:
         ("epoch=5", ["epoch", "max_readings", "timeout_s"]),
         ("kafka=a:9092", ["kafka", "section"]),
         ("kafka.group_id=g", ["kafka.group_id", "`group`"]),
-        ("topics.predictions=sensors.readings", ["four names", "sensors.readings"]),
+        ("topics.predictions=sensors.readings", ["different names", "sensors.readings"]),
         ("nonsense", ["--set", "section.key=value"]),
         ("kafka.a.b=1", ["kafka.a", "--set"]),
         ("epoch.timeout.s=1", ["epoch.timeout.s", "--set"]),

@@ -83,6 +83,12 @@ def predicted(bootstrap: str, pipeline: str) -> list[predictions.PredictionRows]
     return [predictions.decode(records) for records in found.values() if len(records)]
 
 
+def told(bootstrap: str, topic: str) -> list[tuple[str, bytes]]:
+    """Keys and values of the topic of events, the oldest first."""
+    records = read_topic({"bootstrap_servers": bootstrap}, topic)[0]
+    return [(key.decode(), value) for key, value in zip(records.keys, records.values, strict=True) if key and value]
+
+
 def check_complete(bootstrap: str, pipeline: str, written: int) -> list[list[str]]:
     """Each reading once and in order; returns the models that each stream's predictions name, in order."""
     models = []
@@ -123,6 +129,10 @@ def test_a_better_challenger_takes_over_and_a_worse_one_is_withdrawn(broker: Dev
             server.until(lambda: [v for v in registry.verdicts(worse) if v["verdict"] == "rejected"], "rejection", 120)
             written = sensors.stop()
         server.until(lambda: sum(map(len, predicted(broker.bootstrap, pipeline))) >= written, "all predictions")
+        events = {key: json.loads(value) for key, value in told(broker.bootstrap, f"{pipeline}.events")}
+        assert events[f"verdict/{better}"]["outcome"] == "promoted"
+        assert events[f"verdict/{worse}"]["outcome"] == "rejected"
+        assert events["champion"]["model"] == better
         verdict = registry.verdicts(better)[0]
         assert verdict["verdict"] == "promoted" and verdict["gain"] > 0.02 and verdict["better"] >= 1 / 0.05
         assert [change.what for change in registry.history()] == ["promoted", "challenged", "promoted", "challenged",
