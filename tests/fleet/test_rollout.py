@@ -1,0 +1,220 @@
+"""Which models run where: aliases are followed, contests are acted on, and a restart goes on where the registry stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rnn import weights
+from rnn.config import ModelConfig
+from rnn.network import Network
+from services.fleet.rollout import HOUR_MS, Rollout
+from services.fleet.status import Lineup
+from services.predictor.ports import Refused
+from services.predictor.stats import Paired
+from services.quality.contest import Round
+from services.registry import Registry
+from services.settings import Settings
+
+START_MS = 1_700_000_000_000
+RULES = {"least_readings": 1000, "most_readings": 100_000, "watch_h": 1, "canary": 0.5, "canary_h": 0.1, "expires_h": 2}
+
+
+class World:
+    """A registry with three models, a clock, and what was notified."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now_ms = START_MS
+        self.registry = Registry(folder / "registry", clock_ms=lambda: self.now_ms)
+        self.models: list[str] = []
+        self.said: list[tuple[str, dict[str, Any]]] = []
+        self.folder = folder
+        for seed in range(3):
+            torch.manual_seed(seed)
+            network = Network(ModelConfig(("a", "b"), hidden=4)).eval()
+            weights.save(folder / f"model-{seed}", network, created_ms=seed)
+            self.models.append(weights.load(folder / f"model-{seed}")[1].model)
+
+    def rollout(self, shards: int = 4, **rules: Any) -> Rollout:
+        settings = Settings(registry=self.registry.where, model=self.folder / "model-0", rollout={**RULES, **rules})
+        found = Rollout(
+            self.registry, settings, shards, lambda event, **told: self.said.append((event, told)), lambda: self.now_ms
+        )
+        found.open()
+        return found
+
+    def add(self, which: int) -> str:
+        return self.registry.add(self.folder / f"model-{which}", reason="a test").model
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        return [told for event, told in self.said if event == name]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def rounds(champion: str, challenger: str, gain: float, count: int = 200, shards: int = 4) -> list[Paired]:
+    random = np.random.default_rng(7)
+    found = []
+    for i in range(count):
+        g = float(np.clip(gain + 0.05 * random.normal(), -0.9, 0.9))
+        found.append(Paired(champion, challenger, Round(i % shards, 200, 8, g, 100.0 * (1 + g), 100.0 * (1 - g))))
+    return found
+
+
+def test_an_empty_registry_gets_the_model_of_the_settings(world: World) -> None:
+    rollout = world.rollout()
+    first = world.models[0]
+    assert world.registry.aliases().champion == first
+    assert {rollout.lineup(shard) for shard in range(4)} == {Lineup(first)}
+    assert world.rollout().lineup(0) == Lineup(first)  # and a second server finds it
+
+
+def test_a_registry_without_anything_to_serve_is_refused(world: World) -> None:
+    settings = Settings(registry=str(world.folder / "empty"), model=world.folder / "nowhere")
+    with pytest.raises(Refused, match="nowhere"):
+        Rollout(Registry(world.folder / "empty"), settings, 1, lambda event, **told: None).open()
+
+
+def test_a_better_challenger_is_promoted_by_halves_and_then_on_watch(world: World) -> None:
+    rollout = world.rollout()
+    first, second = world.models[0], world.add(1)
+    world.registry.challenge(second, reason="a test", by="test")
+    rollout.look()
+    assert rollout.lineup(3) == Lineup(first, second)
+    rollout.heard(rounds(first, second, 0.2))
+    rollout.look()
+    assert world.registry.aliases().champion == second
+    assert world.registry.verdicts(second)[0]["verdict"] == "promoted"
+    assert world.events("verdict")[0]["outcome"] == "promoted"
+    assert [rollout.lineup(shard) for shard in (0, 1)] == [Lineup(second, first)] * 2
+    assert [rollout.lineup(shard) for shard in (2, 3)] == [Lineup(first, second)] * 2
+    assert world.rollout().lineup(2) == Lineup(first, second)  # another server goes on in the middle of it
+    world.now_ms += round(0.2 * HOUR_MS)
+    assert {rollout.lineup(shard) for shard in range(4)} == {Lineup(second, first)}
+    world.now_ms += HOUR_MS
+    rollout.look()
+    assert {rollout.lineup(shard) for shard in range(4)} == {Lineup(second)}
+    assert rollout.verdicts == {"promoted": 1}
+
+
+@pytest.mark.parametrize("gain", [-0.1, 0.0])
+def test_a_challenger_that_is_not_better_is_withdrawn(world: World, gain: float) -> None:
+    rollout = world.rollout()
+    second = world.add(1)
+    world.registry.challenge(second, reason="a test", by="test")
+    rollout.look()
+    rollout.heard(rounds(world.models[0], second, gain, count=2000))
+    rollout.look()
+    assert world.registry.aliases().challenger is None
+    assert world.registry.aliases().champion == world.models[0]
+    assert world.registry.verdicts(second)[0]["verdict"] in ("rejected", "expired")
+
+
+def test_one_that_nobody_can_judge_expires(world: World) -> None:
+    rollout = world.rollout()
+    second = world.add(1)
+    world.registry.challenge(second, reason="a test", by="test")
+    rollout.look()
+    world.now_ms += 3 * HOUR_MS
+    rollout.look()
+    assert world.registry.verdicts(second)[0]["verdict"] == "expired"
+    assert rollout.lineup(0) == Lineup(world.models[0])
+
+
+def test_who_disappoints_is_rolled_back_by_rounds_of_both_kinds_of_shards(world: World) -> None:
+    rollout = world.rollout()
+    first, second = world.models[0], world.add(1)
+    world.registry.promote(second, reason="I like it", by="me")
+    rollout.look()
+    assert [rollout.lineup(shard).champion for shard in range(4)] == [second, second, first, first]
+    ahead = rounds(second, first, 0.2, 100)  # the old one saves a fifth
+    behind = rounds(first, second, -0.2, 100)  # and so it does where it still serves
+    rollout.heard([one for pair in zip(ahead, behind, strict=True) for one in pair])
+    rollout.look()
+    aliases = world.registry.aliases()
+    assert (aliases.champion, aliases.previous) == (first, second)
+    assert world.registry.history()[-1].what == "rolled back"
+    assert {rollout.lineup(shard) for shard in range(4)} == {Lineup(first)}  # and it is not watched in its turn
+    assert rollout.verdicts == {"rolled_back": 1}
+
+
+def test_a_pinned_champion_and_a_person_who_decides_are_left_alone(world: World) -> None:
+    for rules in ({}, {"automatic": False}):
+        rollout = world.rollout(**rules)
+        second = world.add(1)
+        if not rules:
+            world.registry.pin(reason="a test", by="test")
+        world.registry.challenge(second, reason="a test", by="test")
+        rollout.look()
+        rollout.heard(rounds(world.models[0], second, 0.3))
+        rollout.look()
+        assert world.registry.aliases().champion == world.models[0]
+        assert rollout.standing is not None and rollout.standing.outcome == "promoted"
+        world.registry.withdraw(reason="a test", by="test")
+        if not rules:
+            world.registry.pin(False, reason="a test", by="test")
+
+
+def test_a_person_who_is_quicker_is_followed(world: World) -> None:
+    rollout = world.rollout(watch_h=0)
+    second, third = world.add(1), world.add(2)
+    world.registry.challenge(second, reason="a test", by="test")
+    rollout.look()
+    rollout.heard(rounds(world.models[0], second, 0.3))
+    world.registry.promote(third, reason="a person", by="me")
+    rollout.look()
+    assert world.registry.aliases().champion == third
+    assert rollout.lineup(0) == Lineup(third)
+
+
+def test_rounds_of_another_pair_count_for_nothing(world: World) -> None:
+    rollout = world.rollout()
+    second = world.add(1)
+    world.registry.challenge(second, reason="a test", by="test")
+    rollout.look()
+    rollout.heard(rounds(world.models[0], world.models[2], 0.5))
+    assert rollout.standing is not None and rollout.standing.readings == 0
+
+
+def test_what_a_shard_cannot_run_is_withdrawn_with_the_reason(world: World) -> None:
+    rollout = world.rollout()
+    second = world.add(1)
+    world.registry.challenge(second, reason="a test", by="test")
+    rollout.look()
+    rollout.refused(second, "its weights are damaged")
+    rollout.look()
+    assert world.registry.aliases().challenger is None
+    assert world.registry.verdicts(second)[0]["reason"] == "its weights are damaged"
+
+
+def test_what_was_trained_challenges(world: World) -> None:
+    rollout = world.rollout()
+    second = world.add(1)
+    rollout.challenge(second, "trained on 10 readings", {"mse": 0.1})
+    rollout.look()
+    assert rollout.lineup(0) == Lineup(world.models[0], second)
+    assert world.registry.history()[-1].numbers == {"mse": 0.1}
+
+
+def test_a_registry_that_is_away_changes_nothing_and_is_said_once(world: World) -> None:
+    rollout = world.rollout()
+    second = world.add(1)
+    world.registry.challenge(second, reason="a test", by="test")
+    newest = sorted((world.folder / "registry" / "aliases").iterdir())[-1]
+    content = newest.read_bytes()
+    newest.write_bytes(b"damaged")
+    rollout.registry = Registry(world.folder / "registry")  # one that has not read it yet
+    rollout.look()
+    rollout.look()
+    assert len(world.events("registry_problem")) == 1
+    assert rollout.lineup(0) == Lineup(world.models[0])
+    newest.write_bytes(content)
+    rollout.look()
+    assert rollout.lineup(0) == Lineup(world.models[0], second)
