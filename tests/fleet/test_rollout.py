@@ -1,4 +1,4 @@
-"""Which models run where: aliases are followed, contests are acted on, and a restart goes on where the registry stands."""
+"""Which models run where: aliases are followed, contests acted on, and a restart goes on where the registry stands."""
 
 from __future__ import annotations
 
