@@ -60,6 +60,8 @@ class Prediction:
     hi: NDArray[np.float32] | None  # as y
     score: float  # nats per observed value; NaN = nothing was predicted for the reading
     flags: Flag
+    p: float | None = None  # probability that a normal reading is at least as surprising; None: the model cannot tell
+    lasting: float | None = None  # the same of all that the stream has done lately
     label: str | None = None  # the most probable one, or what was drawn; None also where there is none
     top: tuple[tuple[str, float], ...] | None = None  # most probable labels with their probabilities, the best first
     text: tuple[str, ...] | None = None  # the symbols of a generated answer
@@ -274,6 +276,8 @@ def _prediction(made: predictions.PredictionRows, row: int) -> Prediction:
         hi=None if made.hi is None else made.hi[row],
         score=float(made.score[row]),
         flags=Flag(int(made.flags[row])),
+        p=None if made.p is None else float(made.p[row]),
+        lasting=None if made.lasting is None else float(made.lasting[row]),
         label=None if made.label is None else made.label[row],
         top=None if made.top is None else made.top[row],
         text=None if made.text is None else made.text[row],

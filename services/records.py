@@ -142,6 +142,8 @@ class Predictions:
     top: NDArray[np.int32] | None = None  # [n, k], most probable classes, the most probable first; labels only
     prob: NDArray[np.float32] | None = None  # [n, k], theirs, NaN = none; [n, 1], of the whole answer, where generated
     spelling: Spelling = REAL
+    p: NDArray[np.float32] | None = None  # [n], chance that a normal reading is as surprising; None: nobody knows
+    lasting: NDArray[np.float32] | None = None  # [n], the same of all that the stream has done lately
 
     def __len__(self) -> int:
         return len(self.streams)

@@ -119,6 +119,12 @@ class PredictionV1(BaseModel):
     score: Number | None = Field(
         description="Surprise of the reading under the stream's previous prediction, in nats per observed value."
     )
+    p: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="Probability that a normal reading of this stream is at least as surprising."
+    )
+    lasting: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="The same of all that the stream has done lately, this reading included."
+    )
     flags: list[str] = Field(
         description=f"What was unusual: any of {', '.join(FLAGS)}; more may come within version 1."
     )

@@ -6,6 +6,7 @@ Hot path: columns are printed as a whole and cut into one piece a row, and each 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import repeat
 
 import numpy as np
@@ -74,6 +75,8 @@ def _part(whole: Predictions, first: int, end: int) -> Predictions:
         None if whole.top is None else whole.top[rows],
         None if whole.prob is None else whole.prob[rows],
         whole.spelling,
+        None if whole.p is None else whole.p[rows],
+        None if whole.lasting is None else whole.lasting[rows],
     )
 
 
@@ -95,6 +98,7 @@ def _json_chunk(part: Predictions) -> list[bytes]:
         repeat(b',"model":' + model),
         *pieces(part),
         *(repeat(b'"score":'), numbers(part.score)),
+        *_chances(part),
         *(repeat(b',"flags":'), map(_FLAGS.__getitem__, part.flags.tolist()), repeat(b"}")),
     ]
     values = list(map(b"".join, zip(*fields, strict=False)))
@@ -103,6 +107,12 @@ def _json_chunk(part: Predictions) -> list[bytes]:
             if not names[i]:
                 values[i] = values[i].replace(_NO_NAME, b'"stream":null,"stream_hex":"%s"' % stream.hex().encode(), 1)
     return values
+
+
+def _chances(part: Predictions) -> list[Iterable[bytes]]:
+    if part.p is None or part.lasting is None:
+        return []
+    return [repeat(b',"p":'), numbers(part.p), repeat(b',"lasting":'), numbers(part.lasting)]
 
 
 def _names(streams: list[bytes]) -> list[bytes]:

@@ -14,7 +14,7 @@ from services.codecs.readings_contract import VERSION
 from services.codecs.readings_packed import VERSION_KEY
 from services.records import Predictions, Spelling
 
-_ROW_BYTES = 8 + 4 + 4 + 2  # at, row, score, flags
+_ROW_BYTES = 8 + 4 + 4 + 4 + 4 + 2  # at, row, score, p, lasting, flags
 _FRAME_BYTES = 2048  # schema, headers and padding of one stream
 
 
@@ -53,6 +53,7 @@ def _stream(part: Predictions, rows: slice) -> bytes:
         "row": pa.array(np.ascontiguousarray(part.rows[rows])),
         **_answers(part, rows),
         "score": pa.array(np.ascontiguousarray(part.score[rows])),
+        **_chances(part, rows),
         "flags": pa.array(part.flags[rows].astype(np.uint8 if part.flags.max() < 256 else np.uint16)),
     }
     metadata = {
@@ -67,6 +68,12 @@ def _stream(part: Predictions, rows: slice) -> bytes:
         writer.write_batch(pa.record_batch(list(columns.values()), schema=schema))
     value: bytes = sink.getvalue().to_pybytes()
     return value
+
+
+def _chances(part: Predictions, rows: slice) -> dict[str, Any]:
+    if part.p is None or part.lasting is None:
+        return {}
+    return {name: pa.array(np.ascontiguousarray(getattr(part, name)[rows])) for name in ("p", "lasting")}
 
 
 def _answers(part: Predictions, rows: slice) -> dict[str, Any]:

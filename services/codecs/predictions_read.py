@@ -45,6 +45,8 @@ class PredictionRows:
     top: list[Top] | None = None  # [n]
     text: list[tuple[str, ...] | None] | None = None  # [n]
     prob: NDArray[np.float32] | None = None  # [n], of the whole text; NaN = none
+    p: NDArray[np.float32] | None = None  # [n], NaN = none; None = no row has one
+    lasting: NDArray[np.float32] | None = None  # [n], the same
 
     def __len__(self) -> int:
         return len(self.streams)
@@ -72,8 +74,11 @@ class _Prediction(msgspec.Struct, gc=False):
     top: Top = ()
     text: tuple[str, ...] | UnsetType | None = UNSET
     prob: float | None = None
+    p: float | None = None
+    lasting: float | None = None
 
 
+_CHANCES = ("p", "lasting")
 _decode_json = msgspec.json.Decoder(_Prediction).decode
 _BITS = {tuple(str(flag.name).lower() for flag in Flag if flag & bits): bits for bits in range(2 * max(Flag))}
 
@@ -138,7 +143,16 @@ def _json_rows(run: list[_Prediction], first: int) -> PredictionRows | None:
         np.fromiter([_bits(prediction.flags) for prediction in run], np.uint16, n),
         np.arange(first, first + n),
         **(_words(run) if run[0].y is UNSET else {}),
+        **_chances({name: column(name, np.float32) for name in _CHANCES} if _has_chances(run) else {}),
     )
+
+
+def _has_chances(run: list[_Prediction]) -> bool:
+    return any(one.p is not None for one in run)
+
+
+def _chances(columns: dict[str, NDArray[np.float32]]) -> dict[str, Any]:
+    return dict(columns)
 
 
 def _words(run: list[_Prediction]) -> dict[str, Any]:
@@ -187,6 +201,7 @@ def _packed_rows(value: bytes, record: int) -> PredictionRows:
         column_of(table, "flags").astype(np.uint16),
         np.full(n, record),
         **words,
+        **_chances({name: column_of(table, name) for name in _CHANCES if name in names}),
     )
 
 
@@ -218,6 +233,17 @@ def _joined(given: list[PredictionRows | None]) -> PredictionRows:
             [np.full_like(part.y, _NONE) if edge is None else edge for part, edge in zip(parts, edges, strict=True)]
         )
 
+    def chance(name: str) -> NDArray[np.float32] | None:
+        columns = [getattr(part, name) for part in parts]
+        if all(one is None for one in columns):
+            return None
+        return np.concatenate(
+            [
+                np.full(len(part), _NONE, np.float32) if one is None else one
+                for part, one in zip(parts, columns, strict=True)
+            ]
+        )
+
     return PredictionRows(
         listed("models"),
         column("partitions"),
@@ -235,6 +261,8 @@ def _joined(given: list[PredictionRows | None]) -> PredictionRows:
         listed("top"),
         listed("text"),
         None if parts[0].prob is None else column("prob"),
+        chance("p"),
+        chance("lasting"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,8 @@ class Models:
             engine = engine_of(network, self._settings.state.slots, self._device)
         except (ModelRefused, ValueError) as error:
             raise Refused(f"model: {error}") from error
-        return Seat(card.model, engine, self._reference(model))
+        reference, calibration = self._told(folder)
+        return Seat(card.model, engine, reference, calibration)
 
     def _folder(self, model: str) -> Path:
         from services.registry import ModelUnknown, Unreachable, WrongRegistry
@@ -49,15 +51,18 @@ class Models:
         except (ModelUnknown, WrongRegistry) as error:
             raise Refused(f"registry: {error}") from error
 
-    def _reference(self, model: str) -> Any:
+    def _told(self, folder: Path) -> tuple[Any, Any]:
+        """What its trainer has said of its data and of its scores; None where it has not, or not so that it is read."""
+        from services.predictor.tails import Calibration
         from services.quality.reference import Reference
-        from services.registry import ModelUnknown, Unreachable, WrongRegistry
 
-        try:
-            tree = self._registry.report(model).get("drift_reference") if model else None
-            return Reference.from_tree(tree) if isinstance(tree, dict) else None
-        except (ValueError, KeyError, TypeError, ModelUnknown, Unreachable, WrongRegistry):
-            return None  # the first readings will do
+        found: list[Any] = []
+        for key, read in (("drift_reference", Reference.from_tree), ("surprise", Calibration.from_tree)):
+            try:
+                found.append(read(json.loads((folder / "report.json").read_bytes())[key]))
+            except (OSError, ValueError, KeyError, TypeError):
+                found.append(None)
+        return found[0], found[1]
 
     @cached_property
     def _registry(self) -> Registry:

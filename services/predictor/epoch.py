@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from services.codecs import dead_letters, predictions, state_rows
 from services.predictor.batcher import Batch, untagged
 from services.predictor.state_store import StateStore
+from services.predictor.surprise import Surprised
 from services.records import REAL, Commit, Encoded, Memory, Predictions, Readings, Role, Spelling, StateRows
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Epoch:
         self._still: dict[int, int] = {}  # partition -> its offset, of partitions without readings in the batch
         self._writes: list[Encoded] = []
         self._states: list[Encoded] = []
+        self._surprised: Surprised | None = None
         for part in batch.parts:
             if len(part.rejected):
                 self._writes.append(
@@ -55,8 +57,9 @@ class Epoch:
                     )
                 )
 
-    def add_predictions(self, result: Result) -> None:
-        """Encodes the result of all parts' readings, in their order."""
+    def add_predictions(self, result: Result, surprised: Surprised | None = None) -> None:
+        """Encodes the result of all parts' readings, in their order, and how improbable they were."""
+        self._surprised = surprised
         first = 0
         for part in self.batch.parts:
             readings, last = part.readings, first + len(part.readings)
@@ -107,6 +110,8 @@ class Epoch:
             top=None if result.top is None else result.top[chosen],
             prob=None if result.prob is None else result.prob[chosen],
             spelling=self.origin.spelling,
+            p=None if self._surprised is None else self._surprised.p[chosen].astype(np.float32),
+            lasting=None if self._surprised is None else self._surprised.lasting[chosen].astype(np.float32),
         )
         if len(made):
             self.flags = np.concatenate([self.flags, made.flags])

@@ -8,6 +8,7 @@ only module of this room that may import rnn.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from services.predictor.batcher import Batch
 from services.predictor.recent import CLOCK, Recent
 from services.predictor.slots import Placed
 from services.predictor.state_store import NO_ROW, StateStore
+from services.predictor.surprise import Surprise, Surprised
+from services.predictor.tails import Calibration
 from services.quality.reference import Reference
 from services.records import RECENT, Memory, Spelling
 
@@ -36,31 +39,57 @@ class Said(NamedTuple):
     champion: Result
     challenger: Result | None
     held: NDArray[np.int64] | None  # [k], the readings that the challenger's result is of
+    surprised: Surprised | None  # of the champion's result; None: its scores were never calibrated
 
 
 class Seat:
-    """A model in an engine, and of which slots it holds the state. `reference`: its training data, to see drift by."""
+    """A model in an engine, and of which slots it holds the state. `reference`: its training data, to see drift by;
+    `calibration`: its scores, to tell how improbable a reading is.
+    """
 
-    def __init__(self, model: str, engine: AnyEngine, reference: Reference | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        engine: AnyEngine,
+        reference: Reference | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
         self.model, self.engine, self.reference = model, engine, reference
+        judges = calibration is not None and engine.config.residual
+        self.surprise = Surprise(calibration, engine.table.slots) if calibration is not None and judges else None
         self.spelling = Spelling(engine.config.horizon, engine.config.classes)
         self.tagged = not isinstance(engine, Engine)
         self.held: NDArray[np.bool_] = np.zeros(engine.table.slots, np.bool_)
         self.layout, self.row_bytes = engine.table.layout, engine.table.row_bytes
+        if self.surprise is not None:
+            self.layout = hashlib.sha256(f"{self.layout};{self.surprise.layout}".encode()).hexdigest()
+            self.row_bytes += self.surprise.row_bytes
 
     def rows(self, slots: NDArray[np.int64]) -> NDArray[np.uint8]:
         """[k, row_bytes]"""
-        return self.engine.rows(slots)
+        rows = self.engine.rows(slots)
+        return rows if self.surprise is None else np.concatenate((rows, self.surprise.rows(slots)), axis=1)
 
     def load(self, slots: NDArray[np.int64], rows: NDArray[np.uint8]) -> None:
         """Puts rows [k, row_bytes] into slots [k]."""
-        self.engine.load(slots, rows)
+        own = self.engine.table.row_bytes
+        self.engine.load(slots, rows[:, :own])
+        if self.surprise is not None:
+            self.surprise.load(slots, rows[:, own:])
         self.held[slots] = True
 
     def clear(self, slots: NDArray[np.int64]) -> None:
         """Slots [k] hold streams that have had no reading."""
         self.engine.clear(slots)
+        if self.surprise is not None:
+            self.surprise.clear(slots)
         self.held[slots] = True
+
+    def judge(self, slots: NDArray[np.int64], result: Result) -> Surprised | None:
+        """How improbable the readings were that the result of readings in slots [n] is about; learns from them."""
+        if self.surprise is None:
+            return None
+        return self.surprise.fold(slots if result.of is None else slots[result.of], result.score)
 
     def warm_up(self, slots: NDArray[np.int64], recent: Recent) -> None:
         """Slots [k] hold their streams as this model would know them, had it read only what is remembered."""
@@ -68,7 +97,8 @@ class Seat:
         replay = recent.replay(slots)
         salt: dict[str, Any] = {"salt": np.zeros(len(replay.slots), np.int64)} if self.tagged else {}
         unnumbered = np.full(len(replay.slots), -1, np.int64)
-        self.engine.run(replay.slots, replay.x, replay.at_ms, unnumbered, end=replay.end, **salt)
+        result = self.engine.run(replay.slots, replay.x, replay.at_ms, unnumbered, end=replay.end, **salt)
+        self.judge(replay.slots, result)
         self.engine.table.clock[slots, :CLOCK] = recent.clocks(slots)  # else a repeated reading would not be known
 
 
@@ -138,6 +168,7 @@ class Seats:
         x, at_ms, seq, end = batch.x(), batch.column("at_ms"), batch.column("seq"), batch.column("end")
         twice = self._repeated(slots, at_ms, seq) if self.recent is not None else None
         said = self._run(self.champion, slots, x, at_ms, seq, end, batch, numbers, slice(None))
+        surprised = self.champion.judge(slots, said)
         also, held = None, None
         if self.challenger is not None:
             held = np.flatnonzero(self.challenger.held[slots])
@@ -145,10 +176,11 @@ class Seats:
                 also = self._run(
                     self.challenger, slots[held], x[held], at_ms[held], seq[held], end[held], batch, numbers, held
                 )
+                self.challenger.judge(slots[held], also)
         if self.recent is not None:
             new = slice(None) if twice is None else np.flatnonzero(~twice)
             self.recent.fold(slots[new], place_in_stream(slots[new]), x[new], at_ms[new], end[new])
-        return Said(x, said, also, held)
+        return Said(x, said, also, held, surprised)
 
     def memories(self, slots: NDArray[np.int64]) -> list[Memory]:
         """What is known of the streams in slots [k]."""

@@ -270,7 +270,7 @@ class Shard:
         memories = self.seats.memories(slots)
         self._phase("forward", began)
         began = time.perf_counter()
-        epoch.add_predictions(said.champion)
+        epoch.add_predictions(said.champion, said.surprised)
         self._phase("encode", began)
         return numbers, offsets, memories, said
 

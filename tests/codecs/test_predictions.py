@@ -1,5 +1,6 @@
 """Predictions on the wire read back as what they were, bit for bit, in order."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -205,3 +206,24 @@ def test_what_is_no_prediction_is_named(value):
     keys, values = predictions.encode(made(1))
     with pytest.raises(ValueError, match=r"partition 3, offset 1 .*not a prediction"):
         predictions.decode(as_records([*keys, b"k"], [*values, value]))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_chances_travel_where_a_model_has_them(packed):
+    n = 40
+    plain = made(n, rows=range(n), offsets=[77] * n) if packed else made(n)
+    rng = np.random.default_rng(1)
+    p, lasting = rng.random((2, n)).astype(np.float32) ** 9
+    p[0] = lasting[0] = np.nan
+    want = dataclasses.replace(plain, p=p, lasting=lasting)
+    keys, values = predictions.encode(want)
+    got = predictions.decode(as_records(keys, values))
+    identical(got, want)
+    np.testing.assert_array_equal(got.p, p)
+    np.testing.assert_array_equal(got.lasting, lasting)
+    if not packed:
+        PredictionV1.model_validate_json(values[1])
+    others, more = predictions.encode(made(3))
+    mixed = predictions.decode(as_records([*keys, *others], [*values, *more]))
+    np.testing.assert_array_equal(mixed.p, [*p, np.nan, np.nan, np.nan])
+    assert predictions.decode(as_records(others, more)).p is None

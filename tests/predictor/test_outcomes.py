@@ -1,4 +1,4 @@
-"""What a shard counts of its forecasts is what the backtest says of the same readings, and no dropped epoch distorts it."""
+"""What a shard counts of its forecasts is what the backtest says of the same readings, whatever epochs are dropped."""
 
 from __future__ import annotations
 

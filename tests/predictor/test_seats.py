@@ -17,6 +17,9 @@ from services.brokers.memory import Crash, Fault, Faults, Step
 from services.codecs import state_rows
 from services.driver import Prediction, StreamDriver
 from services.predictor.ports import Refused
+from services.predictor.seats import Seat
+from services.predictor.surprise import calibrated
+from services.predictor.tails import Calibration
 from services.records import RECENT, Flag, Role
 
 AT = 1_700_000_000_000
@@ -241,3 +244,56 @@ def test_every_reading_has_one_prediction_of_one_model_whatever_happens(deeds, m
         if len(records):
             rows, _ = state_rows.decode(records)
             assert len(rows.memory(RECENT).index) == len(rows)
+
+
+# ---- how improbable a reading is -------------------------------------------------------------------------------------
+
+
+def calibration() -> Calibration:
+    random = np.random.default_rng(5)
+    return calibrated([random.gamma(2.0, 0.5, 4000)])
+
+
+class Judging(StreamDriver):
+    """A driver whose models come with a calibration of their scores."""
+
+    def _seat(self, network: Network, model: str) -> Seat:
+        return Seat(model, engine_of(network, self._slots), calibration=calibration())
+
+
+def test_predictions_say_how_improbable_their_reading_was_and_a_crash_changes_nothing() -> None:
+    crashing, alone = (Judging(OLD, recent=KEEPS, slots=4) for _ in range(2))
+    for i in range(30):
+        for stream in ("a", "b", "c", "d", "e", "f"):  # more than slots: sketches move to the store and back
+            for driver in (crashing, alone):
+                at, x, _ = reading(i)
+                driver.send(stream, at=at, x=[x[0], 50.0] if i == 25 and stream == "a" else x)
+        if i % 7 == 3:
+            crashing.turn()
+            crashing.crash()
+    crashing.run()
+    alone.run()
+    for stream in ("a", "f"):
+        got, wanted = crashing.predictions(stream), alone.predictions(stream)
+        assert [(one.p, one.lasting) for one in got[1:]] == [(one.p, one.lasting) for one in wanted[1:]]
+        assert np.isnan(got[0].p)  # nothing had been said of it  # type: ignore[arg-type]
+    odd = crashing.predictions("a")[25]
+    assert odd.p is not None and odd.p < 1e-3 < min(one.p for one in crashing.predictions("f")[1:])  # type: ignore[type-var]
+
+
+def test_a_challenger_judges_by_its_own_past() -> None:
+    driver, alone = Judging(OLD, recent=KEEPS), Judging(NEW)
+    driver.challenge(NEW)
+    for one in (driver, alone):
+        send(one, "a", *range(20))
+    driver.promote()
+    send(driver, "a", 20)
+    send(alone, "a", 20)
+    assert driver.predictions()[-1].p == alone.predictions()[-1].p is not None
+
+
+def test_without_a_calibration_nothing_is_said_of_it() -> None:
+    driver = StreamDriver(OLD)
+    send(driver, "a", 0, 1)
+    assert driver.predictions()[-1].p is None
+    assert b'"p"' not in (driver.broker.records(Role.PREDICTIONS, 0).values[-1] or b"")
