@@ -172,11 +172,11 @@ def gc(
 ) -> None:
     """Removes models that nothing names: no alias, no parent of an aliased model, no --keep.
 
-    A pipeline that was switched off for long may have state rows of models that are no alias any more. Name those with
-    --keep, or leave --older-than-days above the time that a pipeline may rest.
+    With --config also no state row of that pipeline: its changelog is read for it. Without, name models whose streams
+    may come back with --keep, or leave --older-than-days above the time that a pipeline may rest.
     """
     registry = _registry(where, config)
-    kept = [registry.resolve(model) for model in keep or []]
+    kept = [registry.resolve(model) for model in keep or []] + sorted(_named_by_rows(config))
     gone = registry.collect(kept, older_than_s=older_than_days * 86_400, by=by or _who(), dry_run=dry_run)
     if json_form:
         _print({"would_go" if dry_run else "gone": gone})
@@ -201,6 +201,16 @@ def export_mlflow(
     made = export(registry, registry.resolve(model), folder)
     typer.echo(f"written   {made}")
     typer.echo("next      mlflow.pyfunc.load_model(that folder).predict(a table of readings)")
+
+
+def _named_by_rows(config: str | None) -> set[str]:
+    if config is None:
+        return set()
+    from services.brokers.kafka_named import models_named
+    from services.settings import load
+
+    settings = load(config, [])
+    return models_named(settings.kafka, settings.topics.changelog)
 
 
 def _registry(where: str | None, config: str | None) -> Registry:

@@ -8,7 +8,7 @@ something they are not. Value None is a tombstone. Imports numpy and `services.r
     directory  for each memory: name, layout of its bytes, how many they are
     bytes      the memories, one after the other
 
-Release 0.1.0 wrote version 1, which holds one memory; it is read and no longer written.
+Earlier development versions wrote version 1, which holds one memory; it is read and no longer written.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ def encode(states: StateRows) -> tuple[list[bytes | None], list[bytes | None]]:
     head = np.zeros(n, HEADER)
     head["mark"], head["version"], head["partition"] = _MARK, VERSION, states.partition
     head["offset"], head["saved_ms"] = states.offsets, states.saved_ms
+    if all(_of_everyone(memory, n) for memory in states.memories):
+        return list(states.streams), _joined_up(head, entries, [memory.rows for memory in states.memories])
     holds = np.zeros((n, len(entries)), np.bool_)
     place = np.zeros((n, len(entries)), np.int64)  # of the stream among those that a memory is of
     for m, memory in enumerate(states.memories):
@@ -67,14 +69,30 @@ def encode(states: StateRows) -> tuple[list[bytes | None], list[bytes | None]]:
     for one in np.unique(kind).tolist():  # streams that have the same memories have values of one width
         some = np.flatnonzero(kind == one)
         mine = np.flatnonzero(holds[some[0]])
-        head["memories"][some] = len(mine)
-        directory = np.frombuffer(entries[mine].tobytes(), np.uint8)
-        columns = [head[some].view(np.uint8).reshape(len(some), -1), np.tile(directory, (len(some), 1))]
-        columns += [states.memories[m].rows[place[some, m]] for m in mine.tolist()]
-        joined, width = np.concatenate(columns, axis=1).tobytes(), sum(column.shape[1] for column in columns)
-        for at, row in enumerate(some.tolist()):
-            values[row] = joined[at * width : (at + 1) * width]
+        rows = [states.memories[m].rows[place[some, m]] for m in mine.tolist()]
+        for row, value in zip(some.tolist(), _joined_up(head[some], entries[mine], rows), strict=True):
+            values[row] = value
     return list(states.streams), values
+
+
+def _of_everyone(memory: Memory, n: int) -> bool:
+    return len(memory.index) == n and bool((memory.index == np.arange(n)).all())
+
+
+def _joined_up(
+    head: NDArray[np.void], entries: NDArray[np.void], memories: list[NDArray[np.uint8]]
+) -> list[bytes | None]:
+    """Values of streams that have the same memories: head [n], entries [k], and k memories [n, row_bytes]."""
+    head["memories"] = len(entries)
+    directory = np.frombuffer(entries.tobytes(), np.uint8)
+    columns = [head.view(np.uint8).reshape(len(head), HEADER.itemsize), directory, *memories]
+    whole = np.empty((len(head), sum(column.shape[-1] for column in columns)), np.uint8)
+    at = 0
+    for column in columns:
+        whole[:, at : at + column.shape[-1]] = column
+        at += column.shape[-1]
+    values: list[bytes | None] = whole.view(f"V{at}").ravel().tolist()
+    return values
 
 
 def newest(records: Records) -> Records:
@@ -116,7 +134,7 @@ def decode(records: Records, wanted: Mapping[str, tuple[str, int]] | None = None
     _check(records, index, few, "holds {} memories", head["memories"], f"1 to {_MOST}")
     here = head["partition"] == records.partition
     _check(records, index, here, "was written for partition {}", head["partition"], str(records.partition))
-    found = _memories(records, index, values, head["memories"].tolist())
+    found = _memories(records, index, values, head["memories"].astype(np.int64))
     for memory in found:
         if wanted and memory.name in wanted:
             _check_memory(records, index, memory, *wanted[memory.name])
@@ -125,21 +143,23 @@ def decode(records: Records, wanted: Mapping[str, tuple[str, int]] | None = None
     return StateRows(records.partition, streams, offsets, saved_ms, tuple(found)), tombstones
 
 
-def _memories(records: Records, index: NDArray[np.int64], values: list[bytes], counts: list[int]) -> list[Memory]:
+def _memories(
+    records: Records, index: NDArray[np.int64], values: list[bytes], counts: NDArray[np.int64]
+) -> list[Memory]:
     """One for each name, layout and width that occurs."""
     start = HEADER.itemsize
+    lengths = np.fromiter(map(len, values), np.int64, len(values))
     alike: dict[bytes, list[int]] = {}  # directory -> rows that have it
-    for row, (value, count) in enumerate(zip(values, counts, strict=True)):
-        alike.setdefault(value[start : start + count * ENTRY.itemsize], []).append(row)
+    for row, (value, end) in enumerate(zip(values, (start + counts * ENTRY.itemsize).tolist(), strict=True)):
+        alike.setdefault(value[start:end], []).append(row)
     found: dict[tuple[bytes, int, int], list[tuple[NDArray[np.int64], NDArray[np.uint8]]]] = {}
     for directory, rows in alike.items():
         entries = np.frombuffer(directory[: len(directory) // ENTRY.itemsize * ENTRY.itemsize], ENTRY)
         width = start + len(directory) + int(entries["bytes"].sum())
-        for row in rows:
-            if len(values[row]) != width or len(entries) != counts[row]:
-                raise _refused(
-                    records, int(index[row]), f"has {len(values[row])} bytes", f"{width}, as its directory says"
-                )
+        wrong = (lengths[rows] != width) | (counts[rows] != len(entries))
+        if wrong.any():
+            row = rows[int(np.argmax(wrong))]
+            raise _refused(records, int(index[row]), f"has {len(values[row])} bytes", f"{width}, as its directory says")
         whole = np.frombuffer(b"".join([values[row] for row in rows]), np.uint8).reshape(len(rows), width)
         at = start + len(directory)
         for name, layout, size in entries.tolist():
@@ -151,6 +171,8 @@ def _memories(records: Records, index: NDArray[np.int64], values: list[bytes], c
 
 
 def _joined(name: str, layout: int, parts: list[tuple[NDArray[np.int64], NDArray[np.uint8]]]) -> Memory:
+    if len(parts) == 1:
+        return Memory(name, f"{layout:016x}", *parts[0])
     index = np.concatenate([index for index, _ in parts])
     order = np.argsort(index)
     return Memory(name, f"{layout:016x}", index[order], np.concatenate([rows for _, rows in parts])[order])

@@ -87,16 +87,19 @@ class Following:
         )
 
     def _run(self) -> None:
+        said = ""
         while not self._stop.wait(LOOK_S):
-            self._rollout.heard([self._rounds.popleft() for _ in range(len(self._rounds))])
-            while self._refused:
-                self._rollout.refused(*self._refused.popleft())
-            self._rollout.look()
             try:
+                self._rollout.heard([self._rounds.popleft() for _ in range(len(self._rounds))])
+                while self._refused:
+                    self._rollout.refused(*self._refused.popleft())
+                self._rollout.look()
                 self._watch()
                 self._events.flush()
-            except Exception as error:  # quality is looked at beside serving, and must never end it
-                self._notify("watching_failed", error=f"{type(error).__name__}: {error}"[:300])
+            except Exception as error:  # models are looked after beside serving; what fails here must never end it
+                if (problem := f"{type(error).__name__}: {error}"[:300]) != said:
+                    said = problem
+                    self._notify("following_failed", error=problem)
 
     def _watch(self) -> None:
         """Drift, and what follows from it."""

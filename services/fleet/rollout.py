@@ -45,8 +45,8 @@ class Rollout:
     ) -> None:
         self.registry, self.rules, self.shards = registry, settings.rollout, shards
         self._model, self._notify, self._clock_ms = settings.model, notify, clock_ms
-        self.aliases: Aliases | None = None
-        self.changed_ms = 0  # when the champion became the champion
+        # What the aliases are, and when the champion became it: one value, for lineups are asked for from another thread.
+        self._seen: tuple[Aliases | None, int] = (None, 0)
         self.verdicts: dict[str, int] = {}  # outcome -> count, of this server
         self._pair = ("", "")  # champion and challenger that the contest is about
         self._contest: Contest | None = None
@@ -74,26 +74,34 @@ class Rollout:
 
     def lineup(self, shard: int) -> Lineup:
         """What a shard is to run now."""
-        aliases = self.aliases
+        aliases, since_ms = self._seen
         assert aliases is not None and aliases.champion is not None
-        champion, shadow = aliases.champion, aliases.challenger or ""
-        if aliases.previous is not None and self.on_watch:
-            shadow = aliases.previous
-            if not self._follows(shard):
-                return Lineup(aliases.previous, champion)
-        return Lineup(champion, shadow)
+        if aliases.previous is None or not self._watches(aliases, since_ms):
+            return Lineup(aliases.champion, aliases.challenger or "")
+        follows = shard < math.ceil(self.rules.canary * self.shards)
+        if follows or self._clock_ms() >= since_ms + self.rules.canary_h * HOUR_MS:
+            return Lineup(aliases.champion, aliases.previous)
+        return Lineup(aliases.previous, aliases.champion)
+
+    @property
+    def aliases(self) -> Aliases | None:
+        """As they were last seen; None before `open`."""
+        return self._seen[0]
+
+    @property
+    def changed_ms(self) -> int:
+        """When the champion became it, by the history; 0 for one that was there before."""
+        return self._seen[1]
 
     @property
     def on_watch(self) -> bool:
         """Whether the champion is so new that the one before it goes on in shadow."""
-        aliases = self.aliases
-        watched = aliases is not None and aliases.previous is not None and aliases.previous != aliases.champion
-        return watched and self._clock_ms() < self.changed_ms + self.rules.watch_h * HOUR_MS
+        aliases, since_ms = self._seen
+        return aliases is not None and self._watches(aliases, since_ms)
 
-    def _follows(self, shard: int) -> bool:
-        """Whether a shard runs the new champion already."""
-        first = math.ceil(self.rules.canary * self.shards)
-        return shard < first or self._clock_ms() >= self.changed_ms + self.rules.canary_h * HOUR_MS
+    def _watches(self, aliases: Aliases, since_ms: int) -> bool:
+        watched = aliases.previous is not None and aliases.previous != aliases.champion
+        return watched and self._clock_ms() < since_ms + self.rules.watch_h * HOUR_MS
 
     # ---- what is decided --------------------------------------------------------------------------------------------
 
@@ -142,13 +150,14 @@ class Rollout:
         if before is not None and before.version == aliases.version:
             self._begin(aliases)
             return
+        since_ms = self.changed_ms
         if before is None or before.champion != aliases.champion:
-            self.changed_ms = self._champion_since_ms(aliases)
+            since_ms = self._champion_since_ms(aliases)
             if before is not None:
                 self._notify("champion", model=aliases.champion, before=before.champion)
         if before is not None and aliases.challenger and before.challenger != aliases.challenger:
             self._notify("challenger", model=aliases.challenger)
-        self.aliases = aliases
+        self._seen = (aliases, since_ms)
         self._begin(aliases)
 
     def _champion_since_ms(self, aliases: Aliases) -> int:

@@ -99,14 +99,14 @@ def test_newest_is_compaction():
 
 
 def version_1(want):
-    """As release 0.1.0 wrote it."""
+    """As it was written before rows held several memories."""
     head = np.zeros(len(want), state_rows.VERSION_1)
     head["mark"], head["version"], head["layout"], head["model"] = b"SR", 1, int(LAYOUT[:16], 16), MODEL.encode()
     head["partition"], head["offset"], head["saved_ms"] = want.partition, want.offsets, want.saved_ms
     return [a.tobytes() + b.tobytes() for a, b in zip(head, want.memory(MODEL).rows, strict=True)]
 
 
-def test_rows_of_release_0_1_0_are_read():
+def test_rows_of_version_1_are_read():
     want, newer = states(4), states(2, seed=3)
     keys, values = state_rows.encode(newer)
     got, _ = state_rows.decode(as_records(want.streams, version_1(want)), {MODEL: (LAYOUT, 37)})

@@ -19,6 +19,7 @@ from rnn.config import ModelConfig
 from rnn.network import Network
 from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_client import ColumnProducer, read_topic
+from services.brokers.kafka_named import models_named
 from services.codecs import predictions
 from services.registry import Registry
 
@@ -133,6 +134,10 @@ def test_a_better_challenger_takes_over_and_a_worse_one_is_withdrawn(broker: Dev
         assert events[f"verdict/{better}"]["outcome"] == "promoted"
         assert events[f"verdict/{worse}"]["outcome"] == "rejected"
         assert events["champion"]["model"] == better
+        rows = models_named({"bootstrap_servers": broker.bootstrap}, f"{pipeline}.changelog")
+        assert better in rows and rows <= {first, better, worse}
+        kept = streamrnn("models", "gc", "--config", str(config), "--older-than-days", "0", "--dry-run", "--json")
+        assert not set(json.loads(kept.stdout)["would_go"]) & rows
         verdict = registry.verdicts(better)[0]
         assert verdict["verdict"] == "promoted" and verdict["gain"] > 0.02 and verdict["better"] >= 1 / 0.05
         assert [change.what for change in registry.history()] == ["promoted", "challenged", "promoted", "challenged",
