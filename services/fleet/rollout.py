@@ -45,7 +45,7 @@ class Rollout:
     ) -> None:
         self.registry, self.rules, self.shards = registry, settings.rollout, shards
         self._model, self._notify, self._clock_ms = settings.model, notify, clock_ms
-        # What the aliases are, and when the champion became it: one value, for lineups are asked for from another thread.
+        # The aliases, and when the champion became it: one value, for lineups are asked for from another thread.
         self._seen: tuple[Aliases | None, int] = (None, 0)
         self.verdicts: dict[str, int] = {}  # outcome -> count, of this server
         self._pair = ("", "")  # champion and challenger that the contest is about

@@ -1,0 +1,109 @@
+"""When a retraining begins, and that its failure is an outcome and nothing more. Real Ray, no broker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+
+from rnn import weights
+from rnn.config import ModelConfig
+from rnn.network import Network
+from services.fleet.on_ray import join_or_start, prepare
+from services.fleet.retraining import Retraining
+from services.quality.drift import Drift
+from services.registry import Registry
+from services.settings import Settings
+
+pytestmark = pytest.mark.timeout(120)
+
+MIDNIGHT_S = 1_700_006_400.0  # 2023-11-15T00:00:00Z
+DRIFTED = Drift("flow", "psi", 0.7, 0.25, True, 0)
+STEADY = Drift("flow", "psi", 0.1, 0.25, False, None)
+
+
+@pytest.fixture(scope="module")
+def on_ray() -> Iterator[None]:
+    prepare()
+    join_or_start(None, 1, 0)
+    yield
+    ray.shutdown()
+
+
+class World:
+    def __init__(self, folder: Path, **rules: Any) -> None:
+        torch.manual_seed(1)
+        weights.save(folder / "model", Network(ModelConfig(("flow",), hidden=4)).eval(), created_ms=0)
+        registry = Registry(folder / "registry")
+        self.champion = registry.add(folder / "model", reason="a test").model
+        self.now_s = MIDNIGHT_S
+        self.said: list[tuple[str, dict[str, Any]]] = []
+        settings = Settings(
+            registry=registry.where,
+            kafka={"bootstrap_servers": "127.0.0.1:1", "bootstrap_timeout_ms": 200},
+            retrain={"runs": folder / "runs", **rules},
+        )
+        self.retraining = Retraining(
+            settings, lambda event, **told: self.said.append((event, told)), lambda: self.now_s
+        )
+
+    def tick(self, *drifts: Drift) -> Any:
+        return self.retraining.tick(self.champion, drifts)
+
+    def ended(self) -> dict[str, Any]:
+        """Ticks until the one under way has ended; what was said of it."""
+        deadline_s = time.monotonic() + 60
+        while self.retraining.running:
+            assert time.monotonic() < deadline_s
+            assert self.tick() is None
+        return self.said[-1][1]
+
+
+def test_the_schedule_begins_one_and_a_broker_that_is_away_makes_it_fail(on_ray: None, tmp_path: Path) -> None:
+    world = World(tmp_path, cron="0 3 * * *")
+    world.tick()
+    world.now_s += 3 * 3600 - 1
+    world.tick(DRIFTED)  # which is nobody's business here
+    assert not world.retraining.running
+    world.now_s += 1
+    world.tick()
+    assert world.retraining.running
+    assert world.said[-1] == ("retraining", {"reason": "schedule 0 3 * * *", "workers": 1, "last": "7d"})
+    told = world.ended()
+    assert told["end"] == "failed" and "127.0.0.1:1" in told["message"]
+    assert world.retraining.outcomes == {"failed": 1}
+    world.now_s += 24 * 3600 - 1
+    world.tick()
+    assert not world.retraining.running
+    assert Registry(tmp_path / "registry").models()[0].model == world.champion
+
+
+def test_drift_begins_one_and_then_there_is_a_rest(on_ray: None, tmp_path: Path) -> None:
+    world = World(tmp_path, on_drift=True, rest_h=6)
+    world.tick(STEADY)
+    assert not world.retraining.running
+    world.tick(STEADY, DRIFTED)
+    assert world.said[-1][1]["reason"] == "drift of flow (psi 0.7, above 0.25)"
+    world.ended()
+    world.now_s += 6 * 3600 - 1
+    world.tick(DRIFTED)
+    assert not world.retraining.running
+    world.now_s += 1
+    world.tick(DRIFTED)
+    assert world.retraining.running
+    world.retraining.stop()
+    assert not world.retraining.running
+
+
+def test_one_that_does_not_end_is_ended(on_ray: None, tmp_path: Path) -> None:
+    world = World(tmp_path, on_drift=True, limit_minutes=1)
+    world.tick(DRIFTED)
+    world.now_s += 60 + 121
+    while world.retraining.running:
+        world.tick()
+    assert sum(world.retraining.outcomes.values()) == 1
