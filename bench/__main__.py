@@ -14,12 +14,18 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench import report
 
-PARTS = ("pipeline", "latency", "memory", "engine")
+PARTS = ("pipeline", "latency", "memory", "engine", "swap")
+QUOTED = {
+    "engine": ("engine_vs_torch", "backlog_vs_single", "rnn_import_s"),
+    "swap": ("swap_pause_ms_p99", "swap_gap_ms_max", "shadow_vs_step", "outcomes_vs_turn", "brought_over_per_s"),
+}  # of parts that need no broker and run in a process of their own
+
 EVERY_S = 2.0
 
 
@@ -45,17 +51,16 @@ class Line:
             print()
 
 
-def engine(progress: Line) -> dict[str, Any]:
-    """The engine's own benchmark, which prints one JSON object as its last line."""
+def alone(part: str, progress: Line) -> dict[str, Any]:
+    """A part's own module, which prints one JSON object as its last line."""
     progress(0.0, "one CPU thread, alternating runs")
-    command = [sys.executable, "-m", "bench.engine"]
+    command = [sys.executable, "-m", f"bench.{part}"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
-        raise RuntimeError(f"bench.engine ended with status {done.returncode}: {done.stderr.strip()[-1000:]}")
+        raise RuntimeError(f"bench.{part} ended with status {done.returncode}: {done.stderr.strip()[-1000:]}")
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    quoted = ("engine_vs_torch", "backlog_vs_single", "rnn_import_s")
-    detail = {key: value for key, value in found.items() if key not in quoted}
-    return {**{key: found[key] for key in quoted}, "detail": detail}
+    detail = {key: value for key, value in found.items() if key not in QUOTED[part]}
+    return {**{key: found[key] for key in QUOTED[part]}, "detail": detail}
 
 
 def run(chosen: list[str], pairs: int, quix: bool) -> dict[str, dict[str, Any]]:
@@ -63,7 +68,8 @@ def run(chosen: list[str], pairs: int, quix: bool) -> dict[str, dict[str, Any]]:
     measured: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamrnn-bench-")))
-        if set(chosen) - {"engine"}:
+        parts: dict[str, Callable[[Line], dict[str, Any]]] = {part: partial(alone, part) for part in QUOTED}
+        if set(chosen) - set(QUOTED):
             from bench import latency, memory, pipeline
             from bench.stage import Stage
             from services.brokers.devbroker import DevBroker
@@ -75,14 +81,11 @@ def run(chosen: list[str], pairs: int, quix: bool) -> dict[str, dict[str, Any]]:
             print("ready")
             stage = Stage(work, broker.bootstrap)
             stage.save_model()
-            parts: dict[str, Callable[[Line], dict[str, Any]]] = {
+            parts |= {
                 "pipeline": lambda line: pipeline.measure(stage, line, pairs=pairs, quix=quix),
                 "latency": lambda line: latency.measure(stage, line),
                 "memory": lambda line: memory.measure(stage, line),
-                "engine": engine,
             }
-        else:
-            parts = {"engine": engine}
         for part in chosen:
             line = Line(part)
             try:

@@ -36,6 +36,13 @@ NUMBERS = (
     Number("p50_ms_exactly_once_2k", "Kafka to Kafka at 2,000 readings/s, exactly once, median", "ms"),
     Number("p99_ms_exactly_once_2k", "the same, 99 %", "ms", most=60),
     Number("rss_mib_100k_streams", "resident with 100,000 live LSTM(64) streams", "MiB", most=1200),
+    Number("swap_pause_ms_p99", "champion and challenger change places, 100,000 streams, 99 %", "ms", most=500),
+    Number(
+        "swap_gap_ms_max", "longest turn while a challenger for 100,000 streams is built and seated", "ms", most=500
+    ),
+    Number("shadow_vs_step", "step with a challenger of the same size over one without", "x", most=1.6),
+    Number("outcomes_vs_turn", "turn in memory that counts figures and drift over one that does not", "x", most=1.05),
+    Number("brought_over_per_s", "streams brought over to a model by replay of 16 readings", "streams/s"),
 )
 
 

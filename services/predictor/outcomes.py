@@ -40,6 +40,7 @@ class Outcomes:
         self.inputs: Recent | First | None = None
         self._shard, self._seats, self._shards = shard, seats, shards
         self._targets = np.array(config.target_index, np.int64)
+        self._whole = np.array_equal(self._targets, np.arange(len(config.features)))
         self._steps = followed(config.horizon)
         self._pending: dict[str, Pending] = {}
         self._figures: dict[str, Figures] = {}
@@ -99,7 +100,7 @@ class Outcomes:
         flags = np.zeros(len(numbers), np.uint16)
         flags[slice(None) if said.of is None else said.of] = said.flags
         new, ended = flags & Flag.DUPLICATE == 0, flags & Flag.ENDED > 0
-        truth = x[:, self._targets]
+        truth = x if self._whole else x[:, self._targets]
         since = _since_end(numbers, ended) if ended.any() else None
         everyone = np.arange(len(numbers))
         champion = self._match(self._seats.champion, numbers, truth, said, everyone, new, since)
@@ -129,13 +130,17 @@ class Outcomes:
         """What had been said of readings `held` [k] of n. A repeated reading is none, and nothing that was said in one
         sequence is about the next one. since [n]: how many of their sequence stand before them.
         """
-        some = np.flatnonzero(new[held])
-        rows = held[some]
         y, lo, hi = (_aligned(part, said, len(held)) for part in (said.y, said.lo, said.hi))
         assert y is not None
-        edges = (None if edge is None else edge[some] for edge in (lo, hi))
-        found = self._pending[seat.model].match(numbers[rows], truth[rows], y[some], *edges)
-        found = [one._replace(rows=rows[one.rows]) for one in found]
+        pending = self._pending[seat.model]
+        if len(held) == len(numbers) and new.all():
+            found = pending.match(numbers, truth, y, lo, hi)
+        else:
+            some = np.flatnonzero(new[held])
+            rows = held[some]
+            edges = (None if edge is None else edge[some] for edge in (lo, hi))
+            found = pending.match(numbers[rows], truth[rows], y[some], *edges)
+            found = [one._replace(rows=rows[one.rows]) for one in found]
         if since is not None:
             found = [_select(one, since[one.rows] >= one.step) for one in found]
         self._figures[seat.model].add_matched(truth, found)

@@ -172,9 +172,10 @@ class Seats:
         also, held = None, None
         if self.challenger is not None:
             held = np.flatnonzero(self.challenger.held[slots])
+            some = slice(None) if len(held) == len(slots) else held
             if len(held):
                 also = self._run(
-                    self.challenger, slots[held], x[held], at_ms[held], seq[held], end[held], batch, numbers, held
+                    self.challenger, slots[some], x[some], at_ms[some], seq[some], end[some], batch, numbers, some
                 )
                 self.challenger.judge(slots[held], also)
         if self.recent is not None:

@@ -27,18 +27,19 @@ class Matched(NamedTuple):
 class _Batch(NamedTuple):
     """A batch's readings by stream, and those of a stream by time; all but the last in this order. [n]"""
 
-    order: NDArray[np.int64]  # which reading of the batch
+    order: NDArray[np.int64] | None  # which reading of the batch; None: the batch's own order, no stream comes twice
     streams: NDArray[np.int64]  # numbers
-    rank: NDArray[np.int64]  # readings of the same stream before it in the batch
-    left: NDArray[np.int64]  # and after it
+    rank: NDArray[np.int64] | None  # readings of the same stream before it in the batch; None: there are none
+    left: NDArray[np.int64] | None  # and after it
     place: NDArray[np.int64]  # readings of the stream before it since it began
-    truth: Floats  # [n, targets], in the batch's own order
+    parts: list[Floats]  # [n, horizon, targets] each: y, and lo and hi where bands are followed
+    truth: Floats  # [n, targets]
 
 
 class Pending:
     """Lives in a shard. A stream takes, for the steps h that are followed,
 
-        8 + 4 targets ((3 if banded else 1) sum(h) + max(h))   bytes
+        12 + 4 targets (4 if banded else 2) sum(h)   bytes
 
     for as long as it has a number, whether it goes on or falls silent; see `followed` for steps that sum to little.
     Numbers are row indices from 0 on without large gaps. A prediction counts for the h-th reading after the one that
@@ -52,16 +53,16 @@ class Pending:
             )
         self.targets, self.steps, self.banded = targets, tuple(steps), banded
         self._count = np.zeros(0, np.int64)  # [streams], readings so far
-        width = 3 if banded else 1
-        # What was said of a stream's p-th reading lies in place p mod h, until the reading h later takes it.
-        self._said = [np.zeros((0, step, width, targets), np.float32) for step in self.steps]  # [streams, h, width, T]
-        self._truth = np.zeros((0, max(self.steps), targets), np.float32)  # [streams, longest, targets]
+        self._seen = np.zeros(0, np.int32)  # [streams], scratch
+        # What was said of a stream's p-th reading, and that reading, lie in place p mod h until the reading h later
+        # takes them: one place in memory for a stream and step.
+        self._width = (3 if banded else 1) + 1
+        self._said = [np.zeros((0, step, self._width, targets), np.float32) for step in self.steps]
 
     @property
     def bytes_per_stream(self) -> int:
         """Memory of one stream."""
-        width = 3 if self.banded else 1
-        return 8 + 4 * self.targets * (width * sum(self.steps) + max(self.steps))
+        return 8 + 4 + 4 * self.targets * self._width * sum(self.steps)
 
     def match(
         self,
@@ -81,50 +82,59 @@ class Pending:
         if not n:
             return []
         self._grow(int(numbers.max()) + 1)
-        said = self._shaped(n, y, lo, hi)
-        order = np.argsort(numbers, kind="stable")
-        streams = numbers[order]
-        first = np.flatnonzero(np.concatenate(([True], streams[1:] != streams[:-1])))
-        counts = np.diff(first, append=n)
-        rank = np.arange(n) - np.repeat(first, counts)
-        left = np.repeat(counts, counts) - 1 - rank
-        batch = _Batch(order, streams, rank, left, self._count[streams] + rank, truth)
-        found = [
-            self._step(ring, step, batch, np.stack([one[:, step - 1] for one in said], axis=1))
-            for ring, step in zip(self._said, self.steps, strict=True)
-        ]
-        longest = self._truth.shape[1]
-        newest = np.flatnonzero(left < longest)
-        self._truth[streams[newest], batch.place[newest] % longest] = truth[order[newest]]
-        self._count[streams[first]] += counts
-        return found
+        parts = self._shaped(n, y, lo, hi)
+        if self._distinct(numbers):
+            batch = _Batch(None, numbers, None, None, self._count[numbers], parts, truth)
+            self._count[numbers] += 1
+        else:
+            order = np.argsort(numbers, kind="stable")
+            streams = numbers[order]
+            first = np.flatnonzero(np.concatenate(([True], streams[1:] != streams[:-1])))
+            counts = np.diff(first, append=n)
+            rank = np.arange(n) - np.repeat(first, counts)
+            left = np.repeat(counts, counts) - 1 - rank
+            batch = _Batch(order, streams, rank, left, self._count[streams] + rank, parts, truth)
+            self._count[streams[first]] += counts
+        return [self._step(ring, step, batch) for ring, step in zip(self._said, self.steps, strict=True)]
 
     def forget(self, numbers: NDArray[np.int64]) -> None:
         """Streams that ended, or whose next reading nothing said before is about."""
         self._count[numbers[numbers < len(self._count)]] = 0
 
-    def _step(self, ring: Floats, step: int, batch: _Batch, said: Floats) -> Matched:
-        """said [n, width, targets]; ring [streams, step, width, targets], which takes the newest of it."""
-        order, streams, place, longest = batch.order, batch.streams, batch.place, self._truth.shape[1]
-        here = batch.rank >= step  # it was said in this very batch
-        inside = np.flatnonzero(here)
-        before = np.flatnonzero(~here & (place >= step))
-        values, last = np.empty_like(said), np.empty_like(batch.truth)
-        matched = np.zeros(len(order), np.bool_)  # these three in the batch's own order
-        at, source = order[inside], order[inside - step]
-        values[at], last[at], matched[at] = said[source], batch.truth[source], True
-        at, who = order[before], streams[before]
-        values[at], last[at], matched[at] = (
-            ring[who, place[before] % step],
-            self._truth[who, (place[before] - step) % longest],
-            True,
-        )
-        newest = np.flatnonzero(batch.left < step)
-        ring[streams[newest], place[newest] % step] = said[order[newest]]
+    def _step(self, ring: Floats, step: int, batch: _Batch) -> Matched:
+        """ring [streams, step, width, targets], which takes the newest of what was said."""
+        order, streams, place = batch.order, batch.streams, batch.place
+        said = np.empty((len(streams), self._width, self.targets), np.float32)  # in the batch's own order, as `values`
+        for k, part in enumerate(batch.parts):
+            said[:, k] = part[:, step - 1]
+        said[:, -1] = batch.truth
+        at = place % step
+        matched = place >= step
+        if order is None or batch.rank is None or batch.left is None:
+            values = ring[streams, at]
+            ring[streams, at] = said
+        else:
+            here = batch.rank >= step  # it was said in this very batch
+            inside, before = np.flatnonzero(here), np.flatnonzero(~here)
+            source = np.zeros(len(said), np.int64)
+            source[order[inside]] = order[inside - step]
+            values = said[source]
+            values[order[before]] = ring[streams[before], at[before]]
+            newest = np.flatnonzero(batch.left < step)
+            ring[streams[newest], at[newest]] = said[order[newest]]
+            by_batch = np.empty_like(matched)
+            by_batch[order] = matched
+            matched = by_batch
         rows = np.flatnonzero(matched)
-        some = values[rows]
-        lo, hi = (some[:, 1], some[:, 2]) if self.banded else (None, None)
-        return Matched(step, rows, some[:, 0], lo, hi, last[rows])
+        if len(rows) < len(values):
+            values = values[rows]
+        lo, hi = (values[:, 1], values[:, 2]) if self.banded else (None, None)
+        return Matched(step, rows, values[:, 0], lo, hi, values[:, -1])
+
+    def _distinct(self, numbers: NDArray[np.int64]) -> bool:
+        place = np.arange(len(numbers), dtype=np.int32)
+        self._seen[numbers] = place
+        return bool((self._seen[numbers] == place).all())
 
     def _shaped(self, n: int, y: Floats, lo: Floats | None, hi: Floats | None) -> list[Floats]:
         """y, and lo and hi where bands are followed, each [n, horizon, targets]; a band that is missing is NaN."""
@@ -140,9 +150,8 @@ class Pending:
         if streams <= used:
             return
         more = max(_FIRST_CAPACITY, 2 * used, streams) - used
-        self._count = _longer(self._count, more)
+        self._count, self._seen = _longer(self._count, more), _longer(self._seen, more)
         self._said = [_longer(ring, more) for ring in self._said]
-        self._truth = _longer(self._truth, more)
 
 
 def followed(horizon: int) -> tuple[int, ...]:

@@ -56,20 +56,25 @@ class Figures:
             raise ValueError(f"step {step} is not one of {self.steps}")
         if not len(truth):
             return
-        known, error, naive = self._errors(truth, y, last)
-        said = known & np.isfinite(error)
-        error[~said], naive[~said] = 0, 0
+        right = np.array(truth.T, np.float64, order="C")  # [targets, n]: sums run along memory
+        error, naive = _less(y, right), _less(last, right)
         sums = np.zeros((len(SUMS), len(self.std)))
-        sums[N] = np.count_nonzero(said, axis=0)
-        sums[UNSAID] = np.count_nonzero(known, axis=0) - sums[N]
-        sums[SQUARED] = np.einsum("ij,ij->j", error, error) / np.square(self.std)
-        sums[ABSOLUTE] = np.abs(error).sum(axis=0) / self.std
-        sums[PERSISTENCE] = np.einsum("ij,ij->j", naive, naive) / np.square(self.std)
+        sums[SQUARED], sums[PERSISTENCE] = _squares(error), _squares(naive)
+        sums[N], said = len(truth), None
+        if not np.isfinite(sums[SQUARED : PERSISTENCE + 1]).all():  # else each of the values is finite
+            known = np.isfinite(naive)
+            said = known & np.isfinite(error)
+            sums[N] = np.count_nonzero(said, axis=1)
+            sums[UNSAID] = np.count_nonzero(known, axis=1) - sums[N]
+            error[~said], naive[~said] = 0, 0
+            sums[SQUARED], sums[PERSISTENCE] = _squares(error), _squares(naive)
+        sums[ABSOLUTE] = np.abs(error, out=error).sum(axis=1)
         if lo is not None and hi is not None:
-            banded = said & np.isfinite(lo) & np.isfinite(hi)
-            sums[BANDED] = np.count_nonzero(banded, axis=0)
-            sums[INSIDE] = np.count_nonzero(banded & (lo <= truth) & (truth <= hi), axis=0)
-            sums[PINBALL] = self._pinball(truth, lo, hi, banded)
+            self._add_band(sums, right, lo, hi, said)
+        sums[SQUARED] /= np.square(self.std)
+        sums[PERSISTENCE] /= np.square(self.std)
+        sums[ABSOLUTE] /= self.std
+        sums[PINBALL] /= 2 * self.std
         at = self.steps.index(step)
         rows = sums[N].max()
         self.ever[:, at] += sums
@@ -78,7 +83,8 @@ class Figures:
     def add_matched(self, truth: Values, matched: Sequence[Matched]) -> None:
         """What `Pending.match` found for the readings truth [n, targets]."""
         for one in matched:
-            self.add(truth[one.rows], one.y, one.lo, one.hi, one.last, one.step)
+            its = truth if len(one.rows) == len(truth) else truth[one.rows]
+            self.add(its, one.y, one.lo, one.hi, one.last, one.step)
 
     def __add__(self, other: Figures) -> Figures:
         """Both together. Raises ValueError where they do not measure the same."""
@@ -117,30 +123,55 @@ class Figures:
 
         A reading of which something was not said costs inf.
         """
-        known, error, _ = self._errors(truth, y, last)
-        error[~np.isfinite(error)] = np.inf
-        error /= self.std
+        right = np.array(truth.T, np.float64, order="C")  # [targets, n]
+        error, known = _less(y, right), np.isfinite(_less(last, right))
+        error /= self.std[:, None]
         error[~known] = 0
-        squares = np.einsum("ij,ij->i", error, error)
-        count = np.count_nonzero(known, axis=1)
+        with np.errstate(invalid="ignore", over="ignore"):
+            squares = np.einsum("ij,ij->j", error, error)
+        squares[~np.isfinite(squares)] = np.inf
+        count = np.count_nonzero(known, axis=0)
         return np.where(count > 0, squares / np.maximum(count, 1), np.nan)
 
-    def _errors(
-        self, truth: Values, y: Values, last: Values
-    ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
-        """(which count, errors of the model, errors of persistence), all [n, targets], in raw units."""
-        known = np.isfinite(truth) & np.isfinite(last)
-        right = truth.astype(np.float64)
+    def _add_band(
+        self,
+        sums: NDArray[np.float64],
+        right: NDArray[np.float64],
+        lo: Values,
+        hi: Values,
+        said: NDArray[np.bool_] | None,
+    ) -> None:
+        """Of truths `right` [targets, n]: those inside, and the sum of both edges' losses, u (q - [u < 0]) with
+        u = truth - edge. `said` [targets, n]: which count; None: all.
+        """
+        above, below = _less(lo, right), _less(hi, right)  # edge - truth
         with np.errstate(invalid="ignore"):
-            return known, y - right, last - right
-
-    def _pinball(self, truth: Values, lo: Values, hi: Values, banded: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Sum over readings of the mean of both edges' losses, u (q - [u < 0]) with u = truth - edge. [targets]"""
+            widths = above.sum(axis=1), below.sum(axis=1)
+        if said is not None or not (np.isfinite(widths[0]).all() and np.isfinite(widths[1]).all()):
+            banded = np.isfinite(above) & np.isfinite(below)
+            banded &= True if said is None else said
+            above[~banded], below[~banded] = np.nan, np.nan
+            inside = np.count_nonzero((above <= 0) & (below >= 0), axis=1)
+            above[~banded], below[~banded] = 0, 0
+            widths = above.sum(axis=1), below.sum(axis=1)
+            sums[BANDED] = np.count_nonzero(banded, axis=1)
+        else:
+            inside = np.count_nonzero((above <= 0) & (below >= 0), axis=1)
+            sums[BANDED] = right.shape[1]
+        sums[INSIDE] = inside
         tail = (1 - self.level) / 2
-        total = np.zeros(len(self.std))
-        for edge, quantile in ((lo, tail), (hi, 1 - tail)):
-            with np.errstate(invalid="ignore"):
-                above = truth.astype(np.float64) - edge
-            above[~banded] = 0
-            total += quantile * above.sum(axis=0) - np.minimum(above, 0).sum(axis=0)
-        return total / (2 * self.std)
+        for edge, width, quantile in ((above, widths[0], tail), (below, widths[1], 1 - tail)):
+            sums[PINBALL] += np.maximum(edge, 0, out=edge).sum(axis=1) - quantile * width
+
+
+def _less(values: Values, right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """values [n, targets] less right [targets, n], as [targets, n]."""
+    with np.errstate(invalid="ignore"):
+        return np.subtract(values.T, right, out=np.empty_like(right))
+
+
+def _squares(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum of squares of each row."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        found: NDArray[np.float64] = np.einsum("ij,ij->i", rows, rows)
+    return found
