@@ -25,6 +25,18 @@ class ModelRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """The records of a Kafka topic that readings were taken from: enough to take the same ones again."""
+
+    topic: str
+    partitions: Mapping[int, tuple[int, int]]  # partition -> offsets [from, to)
+    rows: Mapping[int, int]  # partition -> readings that were accepted
+    streams: int
+    rejected: int  # records that hold no reading
+    repeated: int  # readings that were there twice and count once
+
+
+@dataclass(frozen=True, slots=True)
 class DataRange:
     """The readings that a model was trained on."""
 
@@ -32,6 +44,7 @@ class DataRange:
     to_ms: int  # time of the last reading
     rows: int
     digest: str  # sha256, hex, of what identifies the data
+    source: Source | None = None  # where they came from, if that was a topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +59,7 @@ class Card:
     parent: str | None = None  # id of the model that training began from
     scores: Mapping[str, float] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # of every tensor, by name
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # how it was trained, where that is known: plain JSON
 
 
 def card_text(card: Card) -> str:
@@ -58,10 +72,12 @@ def card_text(card: Card) -> str:
         "parent": card.parent,
         "fingerprint": card.config.fingerprint(),
         "config": json.loads(card.config.to_json()),
-        "data": None if card.data is None else asdict(card.data),
+        "data": _data_fields(card.data),
         "scores": dict(card.scores),
         "shapes": {name: list(shape) for name, shape in card.shapes.items()},
     }
+    if card.recipe:
+        fields["recipe"] = dict(card.recipe)
     return json.dumps(fields, indent=2, allow_nan=False) + "\n"
 
 
@@ -100,11 +116,7 @@ def _card(fields: Mapping[str, Any]) -> Card:
     model = _as(str, fields["model"])
     if model != sha256[:12]:
         raise ValueError(f"model {model!r} is not the beginning of sha256 {sha256!r}")
-    data = fields["data"]
-    if data is not None:
-        data = DataRange(
-            _as(int, data["from_ms"]), _as(int, data["to_ms"]), _as(int, data["rows"]), _as(str, data["digest"])
-        )
+    data = None if fields["data"] is None else _data(_as(dict, fields["data"]))
     config = ModelConfig.from_json(json.dumps(_as(dict, fields["config"])))
     if config.fingerprint() != fields["fingerprint"]:
         raise ValueError("its config was changed by hand or by another release, for it does not have the fingerprint")
@@ -117,7 +129,29 @@ def _card(fields: Mapping[str, Any]) -> Card:
         parent=None if fields["parent"] is None else _as(str, fields["parent"]),
         scores={str(name): float(score) for name, score in _as(dict, fields["scores"]).items()},
         shapes={str(name): tuple(map(int, shape)) for name, shape in _as(dict, fields["shapes"]).items()},
+        recipe=dict(_as(dict, fields.get("recipe", {}))),
     )
+
+
+def _data_fields(data: DataRange | None) -> dict[str, Any] | None:
+    """As JSON; without a source, what cards had before there were any."""
+    if data is None:
+        return None
+    fields = asdict(data)
+    if data.source is None:
+        del fields["source"]
+    return fields
+
+
+def _data(fields: Mapping[str, Any]) -> DataRange:
+    found, source = fields.get("source"), None
+    if found is not None:
+        spans = {int(one): (int(first), int(end)) for one, (first, end) in _as(dict, found["partitions"]).items()}
+        rows = {int(one): _as(int, count) for one, count in _as(dict, found["rows"]).items()}
+        counts = (_as(int, found[name]) for name in ("streams", "rejected", "repeated"))
+        source = Source(_as(str, found["topic"]), spans, rows, *counts)
+    from_ms, to_ms, count = (_as(int, fields[name]) for name in ("from_ms", "to_ms", "rows"))
+    return DataRange(from_ms, to_ms, count, _as(str, fields["digest"]), source)
 
 
 def _as(kind: type[T], value: Any) -> T:

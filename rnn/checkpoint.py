@@ -100,7 +100,15 @@ def put_moments(
     """Gives the optimiser what `moments_of` said."""
     for name, one in parameters.items():
         if f"{name}/step" in moments:
-            optimiser.state[one] = {key: moments[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+            kept = {key: moments[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+            optimiser.state[one] = {
+                key: value if key == "step" else value.to(one.device) for key, value in kept.items()
+            }
+
+
+def tensors_of(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, Tensor]:
+    """Weights that travelled as arrays; the arrays are copied."""
+    return {name: torch.from_numpy(np.array(one)) for name, one in arrays.items()}
 
 
 def reseed(seed: int, number: int) -> None:

@@ -1,11 +1,11 @@
 """Training a network of any shape: `learn`. Forecasts go to `rnn.fit`; what has sequences, classes or decoders is here.
 
-One process, one machine; a checkpoint file at most; no printing. Imports torch and numpy.
+One process, or for forecasts one of a team; a checkpoint file at most; no printing. Imports torch and numpy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rnn import checkpoint as checkpoints
 from rnn.calibrate import calibrate
@@ -24,6 +25,7 @@ from rnn.network import Network
 from rnn.passages import Passage, passages
 from rnn.practice import Practice
 from rnn.recipe import Recipe
+from rnn.team import ALONE, Team
 from rnn.windows import moments
 
 
@@ -45,6 +47,10 @@ def learn(
     progress: Callable[[Pass], None] | None = None,
     checkpoint: Path | None = None,
     groups: Sequence[str] = (),
+    *,
+    learned: Sequence[int] | None = None,
+    start: Mapping[str, Tensor] | None = None,
+    team: Team = ALONE,
 ) -> Learned:
     """Trains a new network of any shape on the series.
 
@@ -54,19 +60,30 @@ def learn(
     each pass. With `checkpoint`, a file, training that was cut off goes on where it stood, to the same weights; the
     file is deleted at the end. Equal arguments give bit-identical weights on one machine.
 
-    Raises ValueError for series that do not fit the config or are too few; OtherTraining for a checkpoint of something
-    else; FloatingPointError if training diverges.
+    `learned` says of each series how many of its readings are learned from; the later ones are held back, whatever else
+    is said here. `start` are weights to begin from. A `team` of several processes trains plain forecasts only, as
+    `rnn.fit` says.
+
+    Raises ValueError for series that do not fit the config or are too few, or a team that cannot share the work;
+    OtherTraining for a checkpoint of something else; FloatingPointError if training diverges.
     """
     practice = Practice.of(recipe)
     known = [checked(config, number, one) for number, one in enumerate(series)]
     if not known:
         raise ValueError("there is no series to learn from")
     if forecasts(config) and not any(one.end.any() for one in known):
-        return _forecast(config, known, practice, progress, checkpoint)
-    held = held_back(known, practice.validation, practice.seed, groups, alone=not config.recurrent)
-    learned = sum(int((~one).sum()) for one in held)
+        return _forecast(config, known, practice, progress, checkpoint, learned, start, team)
+    if team.size > 1:
+        raise ValueError("only forecasts of the next reading are trained by several processes: train this one alone")
+    if learned is None:
+        held = held_back(known, practice.validation, practice.seed, groups, alone=not config.recurrent)
+    else:
+        held = [np.arange(len(one)) >= count for one, count in zip(known, learned, strict=True)]
+    rows = sum(int((~one).sum()) for one in held)
     with _reproducible(practice):
         network = Network(config)
+        if start is not None:
+            network.load_state_dict(dict(start))
         _set_scales(network, known, held)
         hidden = [_with_gaps(config, one, practice, number) for number, one in enumerate(known)]
         whole = passages(network, hidden, held, practice.lane_steps, practice.burn_in)
@@ -85,13 +102,15 @@ def learn(
         usual = min(int(np.median([len(one) for one in part])) for part in (early, late))
         practice = replace(practice, stride=max(1, min(practice.stride, usual - 1)))
         data = (array for one in known for array in (one.x, one.at_ms, one.end, one.truth))
-        identity = checkpoints.identity(f"{config.to_json()} {practice} {list(groups)}", data)
+        begun = "" if start is None else checkpoints.identity("", (one.numpy() for one in start.values()))
+        said = f"{config.to_json()} {practice} {list(groups)}{begun}{'' if learned is None else learned}"
+        identity = checkpoints.identity(said, data)
         course = Course(network, early, late, practice, identity)
         passes = course.run(progress, checkpoint)
         network.eval()
         _calibrate(network, late, practice)
     best = [one for one in passes if one.kept][-1]
-    return Learned(network.eval(), tuple(passes), best, learned, sum(map(len, known)) - learned)
+    return Learned(network.eval(), tuple(passes), best, rows, sum(map(len, known)) - rows)
 
 
 def forecasts(config: ModelConfig) -> bool:
@@ -136,13 +155,17 @@ def _forecast(
     practice: Practice,
     progress: Callable[[Pass], None] | None,
     checkpoint: Path | None,
+    learned: Sequence[int] | None,
+    start: Mapping[str, Tensor] | None,
+    team: Team,
 ) -> Learned:
     def passed(one: Epoch) -> Pass:
         return Pass(one.epoch, one.epochs, one.train_mse, one.validation_mse, one.persistence_mse, None,
                     one.seconds, one.kept)  # fmt: skip
 
     told = None if progress is None else lambda one: progress(passed(one))
-    fitted = fit(config, [one.x for one in series], [one.at_ms for one in series], practice, told, checkpoint)
+    x, at_ms = [one.x for one in series], [one.at_ms for one in series]
+    fitted = fit(config, x, at_ms, practice, told, checkpoint, learned=learned, start=start, team=team)
     epochs = tuple(map(passed, fitted.epochs))
     return Learned(fitted.network, epochs, passed(fitted.best), fitted.train_rows, fitted.validation_rows)
 

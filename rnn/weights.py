@@ -12,17 +12,18 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from rnn.card import CARD, Card, DataRange, ModelRefused, card_text, read_card
+from rnn.card import CARD, Card, DataRange, ModelRefused, Source, card_text, read_card
 from rnn.network import Network
 
-__all__ = ["CARD", "WEIGHTS", "Card", "DataRange", "ModelNotSaved", "ModelRefused", "load", "place_for",
-           "read_card", "read_tensors", "save", "write_tensors"]  # fmt: skip
+__all__ = ["CARD", "WEIGHTS", "Card", "DataRange", "ModelNotSaved", "ModelRefused", "Source", "load",
+           "place_for", "read_card", "read_tensors", "save", "write_tensors"]  # fmt: skip
 
 WEIGHTS = "model.safetensors"
 
@@ -65,6 +66,7 @@ def save(
     data: DataRange | None = None,
     parent: str | None = None,
     scores: Mapping[str, float] | None = None,
+    recipe: Mapping[str, Any] | None = None,
 ) -> Card:
     """Writes the model into `folder`, whole or not at all, and returns its card.
 
@@ -79,7 +81,8 @@ def save(
     weights = safetensors.torch.save(tensors)  # no metadata: its order would vary from run to run
     sha256 = hashlib.sha256(weights).hexdigest()
     shapes = {name: tuple(tensor.shape) for name, tensor in sorted(tensors.items())}
-    card = Card(sha256[:12], sha256, network.config, created_ms, data, parent, dict(scores or {}), shapes)
+    told = (dict(scores or {}), shapes, dict(recipe or {}))
+    card = Card(sha256[:12], sha256, network.config, created_ms, data, parent, *told)
     folder = place_for(folder)
     try:
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

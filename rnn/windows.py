@@ -6,7 +6,7 @@ numpy; knows no optimiser and no engine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +43,11 @@ class Windows:
             span = slice(lo, lo + window)
             scaled = None if self.scaled is None else self.scaled[span]
             yield Windows(self.feats[span], self.change[span], self.weight[span], scaled)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Windows:
+        """The same with each tensor as `change` makes it. The linear path's is a view of features that overlap."""
+        scaled = None if self.scaled is None else change(self.scaled)
+        return Windows(change(self.feats), change(self.change), change(self.weight), scaled)
 
     @property
     def past(self) -> Tensor | None:

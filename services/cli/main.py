@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -27,6 +28,9 @@ class Mounted:
 
 MOUNTED = {
     "demo": Mounted("services.cli.demo.run:demo", "Real readings through real Kafka, with a kill -9 on the way."),
+    "demo-retrain": Mounted(
+        "services.cli.demo.retrain:demo_retrain", "A sensor changes its unit; a model that was retrained takes over."
+    ),
     "serve": Mounted("services.cli.serve:serve", "Serve one pipeline until SIGTERM or Ctrl-C."),
     "train": Mounted("services.cli.train:train", "Train a model on a CSV file of the past."),
     "backtest": Mounted(
@@ -117,6 +121,7 @@ def root(
 
 def main() -> None:
     """Entry point. An error that we foresaw is one line on standard error; any other keeps its traceback."""
+    warnings.showwarning = _show_warning
     try:
         app()
     except KeyboardInterrupt:
@@ -130,6 +135,13 @@ def main() -> None:
         for line in (str(error) or type(error).__name__).splitlines():
             print(f"streamrnn: {line}", file=sys.stderr)
         sys.exit(WRONG_USAGE if type(error).__name__ == "WrongSettings" else FAILED)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **of: Any) -> None:
+    """A warning of our own rooms is a line on standard error, as their errors are."""
+    ours = category.__module__.split(".")[0] == "services"
+    line = f"streamrnn: {message}\n" if ours else warnings.formatwarning(message, category, *where[:2])
+    print(line, end="", file=sys.stderr)
 
 
 def _foreseen(error: Exception) -> bool:

@@ -1,16 +1,18 @@
-"""`streamrnn train`: a model of any shape, from a table of the past."""
+"""`streamrnn train`: a model of any shape from a table of the past; a topic's past goes to `train_topic`."""
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from rnn.course import Pass
     from services.settings.training import TrainingFile
     from services.tables.material import Material
+    from services.trainer.making import Way
 
 
 def train(
@@ -22,25 +24,60 @@ def train(
     config: Annotated[Path | None, typer.Option(help="YAML with sections model, data, recipe, out.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Equal seed, table and machine give equal weights.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on where a training that was cut off stood.")] = False,
+    workers: Annotated[int, typer.Option(min=0, help="Processes on Ray that share the work; 0: this one.")] = 0,
+    gpus: Annotated[bool, typer.Option(help="With --workers: a GPU for each.")] = False,
+    limit_minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after so long, without a model.")] = None,
+    search: Annotated[float | None, typer.Option(min=0.01, help="Look for a better shape first: minutes.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="Gets a folder of this run: log, curve, report, model.")] = None,
+    topic: Annotated[str | None, typer.Option(help="Learn from a topic's readings instead of a table.")] = None,
+    bootstrap: Annotated[str | None, typer.Option(help="Topic: HOST:PORT of Kafka.")] = None,
+    serve_config: Annotated[
+        Path | None, typer.Option(help="Topic: the pipeline's settings file; its readings topic unless --topic.")
+    ] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Topic: a time (ISO 8601, ms), an offset, or 0:1200,1:900.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="Topic: the end, as --from; it is not in the range.")] = None,
+    last: Annotated[str | None, typer.Option(help="Topic: the latest records (100000) or time (48h, 7d).")] = None,
+    archive: Annotated[str | None, typer.Option(help="Topic: where `streamrnn archive` keeps what it lost.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Topic: the model to come after; gives the shape.")] = None,
+    warm: Annotated[bool, typer.Option(help="With --model: begin from its weights.")] = False,
+    again: Annotated[bool, typer.Option(help="With --model: the same range and recipe as it was trained on.")] = False,
 ) -> None:
     """Trains a network on what is known, to be served with `streamrnn serve`.
 
     Without --config: one LSTM beside a linear path, which forecasts the next reading of every stream. With it, any
     shape of the lecture: examples/ has a file for each. A part of the table is not learned from: it decides when to
     stop and how good the model is said to be. Beside the model lies its learning curve.
+
+    \b
+    From a topic, with a last part that only tests and a report in runs/:
+      streamrnn train --serve-config streamrnn.yaml --last 7d --model champion
+      streamrnn train --topic sensors.readings --bootstrap HOST:9092 --from 2026-11-01
     """
+    topical = {"--from": from_, "--to": to, "--last": last, "--archive": archive, "--model": model, "--warm": warm,
+               "--again": again, "--bootstrap": bootstrap}  # fmt: skip
+    way = {"workers": workers, "gpus": gpus, "limit_minutes": limit_minutes, "search_minutes": search}
+    if topic is not None or serve_config is not None or again:
+        from services.cli.train_topic import train_topic
+
+        tabular = {"FILE": file, "--time": time_column, "--stream": stream}
+        train_topic(config, topic, serve_config, topical, tabular, features, seed, resume, way, runs, out)
+        return
     from rich.console import Console
 
     from services.tables.frame import WrongTable
     from services.tables.sets import material_of
 
+    if idle := [name for name, value in topical.items() if value]:
+        raise WrongTable(f"{idle[0]} is about a topic: name one with --topic or --serve-config")
     plan = _plan(config, file, time_column, out, stream, features)
     folder = plan.out
     if folder is None:
         raise WrongTable("name the folder of the model with --out, or `out` in the file")
     material = material_of(plan.data, plan.model)
     console = Console()
-    card, learned, whole = train_model(plan, material, folder, seed, resume, Console(stderr=True))
+    card, learned, whole = train_model(plan, material, folder, seed, resume, Console(stderr=True), way, runs)
     best = learned.best
     better = 1 - best.validation_loss / best.baseline_loss if best.baseline_loss else 0.0
     side = "below" if better >= 0 else "above"
@@ -60,39 +97,47 @@ def train(
 
 
 def train_model(
-    plan: TrainingFile, material: Material, folder: Path, seed: int | None, resume: bool | None, console: Any
+    plan: TrainingFile,
+    material: Material,
+    folder: Path,
+    seed: int | None,
+    resume: bool | None,
+    console: Any,
+    way: dict[str, Any] | None = None,
+    runs: Path | None = None,
 ) -> tuple[Any, Any, int]:
     """Trains, saves, draws the curve. Returns (card, Learned, readings). With `resume` None, where nobody could go on
-    later, no checkpoint is kept. Raises WrongTable, OtherTraining, and before it trains ModelNotSaved.
+    later, no checkpoint is kept. Raises WrongTable, OtherTraining, OutOfTime, and before it trains ModelNotSaved.
     """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     from rnn import weights
-    from rnn.checkpoint import OtherTraining
-    from rnn.learn import learn
+    from services.cli.training_bar import TrainingBar
     from services.tables.frame import WrongTable
     from services.tables.recipes import recipe_of
+    from services.trainer.curve import draw_curve
+    from services.trainer.learning import NotTrained, OutOfTime, Work, train
+    from services.trainer.making import learn_work
+    from services.trainer.runs import CURVE, REPORT, open_run
+    from services.trainer.search import search
 
     recipe = recipe_of(plan.recipe, material.config, material.readings, seed)
     folder = weights.place_for(folder)
-    checkpoint = None if resume is None else _checkpoint(folder, resume, console)
-    columns = (TextColumn("training"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=1.0)
-
-        def said(one: Pass) -> None:
-            right = "" if one.accuracy is None else f", {one.accuracy:.1%} right"
-            bar.update(
-                task,
-                description=f"pass {one.number} of {one.passes}, loss {one.validation_loss:.4g}{right}",
-                completed=one.number / one.passes,
-            )
-
+    asked = way_of(way or {}, bool(resume))
+    work = Work(material.config, material.series, None, recipe, material.groups)
+    checkpoint = None if resume is None or asked.workers else _checkpoint(folder, resume, console)
+    run = None
+    with TrainingBar(console) as bar:
         try:
-            learned = learn(material.config, material.series, recipe, said, checkpoint, material.groups)
-        except OtherTraining:
+            if asked.search_s is not None:
+                work, _ = search(work, asked.search_s, bar.tried)
+            if asked.workers or runs is not None:
+                told = {"recipe": asdict(work.recipe), "source": str(plan.data.file or plan.data.set)}
+                run = open_run(runs or folder.parent / "runs", work.identity(), told, bool(resume))
+                learned = learn_work(work, run, asked, bar.ears())
+            else:
+                learned = train(work, bar.passed, checkpoint, asked.limit_s)
+        except OutOfTime:
             raise
-        except (ValueError, FloatingPointError) as error:
+        except NotTrained as error:
             raise WrongTable(f"{plan.data.file or plan.data.set}: {error}") from None
         except KeyboardInterrupt:
             if checkpoint is not None and checkpoint.exists():
@@ -105,9 +150,30 @@ def train_model(
     if best.accuracy is not None:
         scores["accuracy"] = best.accuracy
     data = weights.DataRange(first, last, material.readings, material.digest)
-    card = weights.save(folder, learned.network, created_ms=_now_ms(), data=data, scores=scores)
-    draw_curve(learned.epochs, bool(material.config.labels), folder / "learning-curve.png")
+    card = weights.save(
+        folder, learned.network, created_ms=_now_ms(), data=data, scores=scores, recipe=asdict(work.recipe)
+    )
+    draw_curve(learned.epochs, bool(material.config.labels), folder / CURVE)
+    if run is not None:
+        run.tell("trained", model=card.model)
+        shutil.copy(folder / CURVE, run.folder / CURVE)
+        curve = [asdict(one) for one in learned.epochs]
+        run.write(REPORT, {"model": card.model, "folder": str(folder), "scores": scores, "curve": curve})
     return card, learned, material.readings
+
+
+def way_of(given: dict[str, Any], resume: bool) -> Way:
+    """How to train, as the command line says it. Raises WrongTable for what means nothing alone."""
+    from services.tables.frame import WrongTable
+    from services.trainer.making import Way
+
+    def seconds(minutes: float | None) -> float | None:
+        return None if minutes is None else 60 * minutes
+
+    if given.get("gpus") and not given.get("workers"):
+        raise WrongTable("--gpus gives each worker a GPU: say how many with --workers")
+    limit_s, search_s = seconds(given.get("limit_minutes")), seconds(given.get("search_minutes"))
+    return Way(given.get("workers", 0), given.get("gpus", False), None, limit_s, search_s, resume)
 
 
 def _checkpoint(folder: Path, resume: bool, console: Any) -> Path:
@@ -123,28 +189,6 @@ def _checkpoint(folder: Path, resume: bool, console: Any) -> Path:
 
 def _say(console: Any, line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def draw_curve(passes: Any, nats: bool, path: Path) -> None:
-    """Losses over the passes, as a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    number = [one.number for one in passes]
-    axis.plot(number, [one.train_loss for one in passes], label="learned from")
-    axis.plot(number, [one.validation_loss for one in passes], label="held back")
-    axis.axhline(passes[-1].baseline_loss, color="gray", linewidth=0.8, linestyle="--", label="knowing nothing")
-    best = [one for one in passes if one.kept][-1]
-    axis.plot([best.number], [best.validation_loss], "o", color="black", label="kept")
-    axis.set_xlabel("pass over the table")
-    axis.set_ylabel("cross-entropy, nats" if nats else "mean squared error, scaled")
-    axis.set_yscale("log")
-    axis.legend(frameon=False)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def _plan(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 CLOSED = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
 
@@ -62,6 +63,14 @@ def _cron(schedule: str | None) -> str | None:
     return schedule
 
 
+def _tree(given: Any) -> Any:
+    """Keys and values, where a flag gives them as JSON."""
+    try:
+        return json.loads(given) if isinstance(given, str) else given
+    except ValueError:
+        return given  # refused by the field, in its own words
+
+
 class Retrain(Section):
     """With `registry`: when a new model is trained from the readings topic, to challenge the champion."""
 
@@ -70,6 +79,12 @@ class Retrain(Section):
     )
     on_drift: bool = Field(
         False, description="Also when what sensors send, or the loss, has drifted from what the champion learned from."
+    )
+    settle_h: float = Field(
+        0.0,
+        ge=0,
+        description="Hours for which something must have drifted before a retraining begins: meanwhile readings of the "
+        "new kind gather, to be learned from.",
     )
     rest_h: float = Field(6.0, ge=0, description="Hours after a retraining in which drift begins no other one.")
     last: str = Field(
@@ -82,7 +97,12 @@ class Retrain(Section):
         description="Folder or URL of `streamrnn archive`, where readings are that the topic has lost. null: none.",
     )
     workers: int = Field(1, ge=1, le=1024, description="Processes that train, by Ray Train.")
-    warm: bool = Field(False, description="Begin from the champion's weights instead of new ones.")
+    recipe: Annotated[dict[str, Any], BeforeValidator(_tree)] = Field(
+        default_factory=dict, description="How it is trained, over the defaults: fields of rnn.practice.Practice."
+    )
+    warm: bool = Field(
+        True, description="Begin from the champion's weights, where that leaves readings to test on; else from new ones."
+    )
     limit_minutes: float = Field(60.0, gt=0, description="Minutes after which a retraining is ended.")
     runs: Path | None = Field(
         None, description="Folder of the runs: logs, curves, reports. null: `runs` where the server was started."

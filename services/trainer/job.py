@@ -1,0 +1,120 @@
+"""Retraining that nobody watches: a server calls `retrain` in a Ray task, and gets an outcome whatever happens."""
+
+from __future__ import annotations
+
+import enum
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from services.settings import Settings
+from services.trainer.ranges import Asked
+
+MOST_WORDS = 600
+"""Characters of a message."""
+
+
+class End(enum.StrEnum):
+    """How a retraining ended. The words are labels of metrics."""
+
+    TRAINED = "trained"  # the model is in the run's folder, and in the registry if there is one
+    FAILED = "failed"  # the message says why
+    TIMED_OUT = "timed_out"  # the limit was reached first
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to retrain, and how. Plain values: it travels."""
+
+    runs: Path  # gets a folder of this run
+    parent: Path | None = None  # folder of the champion: gives the shape, and is compared with
+    registry: str | None = None  # where the model is published; None: nowhere
+    asked: Asked = field(default_factory=Asked)  # which readings
+    archive: str | None = None  # where readings are that the topic has lost
+    workers: int = 1  # processes; 0: in the caller's
+    gpus: bool = False
+    warm: bool = True  # from the parent's weights, where they know nothing of the part that tests
+    limit_s: float | None = 1800.0
+    seed: int = 0
+    reason: str = "retraining"  # for the registry's history: cron, drift, ...
+    by: str = "retrain"
+    features: tuple[str, ...] = ()  # of positional readings, where there is no parent
+    model: Mapping[str, Any] = field(default_factory=dict)  # fields of ModelConfig, where there is no parent
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # fields of Practice
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an order. Never an exception: a failure here must not touch what serves."""
+
+    end: End
+    message: str  # a sentence
+    model: str | None = None  # id
+    run: str | None = None  # id
+    folder: Path | None = None  # of the model
+    scores: Mapping[str, Any] = field(default_factory=dict)  # on the part that only tests
+    rivals: Mapping[str, Any] = field(default_factory=dict)  # mean squared errors on the same readings
+    readings: int = 0
+    seconds: float = 0.0
+
+
+def retrain(settings: Settings, order: Order) -> Outcome:
+    """Reads the range of the pipeline's readings topic, trains, reports, and adds the model to the registry.
+
+    Runs at a low priority, in processes of Ray where `workers` says so. Never raises an Exception. The caller sees to
+    it that there is one at a time.
+    """
+    began_s = time.monotonic()
+    begun: list[Any] = []
+    try:
+        return _retrained(settings, order, began_s, begun)
+    except ModuleNotFoundError as error:
+        message = f"retraining wants {error.name}: pip install 'streamrnn[train]'"
+        return Outcome(End.FAILED, message, seconds=time.monotonic() - began_s)
+    except Exception as error:
+        ours = type(error).__module__.split(".")[0] in ("services", "rnn") or isinstance(error, OSError)
+        text = " ".join(str(error).split()) or type(error).__name__
+        message = text if ours else f"unforeseen: {type(error).__name__}: {text}"
+        end = End.TIMED_OUT if type(error).__name__ == "OutOfTime" else End.FAILED
+        run = begun[0].id if begun else None
+        return Outcome(end, message[:MOST_WORDS], run=run, seconds=time.monotonic() - began_s)
+
+
+def _retrained(settings: Settings, order: Order, began_s: float, begun: list[Any]) -> Outcome:
+    from rnn import weights
+    from services.trainer.making import Ears, Parent, Way, make
+    from services.trainer.past import Archived, InKafka
+    from services.trainer.ranges import resolve
+    from services.trainer.taken import take
+
+    if not order.workers and hasattr(os, "nice"):
+        from services.trainer.workers import NICE, step_back
+
+        step_back(NICE)
+    topic = settings.topics.readings
+    past = InKafka(settings.kafka, topic) if order.archive is None else Archived(settings.kafka, topic, order.archive)
+    parent = None if order.parent is None else Parent(*weights.load(order.parent))
+    wanted = resolve(past, order.asked, time.time_ns() // 1_000_000)
+    taken = take(
+        past, wanted, parent=None if parent is None else parent.card.config, features=order.features, model=order.model
+    )
+    spent_s = time.monotonic() - began_s
+    limit_s = None if order.limit_s is None else max(1.0, order.limit_s - spent_s)
+    way = Way(order.workers, order.gpus, limit_s=limit_s, address=settings.fleet.ray_address)
+    made = make(
+        taken, order.runs, way, parent=parent, warm=order.warm, recipe=order.recipe, seed=order.seed,
+        ears=Ears(begun=begun.append),
+    )  # fmt: skip
+    message = f"trained on {taken.material.readings:,} readings of {wanted}"
+    if order.registry is not None:
+        from services.registry import Registry
+
+        Registry(order.registry).add(made.run.model, reason=order.reason, by=order.by)
+        message += f", added to {order.registry}"
+    return Outcome(
+        End.TRAINED, message, made.card.model, made.run.id, made.run.model, made.report["scores"],
+        made.report.get("rivals", {}), taken.material.readings, time.monotonic() - began_s,
+    )  # fmt: skip
