@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs bench quality soak broker constraints clean
+.PHONY: help demo demo-retrain test check format docs bench quality soak broker constraints clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -14,7 +14,7 @@ ARGS ?=
 export PYTHON
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml constraints.txt .ci/setup
 	@.ci/setup
@@ -22,6 +22,10 @@ $(READY): pyproject.toml constraints.txt .ci/setup
 demo: $(READY) ## real readings through real Kafka into two Ray actors, one kill -9 (ARGS="--keep" leaves it serving)
 	$(say) "streamrnn demo"
 	@$(BIN)/streamrnn demo $(ARGS)
+
+demo-retrain: $(READY) ## a sensor's unit changes: drift, retraining on Ray Train, shadow, promotion (ARGS="--quick": smaller)
+	$(say) "streamrnn demo-retrain"
+	@$(BIN)/streamrnn demo-retrain $(ARGS)
 
 test: $(READY) ## every test, against real Kafka and real Ray (ARGS="-k name" for some)
 	$(say) "tests"

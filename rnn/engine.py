@@ -13,11 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from rnn import clock as clocks
+from rnn.adapt import Adaptation, Correction
 from rnn.config import ModelConfig
 from rnn.forward import Forward
 from rnn.network import Network
 from rnn.result import Result
 from rnn.state import StateTable
+from rnn.steps import padded
 from rnn.waves import MIN_ROWS, bucket, in_waves, latest_before, one_wave, place_in_stream
 
 __all__ = ["Engine", "Result"]
@@ -31,21 +33,27 @@ class Engine:
     The weights are copied: a later change of `network` does not show.
     """
 
-    def __init__(self, network: Network, slots: int, device: str = "cpu") -> None:
-        """Raises ValueError for a device that torch does not have, or no slots."""
+    def __init__(self, network: Network, slots: int, device: str = "cpu", adapt: Adaptation | None = None) -> None:
+        """With `adapt` each stream's forecasts are corrected by what its own errors teach, which is part of its state.
+        Raises ValueError for a device that torch does not have, or no slots.
+        """
         if not self.serves(network.config):
             raise ValueError("this network does more than forecast one step of real values: use rnn.serving.engine_of")
         self.device = torch.device(device)
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"device: {device!r} asked for, but torch sees no GPU; use 'cpu' or install its driver")
-        self.network = network
-        self.config = network.config
-        self.table = StateTable(network, slots, self.device)
-        self._forward = Forward(network, self.table)
+        self.network, self.config, self.adapt = network, network.config, adapt
+        correction, lasting = None, {}
+        if adapt is not None:
+            hidden, targets = self.config.hidden, len(self.config.targets)
+            correction = Correction(adapt, hidden, padded(hidden), targets, self.device)
+            lasting = {correction.PART: correction.initial}
+        self.table = StateTable(network, slots, self.device, lasting=lasting)
+        self._forward = Forward(network, self.table, correction)
         self._seen = np.zeros(slots + 1, dtype=np.int32)
         # Readings stepped at a time: bounds the scratch, also where each has a wave of its own.
         floats = (1 << 20) * (16 if self.device.type == "cuda" else 1)
-        self._chunk_rows = max(256, floats // self._forward.sums_width)
+        self._chunk_rows = max(256, floats // max(self._forward.sums_width, correction.width if correction else 0))
         self._places = np.arange(self._chunk_rows, dtype=np.int32)
 
     @staticmethod
@@ -146,7 +154,7 @@ class Engine:
         depend on its batch; empty on a good CPU. Steps two random readings of each of made-up streams, in batches of
         every size, in a table of its own; about a tenth of a second for networks of ordinary size.
         """
-        probe = Engine(self.network, most, str(self.device))
+        probe = Engine(self.network, most, str(self.device), self.adapt)
         random = np.random.default_rng(0)
         x = random.normal(size=(2, most, len(self.config.features))).astype(np.float32)
         at_ms, seq, slots = np.arange(most), np.full(most, -1), np.arange(most)

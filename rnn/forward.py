@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rnn import clock as clocks
+from rnn.adapt import Correction
 from rnn.heads import HALF_LOG_TWO_PI, SCALE_FLOOR, Gaussian
 from rnn.inputs import CLIP, Columns, Inputs
 from rnn.network import Network
@@ -35,9 +36,9 @@ WORST_LOGIT = -80.0
 class Forward:
     """Weights in serving form, over one state table. Copies them: a later change of the network does not show."""
 
-    def __init__(self, network: Network, table: StateTable) -> None:
+    def __init__(self, network: Network, table: StateTable, correction: Correction | None = None) -> None:
         config, device = network.config, table.device
-        self.table = table
+        self.table, self._correction = table, correction
         self.banded = config.head == "gaussian"
         self._inputs = Inputs(config, network.scaler_mean.to(device), network.scaler_std.to(device))
         self._steps = [step_of(cell, device) for cell in network.cells]
@@ -92,6 +93,8 @@ class Forward:
         if self._path_weight is not None:
             self._remember(scratch, waves, index)
         self._predict(scratch, self._recur(scratch, waves, index))
+        if self._correction is not None:
+            self._correct(self._correction, scratch, waves, index, missing)
         if len(waves.sizes) > 1:
             rows = _row_before(scratch, waves)
             before = self._inputs.columns(scratch.states.index_select(1, rows))
@@ -195,6 +198,28 @@ class Forward:
             after.predicted_scale.zero_()
         if not self._all_targets:
             torch.mm(self._tiny, scratch.states[: self._checked, scratch.lead :], out=scratch.finite)
+
+    def _correct(
+        self, correction: Correction, scratch: Scratch, waves: Waves, index: Tensor, missing: Tensor | None
+    ) -> None:
+        """Moves what is predicted by what each stream's own errors have taught, and learns from the readings' ones."""
+        held = scratch.gathered.new_empty(scratch.lead, self.table.parts[correction.PART].shape[1])
+        self.table.gather(correction.PART, index, held)
+        states = correction.before(held, scratch.rows)
+        correction.run(
+            _spans(scratch, waves),
+            states,
+            scratch.parts[-1][0],
+            self._of_targets(scratch.after.last),
+            None if missing is None else ~self._of_targets(missing),
+            self._of_targets(scratch.std),
+            self._inputs.columns(scratch.states).predicted_mean,
+        )
+        n = len(waves.slots)
+        last = waves.last_row + scratch.lead if not isinstance(waves.last_row, slice) else None
+        columns = slice(scratch.lead, scratch.lead + n) if last is None else torch.from_numpy(last).to(index.device)
+        correction.rows(states[:, columns], held[:n])
+        self.table.scatter(correction.PART, index[:n], held[:n])
 
     def _judge(self, scratch: Scratch, before: Columns, std: Tensor, missing: Tensor | None) -> None:
         """Score of each reading under the prediction before it, but for a constant, in units of the standard deviation

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rnn.adapt import Adaptation
+from rnn.config import ModelConfig
 from rnn.engine import Engine
 from rnn.network import Network
 from rnn.sequences import SequenceEngine
@@ -9,6 +11,23 @@ from rnn.sequences import SequenceEngine
 AnyEngine = Engine | SequenceEngine
 
 
-def engine_of(network: Network, slots: int, device: str = "cpu") -> AnyEngine:
-    """An engine for up to `slots` streams. Raises ValueError for a device that torch does not have, or no slots."""
-    return (Engine if Engine.serves(network.config) else SequenceEngine)(network, slots, device)
+def engine_of(network: Network, slots: int, device: str = "cpu", adapt: Adaptation | None = None) -> AnyEngine:
+    """An engine for up to `slots` streams, which adapts to each where asked.
+
+    Raises ValueError for a device that torch does not have, no slots, or a network that cannot be adapted.
+    """
+    if adapt is not None:
+        check_adaptable(network.config)
+    if Engine.serves(network.config):
+        return Engine(network, slots, device, adapt)
+    return SequenceEngine(network, slots, device)
+
+
+def check_adaptable(config: ModelConfig) -> None:
+    """Raises ValueError for a network that cannot be adapted."""
+    if not Engine.serves(config):
+        raise ValueError(
+            "adaptation is for networks that say the next reading's values at each reading (task many-to-many, "
+            "predicts next, direction forward, head point or gaussian, no layer_norm, no max_length); this one does "
+            "something else: switch adaptation off"
+        )

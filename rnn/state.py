@@ -8,6 +8,7 @@ Imports torch and numpy.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -28,8 +29,17 @@ class StateTable:
     `layout` names the config and the parts: rows may be loaded into a table of equal layout and into no other.
     """
 
-    def __init__(self, network: Network, slots: int, device: torch.device | str = "cpu", extra: int = 0) -> None:
-        """`extra` int64 columns of zeros follow the clock's own, for what an engine counts."""
+    def __init__(
+        self,
+        network: Network,
+        slots: int,
+        device: torch.device | str = "cpu",
+        extra: int = 0,
+        lasting: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """`extra` int64 columns of zeros follow the clock's own, for what an engine counts; `lasting` parts, an initial
+        row each, follow the network's own and outlive a sequence.
+        """
         if slots < 1:
             raise ValueError(f"slots: wants at least 1, got {slots}")
         self.slots = slots
@@ -40,7 +50,8 @@ class StateTable:
         self.parts: dict[str, Tensor] = {}
         self.widths: dict[str, int] = {}  # without padding
         self._initial: dict[str, Tensor] = {}  # [padded width]
-        for name, initial in network.state_parts().items():
+        self._lasting_parts = frozenset(lasting or ())
+        for name, initial in {**network.state_parts(), **(lasting or {})}.items():
             self._add_part(name, initial, 4 if name == "x" else padded(1))
         self._lasting = network.inputs.lasting if "x" in self.parts else 0
         self.row_bytes = 8 * self.clock.shape[1] + 4 * sum(self.widths.values())
@@ -80,14 +91,14 @@ class StateTable:
             part[index] = self._initial[name]
 
     def restart(self, slots: NDArray[np.int64]) -> None:
-        """A new sequence of the same streams [n]: clock and running scaler stay, nothing counts as predicted any more,
-        and all else becomes initial.
+        """A new sequence of the same streams [n]: clock, running scaler and lasting parts stay, nothing counts as
+        predicted any more, and all else becomes initial.
         """
         index = self._index(slots)
         for name, part in self.parts.items():
             if name == "x":
                 part[index, self._lasting : self.widths[name]] = torch.nan
-            else:
+            elif name not in self._lasting_parts:
                 part[index] = self._initial[name]
 
     def rows(self, slots: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn import weights
+from rnn.adapt import Adaptation
 from rnn.network import Network
 from rnn.serving import engine_of
 from services.brokers.memory import Faults, MemoryBroker, MemoryChangelog, MemoryLedger, MemorySource
@@ -88,8 +89,8 @@ class StreamDriver:
 
     `model` is a folder that `rnn.weights.save` wrote, or a network. `slots` below the number of streams makes streams
     take turns on the device, which must change no prediction. `recent` readings of each stream are remembered, so that
-    `challenge`, `promote` and another model over the same broker keep the streams' memory. `faults` and `poll_size` are
-    those of `services.brokers.memory`.
+    `challenge`, `promote` and another model over the same broker keep the streams' memory. With `adapt` each stream's
+    forecasts are corrected by its own errors. `faults` and `poll_size` are those of `services.brokers.memory`.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class StreamDriver:
         flush_after_ms: int | None = None,
         max_readings: int = 10_000,
         recent: int = 0,
+        adapt: Adaptation | None = None,
         faults: Faults | None = None,
         poll_size: Callable[[int], int] | None = None,
     ) -> None:
@@ -111,7 +113,7 @@ class StreamDriver:
         self.now_ms = START_MS
         self.broker = MemoryBroker(partitions, lambda: self.now_ms)
         self.shard: Shard | None = None
-        self._slots, self._faults, self._poll_size = slots, faults, poll_size
+        self._slots, self._adapt, self._faults, self._poll_size = slots, adapt, faults, poll_size
         self._options = ShardOptions(exactly_once, max_readings, ttl_ms, flush_after_ms, recent, poll_s=0.0)
 
     # ---- readings ---------------------------------------------------------------------------------------------------
@@ -238,7 +240,7 @@ class StreamDriver:
             self.shard.seat(self.shard.seats.challenger, self.shard.seats.champion)
 
     def _seat(self, network: Network, model: str) -> Seat:
-        return Seat(model, engine_of(network, self._slots))
+        return Seat(model, engine_of(network, self._slots, adapt=self._adapt))
 
     # ---- what came of it --------------------------------------------------------------------------------------------
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from services.predictor.surprise import Surprised
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,7 @@ class Run:
     lo: NDArray[np.float64] | None
     hi: NDArray[np.float64] | None
     ridge: NDArray[np.float64]
+    surprised: Surprised | None = None  # of the same readings, where anomalies are labelled
 
 
 def scored(runs: Sequence[Run], targets: Sequence[str]) -> dict[str, object]:

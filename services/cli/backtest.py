@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from services.datasets.series import Series
     from services.settings.training import TrainingFile
 
 
 TRAIN, TEST = 0.7, 0.2
 """Shares of each stream, from its beginning and from its end."""
+BUDGET = 1.0
+MEMORY = 2000
 
 
 def backtest(
@@ -27,6 +32,17 @@ def backtest(
     ] = None,
     train: Annotated[float, typer.Option(min=0.01, max=0.99, help="Share of each stream to train on.")] = TRAIN,
     test: Annotated[float, typer.Option(min=0.01, max=0.99, help="Share at its end to run on.")] = TEST,
+    label: Annotated[
+        str | None, typer.Option(help="File: column with 1 where a reading is anomalous; judges alarms, nothing else.")
+    ] = None,
+    budget: Annotated[
+        float, typer.Option(min=0.001, max=500, help="With --label: readings in alarm of 1,000 normal ones.")
+    ] = BUDGET,
+    adapt: Annotated[
+        int, typer.Option(min=0, help="Correct forecasts by so many directions of the hidden state; try 8. 0: not.")
+    ] = 0,
+    adapt_memory: Annotated[int, typer.Option(min=10, help="With --adapt: readings that it looks back.")] = MEMORY,
+    ignore: Annotated[str, typer.Option(help="File: columns that are not read, A,B,...")] = "",
     config: Annotated[Path | None, typer.Option(help="YAML as of `streamrnn train`; none: the defaults.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Equal seed, data and machine give equal figures.")] = None,
     out: Annotated[Path | None, typer.Option(help="Keep the model in this folder.")] = None,
@@ -39,6 +55,11 @@ def backtest(
     next reading, z-scored on the training part, beside persistence (the last reading) and ridge regression on the
     latest 8 readings of all channels. A value counts where it and the one before it are known.
 
+    With --label alarms are judged, too, pointwise and as Numenta's benchmark does it: docs/anomalies.md.
+
+    With --adapt the last part runs twice, with a correction that learns within each stream and without it:
+    docs/adaptation.md.
+
     With --config any shape of network is tested, on what the file names under data: a set, or a file to train on and
     another to run on (data.test). The figures are those of its answers: accuracy and F1 of classes, perplexity of
     next symbols, exact matches of texts, errors of values.
@@ -50,7 +71,8 @@ def backtest(
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from rnn import weights
-    from services.backtest.forecast import Plan
+    from rnn.adapt import Adaptation
+    from services.backtest.forecast import NothingToTest, Plan
     from services.backtest.forecast import backtest as run
     from services.datasets.catalogue import DATA_SETS
     from services.datasets.table_sets import TABLE_SETS
@@ -67,6 +89,10 @@ def backtest(
             "--time": time_column,
             "--target": target,
             "--stream": stream,
+            "--label": label,
+            "--budget": budget != BUDGET,
+            "--adapt": adapt,
+            "--ignore": ignore,
             "--plot": plot,
             "--train/--test": shares,
         }
@@ -79,13 +105,27 @@ def backtest(
     only(data, ("set", "test_share", "time", "stream"))
     if test == TEST and data.test_share:
         test = data.test_share
-    series = _series(what, time_column or data.time, stream or data.stream)
-    names = tuple(name.strip() for name in target.split(",") if name.strip())
-    plan = Plan(train, test, names, sections.model or None, sections.recipe, seed)
+    if budget != BUDGET and label is None:
+        raise WrongTable(
+            "--budget: is one of false alarms; name the column that tells them from true ones with --label"
+        )
+    series, labels = _series(what, time_column or data.time, stream or data.stream, label, _names(ignore))
+    names = _names(target)
+    if label is not None and label in names:
+        raise WrongTable(f"--target: {label!r} is the label, which is not forecast")
+    if adapt and label is not None:
+        raise WrongTable(
+            "--adapt: alarms are calibrated on the scores of unadapted forecasts; leave out --adapt or --label"
+        )
+    if adapt_memory != MEMORY and not adapt:
+        raise WrongTable("--adapt-memory: is of a correction; ask for one with --adapt 8")
+    adaptation = Adaptation(adapt, adapt_memory) if adapt else None
+    plan = Plan(train, test, names, sections.model or None, sections.recipe, seed, budget, adaptation)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with tempfile.TemporaryDirectory() as folder, Progress(*columns, console=console, transient=True) as bar:
         training, running = bar.add_task("training", total=1.0), bar.add_task("running online", total=1.0)
+        calibrating = bar.add_task("calibrating alarms", total=1.0, visible=labels is not None)
         try:
             figures, runs = run(
                 series,
@@ -93,7 +133,11 @@ def backtest(
                 out or Path(folder) / "model",
                 lambda epoch: bar.update(training, completed=epoch.epoch / epoch.epochs),
                 lambda done, of: bar.update(running, completed=done / of),
+                labels,
+                lambda done, of: bar.update(calibrating, completed=done / of),
             )
+        except NothingToTest as error:
+            raise WrongTable(f"{what}: {error}") from None
         except (ValueError, TypeError) as error:  # what fit says of the data, or ModelConfig and Recipe of the file
             raise WrongTable(f"{config or what}: {error}") from None
     if plot is not None:
@@ -106,6 +150,12 @@ def backtest(
         typer.echo(json.dumps(figures))
     else:
         _show(figures)
+        if labels is not None:
+            _show_alarms(figures, budget)
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
 def _forecasts(file: TrainingFile) -> bool:
@@ -176,6 +226,8 @@ def _show(figures: dict[str, Any]) -> None:
         table.add_row(name, *("-" if number is None else f"{number:.4f}" for number in numbers), coverage)
     console = Console(width=max(100, Console().width))
     console.print(table)
+    if "unadapted_mse" in figures:
+        console.print(f"without adaptation: mse {figures['unadapted_mse']:.4f}, mae {figures['unadapted_mae']:.4f}")
     console.print(
         f"{figures['readings']:,} readings held back; model {figures['model']} learned from "
         f"{figures['train_readings']:,} in {figures['train_seconds']} s",
@@ -183,20 +235,38 @@ def _show(figures: dict[str, Any]) -> None:
     )
 
 
-def _series(what: str, time_column: str | None, stream: str | None) -> list[Series]:
+def _show_alarms(figures: dict[str, Any], budget: float) -> None:
+    from rich.console import Console
+
+    def shown(name: str, form: str) -> str:
+        return "-" if figures[name] is None else format(figures[name], form)
+
+    Console().print(
+        f"alarms at a budget of {budget:g} in 1,000: {shown('alarms_per_1000', '.4g')} in 1,000 normal readings, "
+        f"{figures['detections']} labelled ranges found; of readings precision {shown('precision', '.1%')}, recall "
+        f"{shown('recall', '.1%')}, F1 {shown('f1', '.3f')}; NAB score {shown('nab_score', '.1f')}",
+        highlight=False,
+    )  # fmt: skip
+
+
+def _series(
+    what: str, time_column: str | None, stream: str | None, label: str | None, ignored: tuple[str, ...]
+) -> tuple[list[Series], list[NDArray[np.bool_]] | None]:
     import difflib
 
     from services.datasets.catalogue import DATA_SETS, series_of
     from services.tables.frame import WrongTable
-    from services.tables.sets import series_in
+    from services.tables.sets import labelled_series_in
 
     path = Path(what)
     if what in DATA_SETS and not path.exists():
-        return series_of(what)
+        if label or ignored:
+            raise WrongTable(f"{'--label' if label else '--ignore'}: is for a file; {what} has no such column")
+        return series_of(what), None
     if not path.exists():
         near = difflib.get_close_matches(what, DATA_SETS, 1)
         hint = f"did you mean the data set {near[0]!r}?" if near else f"data sets are {', '.join(DATA_SETS)}"
         raise WrongTable(f"{what}: no such file; {hint}")
     if time_column is None:
         raise WrongTable(f"{what}: name the column of the time with --time")
-    return series_in(path, time_column, stream)
+    return labelled_series_in(path, time_column, stream, label, ignored)

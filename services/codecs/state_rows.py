@@ -228,8 +228,8 @@ def _text(value: Any) -> Any:
 def _refused(records: Records, i: int, found: str, expected: str) -> StateRowRefused:
     return StateRowRefused(
         f"changelog, partition {records.partition}, offset {int(records.offsets[i])}: the record {found}; expected "
-        f"{expected}. Serve the model and release that wrote this topic, point topics.changelog at the pipeline's own "
-        "topic, or start over with a new group and an empty changelog."
+        f"{expected}. Serve the model and release that wrote this topic, with the same state.adapt, point "
+        "topics.changelog at the pipeline's own topic, or start over with a new group and an empty changelog."
     )
 
 

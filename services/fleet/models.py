@@ -11,6 +11,7 @@ from services.predictor.ports import Refused, Unsettled
 from services.settings import Settings
 
 if TYPE_CHECKING:
+    from rnn.adapt import Adaptation
     from services.predictor.seats import Seat
     from services.registry import Registry
 
@@ -33,11 +34,17 @@ class Models:
         try:
             folder = self._folder(model)
             network, card = weights.load(folder)
-            engine = engine_of(network, self._settings.state.slots, self._device)
+            engine = engine_of(network, self._settings.state.slots, self._device, self._adaptation())
         except (ModelRefused, ValueError) as error:
             raise Refused(f"model: {error}") from error
         reference, calibration = self._told(folder)
         return Seat(card.model, engine, reference, calibration)
+
+    def _adaptation(self) -> Adaptation | None:
+        from rnn.adapt import Adaptation
+
+        state = self._settings.state
+        return Adaptation(state.adapt, state.adapt_memory) if state.adapt else None
 
     def _folder(self, model: str) -> Path:
         from services.registry import ModelUnknown, Unreachable, WrongRegistry

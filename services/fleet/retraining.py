@@ -6,6 +6,7 @@ on. Its model is added to the registry and challenges the champion. Imports ray 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -60,7 +61,9 @@ class Retraining:
             self._due_s = self._next_s()
             return f"schedule {self._rules.cron}"
         drifted = [one for one in drifts if one.drifted]
-        if self._rules.on_drift and drifted and now_s >= self._drift_from_s:
+        since_s = min((one.since_ms / 1000 for one in drifted if one.since_ms is not None), default=math.inf)
+        settled = now_s >= since_s + self._rules.settle_h * HOUR_S
+        if self._rules.on_drift and settled and now_s >= self._drift_from_s:
             said = ", ".join(
                 f"{one.name} ({one.measure} {one.value:.3g}, above {one.threshold:.3g})" for one in drifted
             )
@@ -92,6 +95,7 @@ class Retraining:
             workers=rules.workers,
             gpus=self._settings.fleet.gpus_per_shard > 0,
             warm=rules.warm,
+            recipe=rules.recipe,
             limit_s=rules.limit_minutes * 60,
             reason=reason,
             by="streamrnn serve",

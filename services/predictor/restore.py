@@ -17,19 +17,21 @@ Wanted = Mapping[str, tuple[str, int]]
 
 def restore(changelog: Changelog, partition: int, store: StateStore, wanted: Wanted) -> Iterator[tuple[int, float]]:
     """Takes the partition's state rows into the store; after each piece yields its records, and the share that is read.
-    Raises Refused for rows that another release has written.
+    Raises Refused for rows that another release has written, and for memories of another layout where `wanted` has none
+    of latest readings, by which their streams can be brought over.
     """
+    strict = {} if RECENT in wanted else wanted
     first, end = changelog.span(partition)
     for records in changelog.read(partition):
         try:
-            kept, tombstones = state_rows.decode(records, {name: of for name, of in wanted.items() if name != RECENT})
+            kept, tombstones = state_rows.decode(records, strict)
         except state_rows.StateRowRefused as error:
             raise Refused(str(error)) from error
         if tombstones:
             store.drop(store.numbers(partition, tombstones))
         if len(kept):
             numbers = store.numbers(partition, kept.streams)
-            memories = [memory for memory in kept.memories if memory.name != RECENT or _fits(memory, wanted)]
+            memories = [memory for memory in kept.memories if _fits(memory, wanted)]
             store.keep(numbers, kept.offsets, kept.saved_ms, memories)
         yield len(records), (int(records.offsets[-1]) + 1 - first) / max(1, end - first)
 
@@ -65,6 +67,8 @@ def check_memories(store: StateStore, model: str, remembers: bool) -> None:
 
 
 def _fits(memory: Memory, wanted: Wanted) -> bool:
-    """Latest readings of another number or kind are of no use; the stream gathers new ones."""
-    layout, row_bytes = wanted.get(memory.name, ("", 0))
+    """Not what cannot be read: latest readings of another number, memories of a model that adapts otherwise."""
+    if memory.name not in wanted:
+        return memory.name != RECENT
+    layout, row_bytes = wanted[memory.name]
     return memory.rows.shape[1] == row_bytes and layout.startswith(memory.layout)

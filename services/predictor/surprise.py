@@ -32,15 +32,15 @@ WINDUP_NATS = 11.0
 """Evidence does not grow beyond that, so that it is over soon after what caused it."""
 SUSPECT_NATS, SUSPECT_WEIGHT = 6.9, 0.1
 """While the evidence is below 1 in 1,000, readings are learned from with that weight only, .."""
-PATIENCE = 500
-""".. but not for more readings in a row than that: what goes on for longer is what is usual from now on."""
+PATIENCE = 300
+""".. until there were so many more of them than of others: what goes on for longer is what is usual from now on."""
+TOGETHER = 0.1
+"""What a reading's evidence counts when hazards are learned: that of the next one is nearly the same. The same for all,
+or else the hazards would be biased. From PATIENCE on it counts in full."""
 
-
-PRIOR = np.repeat((50.0, 500.0), BINS)  # [2 BINS], readings that the calibration counts for, and in evidence
-MEMORY = np.repeat((2_000.0, 20_000.0), BINS)  # [2 BINS], readings after which older ones fade, and in evidence
-"""Of readings that came as far as a bin: what is rare is remembered for longer. Evidence of one reading and the next is
-nearly the same, hence ten times as many count as one.
-"""
+PRIOR = np.repeat((50.0, 200.0), BINS)  # [2 BINS], readings that the calibration counts for, and evidence
+MEMORY = 2_000.0
+"""Readings after which older ones fade, of those that came as far as a bin: what is rare is remembered for longer."""
 _EXPECTED = PRIOR * np.tile(np.exp(-WIDTH_NATS), 2)  # [2 BINS], of those the ones that pass the bin
 _BEGIN, _END = np.tile(KNOTS[:-1], 2), np.tile(KNOTS[1:], 2)  # [2 BINS]
 
@@ -87,7 +87,7 @@ class Surprise:
         self._windup = np.inf if self._lasting is None else self._lasting.at(WINDUP_NATS)
         self._new = np.zeros(self.width, np.float32)
         self._new[-2] = 1.0  # nats of a usual reading, in the mean
-        # Seen, seen of evidence, passed, passed of evidence, [BINS] each; evidence; suspect readings in a row.
+        # Seen, seen of evidence, passed, passed of evidence, [BINS] each; evidence; by how many more were suspect.
         self.table = np.tile(self._new, (slots, 1))  # [slots, width]
 
     def fold(self, slots: NDArray[np.int64], score: NDArray[np.floating]) -> Surprised:
@@ -124,15 +124,16 @@ class Surprise:
         own = _own(nats, hazard[:, :BINS])
         evidence = np.minimum(before + (np.minimum(own, MOST_NATS) - before) / SPAN, self._windup)
         usual = lasting = np.full(len(slots), np.nan)
-        weight = np.ones(len(slots))
+        weight = np.ones((len(slots), 2))  # of the reading, of the evidence
         if self._lasting is not None:
             usual = self._lasting.surprise(evidence)
             lasting = _own(usual, hazard[:, BINS:])
             suspect = lasting > SUSPECT_NATS
             rows[:, -1] = np.clip(rows[:, -1] + np.where(suspect, 1, -1), 0, PATIENCE)
-            weight[suspect & (rows[:, -1] < PATIENCE)] = SUSPECT_WEIGHT
+            early = rows[:, -1] < PATIENCE
+            weight[suspect & early, 0], weight[early, 1] = SUSPECT_WEIGHT, TOGETHER
         came = np.repeat(np.stack((nats, usual), axis=1), BINS, axis=1)  # [n, 2 BINS]
-        reached = (came >= _BEGIN) * weight[:, None]
+        reached = (came >= _BEGIN) * np.repeat(weight, BINS, axis=1)
         passed += reached * ((came >= _END) - passed / MEMORY)
         seen += reached * (1 - seen / MEMORY)
         rows[:, -2] = evidence

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 LEAST = 30
 """Scores below which there is nothing to calibrate on."""
-MOST = 30_000
+MOST = 50_000
 """Scores beyond which more of them are not looked at."""
 STEP_NATS = 0.1  # between two knots
 

@@ -101,7 +101,8 @@ class Retrain(Section):
         default_factory=dict, description="How it is trained, over the defaults: fields of rnn.practice.Practice."
     )
     warm: bool = Field(
-        True, description="Begin from the champion's weights, where that leaves readings to test on; else from new ones."
+        True,
+        description="Begin from the champion's weights, where that leaves readings to test on; else from new ones.",
     )
     limit_minutes: float = Field(60.0, gt=0, description="Minutes after which a retraining is ended.")
     runs: Path | None = Field(

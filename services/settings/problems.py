@@ -37,6 +37,7 @@ _TYPES = {
     "string": "text",
     "boolean": "true or false",
     "null": "null",
+    "object": "keys and values",
 }
 
 Path = tuple[str, ...]

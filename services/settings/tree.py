@@ -105,6 +105,17 @@ class State(Section):
         "a stream over to a model that has not followed it; each costs about 4 bytes a feature and 9 more, in memory "
         "and in the changelog.",
     )
+    adapt: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="Directions of the hidden state by which forecasts are corrected within each stream, from its own "
+        "errors; 8 is usual, as many as hidden units the most. 0: not at all. Measure it first, with `streamrnn "
+        "backtest --adapt 8`; what a change of it asks for: docs/adaptation.md.",
+    )
+    adapt_memory: int = Field(
+        2000, ge=10, description="With `adapt`: readings after which an error counts 1/e of a new one."
+    )
     flush_after_s: float | None = Field(
         None,
         gt=0,

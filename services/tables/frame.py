@@ -7,6 +7,8 @@ import difflib
 import fnmatch
 import hashlib
 import itertools
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +27,19 @@ NO_NUMBERS = ("", "NA", "N/A", "n/a", "#N/A", "nan", "NaN", "-nan", "-NaN", "nul
 """Cells that say that a value is missing, where numbers are expected."""
 
 
+SEPARATORS = (",", ";", "\t", "|")
+"""The first of them that a header holds parts its cells."""
+
+_ZONE = r"[Tt ]\d\d[^Zz+-]*([Zz]|[+-]\d\d(?::?\d\d)?)\s*$"
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+
+
 class WrongTable(Exception):
     """A table, or what is said about one, means nothing. Remedy: the message names file, line, column or setting."""
+
+
+class Oddity(UserWarning):
+    """A table is read as it stands, but something in it is seldom meant. The message names file, line and remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +49,7 @@ class Frame:
     path: Path
     cells: pd.DataFrame
     digest: str  # sha256 of the file, hex
+    separator: str = ","  # of a CSV file
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -45,7 +59,7 @@ class Frame:
         if self.path.suffix in PARQUET:
             return f"row {row + 1}"
         with self.path.open(newline="", encoding="utf-8-sig") as file:  # empty lines and breaks within quotes count
-            reader = csv.reader(file)
+            reader = csv.reader(file, delimiter=self.separator)
             filled = (reader.line_num for cells in reader if cells)
             return f"line {next(itertools.islice(filled, row + 1, None), row + 2)}"
 
@@ -87,7 +101,9 @@ class Frame:
         bad = np.flatnonzero((values.isna() & column.notna()).to_numpy())
         bad = bad[[str(cell).strip() not in NO_NUMBERS for cell in column.iloc[bad]]] if len(bad) else bad
         if len(bad):
-            raise self.wrong(int(bad[0]), name, f"{str(column.iloc[bad[0]])[:40]!r} is not a number")
+            cell = str(column.iloc[bad[0]])[:40]
+            comma = "; write its decimal comma as a point" if _DECIMAL_COMMA.fullmatch(cell.strip()) else ""
+            raise self.wrong(int(bad[0]), name, f"{cell!r} is not a number{comma}")
         x = values.to_numpy(np.float64).astype(np.float32)
         x[~np.isfinite(x)] = np.nan
         return np.asarray(x)
@@ -130,7 +146,36 @@ class Frame:
         if len(bad):
             cell = str(column.iloc[bad[0]])[:40]
             raise self.wrong(int(bad[0]), name, f"{cell!r} is neither milliseconds since 1970 nor ISO 8601")
+        if not pd.api.types.is_datetime64_any_dtype(column):
+            self._look_at_zones(name, column)
         return np.asarray(times.dt.as_unit("ms").astype("int64").to_numpy())
+
+    def _look_at_zones(self, name: str, column: pd.Series) -> None:
+        """Raises WrongTable where some times have a zone and others have none, warns of an Oddity where they have
+        several, but for a clock that is put forward in spring and back in autumn.
+        """
+        zone = column.astype(str).str.extract(_ZONE, expand=False).fillna("").str.upper().to_numpy(str)
+        other = np.flatnonzero(zone != zone[0])
+        if not len(other):
+            return
+        bare = np.flatnonzero((zone == "") != (zone[0] == ""))
+        row = int(bare[0] if len(bare) else other[0])
+        said, first = (f"is of zone {one}" if one else "has no zone" for one in (zone[row], zone[0]))
+        what = f"{str(column.iloc[row])[:40]!r} {said}, the time in {self.line(0)} {first}"
+        if len(bare):
+            raise self.wrong(row, name, f"{what}: write all of the column in one zone, best in UTC with a Z")
+        if not _summer_time(zone):
+            what += ": each is read in its own zone; if that is not meant, write all of the column in UTC with a Z"
+            warnings.warn(str(self.wrong(row, name, what)), Oddity, stacklevel=3)
+
+
+def _summer_time(zone: NDArray[np.str_]) -> bool:
+    """Whether the zones of a column [n] are two spelled as +hh:mm, an hour apart, that seldom change."""
+    kinds = sorted({one[:3] for one in np.unique(zone).tolist()})
+    if len(kinds) != 2 or not all(len(one) == 3 for one in kinds):
+        return False
+    changes = int((zone[1:] != zone[:-1]).sum())
+    return abs(int(kinds[0]) - int(kinds[1])) == 1 and 1000 * changes <= len(zone)
 
 
 def frame(path: Path, words: Sequence[str] = ()) -> Frame:
@@ -144,7 +189,9 @@ def frame(path: Path, words: Sequence[str] = ()) -> Frame:
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        cells = pd.read_parquet(path) if path.suffix in PARQUET else pd.read_csv(path, **_as(path, words))
+        separator = "," if path.suffix in PARQUET else _separator(path)
+        in_csv = path.suffix not in PARQUET
+        cells = pd.read_csv(path, **_as(path, separator, words)) if in_csv else pd.read_parquet(path)
     except OSError as error:
         raise WrongTable(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
@@ -153,19 +200,27 @@ def frame(path: Path, words: Sequence[str] = ()) -> Frame:
         raise WrongTable(f"{path}: holds no row")
     if path.suffix in PARQUET and cells.index.name is not None:
         cells = cells.reset_index()
-    return Frame(path, cells, digest)
+    return Frame(path, cells, digest, separator)
 
 
-def _as(path: Path, words: Sequence[str]) -> dict[str, Any]:
+def _separator(path: Path) -> str:
+    """What parts the cells of a CSV file, by its header."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        header = file.readline()
+    return next((one for one in SEPARATORS if len(next(csv.reader([header], delimiter=one), [])) > 1), SEPARATORS[0])
+
+
+def _as(path: Path, separator: str, words: Sequence[str]) -> dict[str, Any]:
     """How pandas is to read a CSV file."""
     import pandas as pd
 
     with path.open(newline="", encoding="utf-8-sig") as file:
-        header = next(csv.reader(file), [])
+        header = next(csv.reader(file, delimiter=separator), [])
     if twice := [name for name in header if header.count(name) > 1]:
         raise WrongTable(f"{path}: line 1: two columns are called {twice[0]!r}")
-    columns = [str(name) for name in pd.read_csv(path, nrows=0, index_col=False).columns]
+    columns = [str(name) for name in pd.read_csv(path, nrows=0, index_col=False, sep=separator).columns]
     return {
+        "sep": separator,
         "index_col": False,  # a row with a cell too many does not move the names
         "dtype": {name: str for name in words if name in columns},
         "keep_default_na": False,  # `null` and `None` are words

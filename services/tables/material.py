@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn.config import SPECIALS, SYMBOL, ModelConfig
+from rnn.config import SPECIALS, ModelConfig
 from rnn.examples import Examples, truth_width
 from rnn.recipe import default_config
 from services.codecs.readings_write import encode
 from services.settings.training import DataSection
 from services.tables.frame import Frame, WrongTable, frame
+from services.tables.oddities import look_at_targets, look_at_times, refuse_empty, tell
+from services.tables.rows import Rows, by_stream, unfolded
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,36 +40,41 @@ class Material:
         return sum(map(len, self.series))
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """A table unfolded: a row is a reading. Symbols and classes are words still."""
-
-    frame: Frame
-    line: NDArray[np.int64]  # [n], row of the table that each reading stands in
-    stream: NDArray[Any]  # [n]
-    at_ms: NDArray[np.int64]  # [n]
-    end: NDArray[np.bool_]  # [n]
-    symbols: list[str] | None  # [n]
-    x: NDArray[np.float32] | None  # [n, features]
-    features: tuple[str, ...]
-    classes: list[tuple[str, ...]] | None  # [n], of each reading: none, one, or an answer's symbols
-
-
-def material(data: DataSection, model: dict[str, Any], path: Path | None, known: ModelConfig | None = None) -> Material:
+def material(
+    data: DataSection,
+    model: dict[str, Any],
+    path: Path | None,
+    known: ModelConfig | None = None,
+    ignored: Sequence[str] = (),
+) -> Material:
     """The series in the table at `path`. `model` are fields of ModelConfig; what it leaves out (features, vocabulary,
     labels, targets, horizon, interval) comes from the table. With `known` the config is that one: a symbol that it does
-    not have is unknown, a class that it does not have is refused.
+    not have is unknown, a class that it does not have is refused. The columns `ignored` are no features.
 
-    Raises WrongTable, naming file, line and column; and for a config that is none.
+    Raises WrongTable, naming file, line and column; and for a config that is none. Warns of an Oddity.
     """
     if path is None:
         raise WrongTable("data.file: name the table to read")
-    rows = _unfolded(frame(path, _words(data)), data, model)
+    return material_in(frame(path, _words(data)), data, model, known, ignored)
+
+
+def material_in(
+    table: Frame, data: DataSection, model: dict[str, Any], known: ModelConfig | None, ignored: Sequence[str]
+) -> Material:
+    """As `material`, of a table that has been read."""
+    path, rows = table.path, unfolded(table, data, model, ignored)
     config = known or _config(rows, data, model)
-    series, names, lines, words = [], [], [], []
+    series, names, lines, words, odd = [], [], [], [], []
     truth = _truth(rows, data, config, strange_words=known is not None and config.decodes)
     x = _x(rows, config)
-    for name, mine in _by_stream(rows):
+    if rows.symbols is None and known is None:
+        refuse_empty(table, rows.features, x)
+        if not config.labels:
+            odd += look_at_targets(table, config.targets, truth if data.truth else x[:, [*config.target_index]])
+    for name, mine in by_stream(rows):
+        if data.time is not None:
+            numbers = None if rows.symbols is not None else x[mine]
+            odd += look_at_times(table, data.time, rows.line[mine], rows.at_ms[mine], numbers, name, known is None)
         if not 0 < len(name.encode()) <= 256:
             what = "names no stream" if not name else "a stream's name has at most 256 bytes"
             raise rows.frame.wrong(int(rows.line[mine[0]]), data.stream or "", what)
@@ -86,6 +93,7 @@ def material(data: DataSection, model: dict[str, Any], path: Path | None, known:
         lines.append(rows.line[mine])
         if rows.symbols is not None:
             words.append([rows.symbols[place] for place in mine.tolist()])
+    tell(odd)
     return Material(config, tuple(series), tuple(names), rows.frame.digest, tuple(lines), tuple(words))
 
 
@@ -113,99 +121,6 @@ def _words(data: DataSection) -> list[str]:
     """Columns whose cells are names, whatever they look like."""
     named = (data.stream, data.symbol, data.text, data.label, data.tags, data.answer)
     return [name for name in named if name is not None]
-
-
-def _by_stream(rows: Rows) -> Iterator[tuple[str, NDArray[np.int64]]]:
-    """Each stream with its readings in time order; streams as they first appear."""
-    number: dict[Any, int] = {}
-    of = np.array([number.setdefault(name, len(number)) for name in rows.stream.tolist()], np.int64)
-    order = np.lexsort((rows.at_ms, of))  # stable: readings of one time stay as they stand
-    edges = np.flatnonzero(np.diff(of[order])) + 1
-    yield from zip(map(str, number), np.split(order, edges), strict=True)
-
-
-# ---- rows -----------------------------------------------------------------------------------------------------------
-
-
-def _unfolded(table: Frame, data: DataSection, model: dict[str, Any]) -> Rows:
-    return _sentences(table, data, model) if data.text else _readings(table, data, model)
-
-
-def _sentences(table: Frame, data: DataSection, model: dict[str, Any]) -> Rows:
-    """Every row of the table is a sequence of symbols."""
-    assert data.text is not None
-    texts = [text.split() for text in table.words(data.text)]
-    for row, symbols in enumerate(texts):
-        if not symbols:
-            raise table.wrong(row, data.text, "an empty sequence: take the row out")
-    counts = np.array([len(symbols) for symbols in texts])
-    line = np.repeat(np.arange(len(texts)), counts)
-    end = np.zeros(len(line), np.bool_)
-    end[np.cumsum(counts) - 1] = True
-    classes: list[tuple[str, ...]] | None = None
-    if data.tags:
-        classes = []
-        for row, (tags, symbols) in enumerate(zip(map(str.split, table.words(data.tags)), texts, strict=True)):
-            if len(tags) != len(symbols):
-                raise table.wrong(row, data.tags, f"{len(tags)} tags for {len(symbols)} symbols; want as many")
-            classes += [(tag,) for tag in tags]
-    elif (column := data.label or data.answer) is not None:
-        answers = [tuple(cell.split()) if data.answer else (cell,) for cell in table.words(column)]
-        classes = [answers[row] if last else () for row, last in zip(line.tolist(), end.tolist(), strict=True)]
-    interval_ms = _interval_ms(model)
-    stream = line if data.stream is None else np.array(table.words(data.stream), object)[line]
-    return Rows(table, line, stream, interval_ms * np.arange(len(line)), end, [s for one in texts for s in one], None,
-                (SYMBOL,), classes)  # fmt: skip
-
-
-def _readings(table: Frame, data: DataSection, model: dict[str, Any]) -> Rows:
-    n = len(table)
-    interval_ms = _interval_ms(model)
-    at_ms = interval_ms * np.arange(n) if data.time is None else table.times(data.time)
-    stream = np.array(table.words(data.stream) if data.stream else [table.path.stem] * n, object)
-    end = table.flags(data.end) if data.end else np.zeros(n, np.bool_)
-    symbols, x = None, None
-    features: tuple[str, ...] = (SYMBOL,)
-    if data.symbol:
-        symbols = table.words(data.symbol)
-    else:
-        given = data.features or tuple(model.get("features") or ())
-        features = tuple(table.matching(given) if given else _numeric(table, data))
-        x = np.stack([table.numbers(name) for name in features], axis=1)
-    classes: list[tuple[str, ...]] | None = None
-    if data.label:
-        classes = [(word,) if word else () for word in table.words(data.label)]
-    elif data.answer:
-        classes = [tuple(word.split()) for word in table.words(data.answer)]
-    return Rows(table, np.arange(n), stream, at_ms, end, symbols, x, features, classes)
-
-
-def _interval_ms(model: dict[str, Any]) -> int:
-    """Time between two rows without a time of their own."""
-    given = model.get("interval_s", 1.0)
-    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0.001 <= given < 1e9:
-        raise WrongTable(f"model.interval_s: wants a number of seconds; got {given!r}")
-    return round(1000 * given)
-
-
-def _numeric(table: Frame, data: DataSection) -> list[str]:
-    """Columns of numbers that nothing else is said of. A column with a number in every other cell is meant to be one:
-    raises WrongTable for what else is in it.
-    """
-    told = {data.time, data.stream, data.end, data.label, data.answer, *table.matching(data.truth)}
-    found = []
-    for name in map(str, table.cells.columns):
-        if name not in told:
-            try:
-                table.numbers(name)
-            except WrongTable:
-                if table.share_of_numbers(name) >= 0.5:
-                    raise
-                continue
-            found.append(name)
-    if not found:
-        raise WrongTable(f"{table.path}: no column of numbers; name the features or the symbol under data")
-    return found
 
 
 # ---- config ---------------------------------------------------------------------------------------------------------
@@ -256,7 +171,7 @@ def _common(counts: Counter[str], least: int) -> tuple[str, ...]:
 
 def _interval_s(rows: Rows) -> float:
     """Usual time between two readings of a stream."""
-    gaps = np.concatenate([np.diff(rows.at_ms[mine]) for _, mine in _by_stream(rows)])
+    gaps = np.concatenate([np.diff(rows.at_ms[mine]) for _, mine in by_stream(rows)])
     gaps = gaps[gaps > 0]
     return float(np.median(gaps)) / 1000 if len(gaps) else 1.0
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnn.config import ModelConfig
 from rnn.examples import Examples
@@ -17,8 +18,9 @@ from services.datasets.labelled import SEGLEARN, watch
 from services.datasets.series import Series, cache_folder
 from services.datasets.table_sets import TABLE_SETS
 from services.settings.training import DataSection
-from services.tables.frame import WrongTable
-from services.tables.material import Material, ends, material
+from services.tables.frame import WrongTable, frame
+from services.tables.material import Material, ends, material, material_in
+from services.tables.oddities import tell
 
 
 def material_of(data: DataSection, model: dict[str, Any], test: bool = False, cache: Path | None = None) -> Material:
@@ -42,16 +44,39 @@ def material_of(data: DataSection, model: dict[str, Any], test: bool = False, ca
     return _forecasting(series_of(data.set, cache)[0], data, model, test)
 
 
-def series_in(path: Path, time: str, stream: str | None) -> list[Series]:
+def series_in(path: Path, time: str, stream: str | None, ignored: Sequence[str] = ()) -> list[Series]:
     """The table's series to forecast, a stream each: every column of numbers that nothing else is said of. Raises
     WrongTable.
     """
-    made = material(DataSection(time=time, stream=stream), {}, path)
+    return labelled_series_in(path, time, stream, None, ignored)[0]
+
+
+def labelled_series_in(
+    path: Path, time: str, stream: str | None, label: str | None, ignored: Sequence[str] = ()
+) -> tuple[list[Series], list[NDArray[np.bool_]] | None]:
+    """As `series_in`, and of each series which readings the column `label` calls anomalous, with 1 or true. Neither
+    that column nor the `ignored` ones are read as features. Raises WrongTable.
+    """
+    data = DataSection(time=time, stream=stream)
+    table = frame(path, [stream] if stream else [])
+    told = [*table.matching(ignored), *([label] if label else [])]
+    flags = table.flags(label) if label else None
+    made = material_in(table, data, {}, None, told)
     features, interval_s = made.config.features, made.config.interval_s
-    return [
+    if label:
+        marks = [name for name in features if _marks(table.numbers(name))]
+        if marks:
+            remedy = f"if it is a label, too, leave it out with --ignore {','.join(marks)}"
+            tell([f"{path}: column {marks[0]!r} is read as a feature, but holds only 0 and 1: {remedy}"])
+    series = [
         Series(name, features, interval_s, one.at_ms, one.x, made.digest, str(path))
         for name, one in zip(made.streams, made.series, strict=True)
     ]
+    return series, None if flags is None else [flags[rows] for rows in made.rows]
+
+
+def _marks(x: NDArray[np.float32]) -> bool:
+    return set(np.unique(x[~np.isnan(x)]).tolist()) <= {0.0, 1.0}
 
 
 def only(data: DataSection, keys: Collection[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,21 @@ def test_drift_begins_one_and_then_there_is_a_rest(on_ray: None, tmp_path: Path)
     assert world.retraining.running
     world.retraining.stop()
     assert not world.retraining.running
+
+
+def test_a_drift_must_last_before_it_begins_one(on_ray: None, tmp_path: Path) -> None:
+    world = World(tmp_path, on_drift=True, settle_h=0.5)
+    fresh = replace(DRIFTED, since_ms=round(world.now_s * 1000))
+    world.tick(fresh)
+    world.now_s += 1799
+    world.tick(STEADY, fresh)
+    assert not world.retraining.running
+    world.now_s += 1
+    world.tick(STEADY)  # over before it lasted so long
+    assert not world.retraining.running
+    world.tick(STEADY, fresh)
+    assert world.retraining.running
+    world.ended()
 
 
 def test_one_that_does_not_end_is_ended(on_ray: None, tmp_path: Path) -> None:

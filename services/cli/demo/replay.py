@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,17 @@ class Replay:
     """Time slices of one series as streams: slice s is stream `house-<s>`. All streams advance together."""
 
     def __init__(self, x: NDArray[np.float32], at_ms: NDArray[np.int64], streams: int, partitions: int) -> None:
-        """`x` [rows, features] with NaN = missing, `at_ms` [rows] increasing; rows must be a multiple of `streams`."""
+        """`x` [rows, features] with NaN = missing, `at_ms` [rows] increasing within each stream; rows must be a
+        multiple of `streams`.
+        """
         self.steps = len(x) // streams
         self.streams, self.partitions = streams, partitions
         self.x, self.at_ms = x[: self.steps * streams], at_ms[: self.steps * streams]
-        self.names = [b"house-%02d" % stream for stream in range(streams)]
+        self.names = [b"house-%0*d" % (len(str(streams - 1)), stream) for stream in range(streams)]
+        self._number = {name: stream for stream, name in enumerate(self.names)}
+        self._first_ms = int(self.at_ms.min())
+        self._span_ms = int(self.at_ms.max()) - self._first_ms + 1
+        self._place = np.repeat(np.arange(streams), self.steps) * self._span_ms + self.at_ms - self._first_ms
         self.sent_ms = np.zeros(len(self.x), np.int64)  # [rows], 0 = not yet
         self.sent = 0
         self._stop = threading.Event()
@@ -32,6 +39,12 @@ class Replay:
     def readings(self) -> int:
         """How many readings the replay consists of."""
         return len(self.x)
+
+    def rows(self, streams: Sequence[bytes], at_ms: NDArray[np.int64]) -> NDArray[np.int64]:
+        """[n], where the readings of these streams [n] at these times [n] stand."""
+        number = np.array([self._number[name] for name in streams], np.int64)
+        row: NDArray[np.int64] = np.searchsorted(self._place, number * self._span_ms + at_ms - self._first_ms)
+        return row
 
     def start(self, producer: Any, topic: str, per_s: float) -> None:
         """Writes at `per_s` readings a second in a thread of its own."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
-import tempfile
-import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from services.cli.demo import stage
 from services.cli.demo.first_model import TRAIN_SHARE, first_model
-from services.cli.demo.view import View
+from services.cli.demo.stage import PARTITIONS, SHARDS
+from services.cli.demo.view import View, progress_bar, while_training
 
-PARTITIONS = 4
-SHARDS = 2
 SCORED_SHARE = 0.2
 """The last part of the series, which no training has seen."""
 QUIET_S = 60.0
@@ -63,46 +62,27 @@ def demo(
 def _demo(console: Any, stack: ExitStack, readings: int, streams: int, rate: float, kill: bool, keep: bool,
           out: Path) -> bool:  # fmt: skip
     from services import datasets
-    from services.brokers.devbroker import DevBroker
     from services.brokers.kafka_client import ColumnProducer
     from services.brokers.kafka_source import KafkaSource
     from services.cli.demo.picture import draw
     from services.cli.demo.replay import Replay
     from services.cli.demo.tally import Tally
     from services.datasets.series import cache_folder
-    from services.fleet.server import Server
 
     out.mkdir(parents=True, exist_ok=True)
     cache = cache_folder(None)
     console.print("[bold]household power[/bold], UCI, CC BY 4.0: one house, one reading a minute, seven channels")
     series = datasets.household_power(cache)
     model, std = _model(console, series, cache)
-
-    work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamrnn-demo-")))
-    console.print("starting Apache Kafka ...", end=" ")
-    broker = DevBroker(work / "broker", owned=True)
-    broker.start()
-    stack.callback(broker.stop)
-    console.print(f"ready at {broker.bootstrap}")
-
-    settings = _settings(out, broker.bootstrap, model)
-    _create_topics(settings)
+    broker = stage.broker(console, stack)
+    path = out / "streamrnn.yaml"
+    settings = stage.settings(path, broker.bootstrap, model, "state:\n  slots: 1024\n")
+    stage.create_topics(settings)
     first = len(series.x) - int(len(series.x) * SCORED_SHARE)
     last = min(len(series.x), first + readings // streams * streams)
     replay = Replay(series.x[first:last], series.at_ms[first:last], streams, PARTITIONS)
     tally = Tally(replay, std)
-    log = (out / "server.log").open("w")
-    stack.callback(log.close)
-    server = Server(settings, lambda event, **fields: print(json.dumps({"event": event, **fields}, default=str),
-                                                            file=log, flush=True))  # fmt: skip
-    console.print(f"starting Ray with {SHARDS} actors ...")
-    stack.callback(server.close)
-    server.start()
-    runner = _Runner(server)
-    stack.callback(runner.stop)
-    runner.start()
-    _until(lambda: not server.ready() or not runner.is_alive(), "the actors did not become ready", 120)
-    runner.check()
+    runner = stage.serve(console, stack, settings, out / "server.log")
 
     tally.start(KafkaSource(settings.kafka, settings.topics.predictions, range(PARTITIONS)))
     stack.callback(tally.stop)
@@ -111,7 +91,7 @@ def _demo(console: Any, stack: ExitStack, readings: int, streams: int, rate: flo
     replay.start(producer, settings.topics.readings, rate)
     stack.callback(replay.stop)
     began_s = time.monotonic()
-    killed = _watch(console, server, runner, replay, tally, kill)
+    killed = _watch(console, runner, replay, tally, kill)
     took_s = time.monotonic() - began_s
 
     picture = out / "demo.png"
@@ -120,88 +100,32 @@ def _demo(console: Any, stack: ExitStack, readings: int, streams: int, rate: flo
     summary = _summary(replay, tally, killed, took_s)
     _print_summary(console, summary, picture)
     if keep:
-        _keep(console, settings, out, runner, server.url)
+        stage.keep(console, settings, path, runner)
     print(json.dumps(summary), flush=True)
     return bool(summary["lost"] or summary["doubled"])
 
 
 def _model(console: Any, series: Any, cache: Path) -> tuple[Path, Any]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("training the first model"),
-        BarColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
+    folder, trained = while_training(
+        console, "training the first model", lambda progress: first_model(series, cache, progress)
     )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=1.0)
-        folder, trained = first_model(
-            series, cache, lambda text, share: bar.update(task, description=text, completed=share)
-        )
     console.print(f"model {folder.name}, {'trained just now' if trained else 'found in the cache'}")
     return folder, np.nanstd(series.x[: int(len(series.x) * TRAIN_SHARE)], axis=0)
 
 
-def _settings(out: Path, bootstrap: str, model: Path) -> Any:
-    from services.settings import load
-
-    text = (
-        f"pipeline: demo\nmodel: {model}\nkafka:\n  bootstrap_servers: {bootstrap}\n"
-        f"topics:\n  partitions: {PARTITIONS}\n  replication: 1\n"
-        f"fleet:\n  shards: {SHARDS}\nstate:\n  slots: 1024\ntelemetry:\n  port: 0\n"
-    )
-    path = out / "streamrnn.yaml"
-    path.write_text(text)
-    return load(path, [])
-
-
-def _create_topics(settings: Any) -> None:
-    from services.brokers import kafka_topics
-    from services.fleet.assembly import topic_names
-
-    kafka_topics.create(settings.kafka, kafka_topics.spec(settings, topic_names(settings)))
-
-
-class _Runner(threading.Thread):
-    """The server's loop beside the view."""
-
-    def __init__(self, server: Any) -> None:
-        super().__init__(name="server", daemon=True)
-        self._server = server
-        self.error: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            self._server.run()
-        except Exception as error:  # raised again by `check` in the main thread
-            self.error = error
-
-    def check(self) -> None:
-        if self.error is not None:
-            raise self.error
-
-    def stop(self) -> None:
-        self._server.stop()
-        self.join()
-
-
-def _watch(console: Any, server: Any, runner: _Runner, replay: Any, tally: Any, kill: bool) -> _Kill | None:
+def _watch(console: Any, runner: stage.Runner, replay: Any, tally: Any, kill: bool) -> _Kill | None:
     killed: _Kill | None = None
     recovered = False
     quiet_s, seen = time.monotonic(), 0
-    with View(console, replay.readings) as view:
+    with View(console, "streamrnn demo") as view:
         view.say(f"replaying {replay.readings:,} readings of {replay.streams} streams")
         while True:
             runner.check()
             if replay.error is not None:
                 raise replay.error
-            statuses = server.supervisor.statuses()
+            statuses = runner.statuses()
             predictions = tally.predictions
-            view.show(replay.sent, predictions, tally.recent_ms(), tally.errors(),
-                      sum(sum(status.stats.lag.values()) for status in statuses),
-                      sum(status.stats.epochs["kept"] for status in statuses),
-                      [_phrase(status) for status in statuses])  # fmt: skip
+            _show(view, replay, tally, predictions, statuses)
             if kill and killed is None and predictions >= replay.readings // 2 and statuses:
                 victim = statuses[0]
                 os.kill(victim.pid, signal.SIGKILL)
@@ -220,6 +144,27 @@ def _watch(console: Any, server: Any, runner: _Runner, replay: Any, tally: Any, 
             if done or time.monotonic() - quiet_s > QUIET_S:
                 return killed
             time.sleep(0.12)
+
+
+def _show(view: View, replay: Any, tally: Any, predictions: int, statuses: list[Any]) -> None:
+    rate, (p50, p99), (mse, persistence, coverage) = view.rate(predictions), tally.recent_ms(), tally.errors()
+    skill = 1 - mse / persistence if persistence else math.nan
+    lag = sum(sum(status.stats.lag.values()) for status in statuses)
+    epochs = sum(status.stats.epochs["kept"] for status in statuses)
+    rows = [
+        ("progress", progress_bar(predictions, replay.readings)),
+        ("readings in", f"{replay.sent:,}"),
+        ("predictions out", f"{predictions:,}   [bold]{rate:,.0f}/s[/bold]  {view.rates}"),
+        ("Kafka to Kafka", f"p50 [bold]{p50:.0f} ms[/bold]   p99 [bold]{p99:.0f} ms[/bold]"),
+        ("error", f"[bold]{skill:.1%}[/bold] below persistence; the 80 % band holds {coverage:.0%}"),
+        ("lag, epochs", f"{lag:,} readings, {epochs:,} transactions"),
+        *(("actor", _phrase(status)) for status in statuses),
+    ]
+    line = (
+        f"{predictions:,} of {replay.readings:,} predictions, {rate:,.0f}/s, p50 {p50:.0f} ms, p99 {p99:.0f} ms, "
+        f"error {skill:+.1%} below persistence, lag {lag:,}"
+    )
+    view.show(rows, line if predictions else "")
 
 
 def _phrase(status: Any) -> str:
@@ -279,32 +224,3 @@ def _print_summary(console: Any, summary: dict[str, Any], picture: Path) -> None
         style = ("green" if good else "bold red") if name == "predictions out" else None
         console.print(f"{name:<16} {number:>10}   {comment}", style=style, highlight=False, soft_wrap=True)
     console.print(f"{'picture':<16} {picture}", highlight=False)
-
-
-def _keep(console: Any, settings: Any, out: Path, runner: _Runner, url: str) -> None:
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    bootstrap = settings.kafka["bootstrap_servers"]
-    console.rule("still serving; Ctrl-C ends it")
-    for name, value in (
-        ("broker", bootstrap),
-        ("readings", settings.topics.readings),
-        ("predictions", settings.topics.predictions),
-        ("settings", out / "streamrnn.yaml"),
-        ("metrics", url),
-    ):
-        console.print(f"{name:<12} {value}", highlight=False)
-    try:
-        while runner.is_alive() and not stop.wait(0.5):
-            pass
-    except KeyboardInterrupt:
-        pass
-    runner.check()
-
-
-def _until(done: Any, otherwise: str, timeout_s: float) -> None:
-    began_s = time.monotonic()
-    while not done():
-        if time.monotonic() - began_s > timeout_s:
-            raise TimeoutError(f"{otherwise} within {timeout_s:.0f} s; see demo-output/server.log")
-        time.sleep(0.1)

@@ -19,14 +19,20 @@ class Tally:
     """Counts predictions by the row of the series they belong to, read-committed."""
 
     def __init__(self, replay: Replay, std: NDArray[np.float32]) -> None:
-        """`std` [features]: of the training part, so that errors are in the units of the published table."""
+        """`std` [features] or [rows, features]: what errors are measured in; of the training part, so that they are in
+        the units of the published table.
+        """
         rows, features = replay.x.shape
-        self._replay, self._std = replay, std
+        self._replay, self._std = replay, np.broadcast_to(std, replay.x.shape)
         self.times = np.zeros(rows, np.int16)  # [rows], predictions seen
         self.latency_ms = np.full(rows, np.nan, np.float32)  # [rows], producer's send -> consumer's receive
         self.y = np.full((rows, features), np.nan, np.float32)
         self.lo = np.full((rows, features), np.nan, np.float32)
         self.hi = np.full((rows, features), np.nan, np.float32)
+        self.score = np.full(rows, np.nan, np.float32)
+        self.offset = np.full(rows, -1, np.int64)  # [rows], of the reading in its partition
+        self.model = np.full(rows, -1, np.int8)  # [rows], which of `models` said it
+        self.models: list[str] = []  # ids, as they first came
         self.disorder = 0  # predictions that came before an earlier one of their stream
         self._last = np.full(replay.streams, -1, np.int64)  # [streams], newest row seen
         self._recent: list[NDArray[np.float32]] = []
@@ -40,8 +46,8 @@ class Tally:
 
     @property
     def lost(self) -> int:
-        """Readings without a prediction."""
-        return int((self.times == 0).sum())
+        """Readings that were sent and have no prediction."""
+        return int(((self.times == 0) & (self._replay.sent_ms > 0)).sum())
 
     @property
     def doubled(self) -> int:
@@ -71,9 +77,11 @@ class Tally:
 
     def _take(self, seen: Any, now_ms: int) -> None:
         replay = self._replay
-        rows = np.searchsorted(replay.at_ms, seen.at_ms)
+        rows = replay.rows(seen.streams, seen.at_ms)
         np.add.at(self.times, rows, 1)
-        self.y[rows] = seen.y
+        self.y[rows], self.score[rows], self.offset[rows] = seen.y, seen.score, seen.offsets
+        self.models += [model for model in dict.fromkeys(seen.models) if model not in self.models]
+        self.model[rows] = [self.models.index(model) for model in seen.models]
         if seen.lo is not None:
             self.lo[rows], self.hi[rows] = seen.lo, seen.hi
         late = (now_ms - replay.sent_ms[rows]).astype(np.float32)
@@ -93,16 +101,18 @@ class Tally:
         p50, p99 = np.percentile(recent, [50, 99])
         return float(p50), float(p99)
 
-    def errors(self) -> tuple[float, float, float]:
-        """MSE of the predictions, MSE of persistence (z-scored) and the band's coverage, over what has come so far."""
+    def errors(self, among: NDArray[np.int64] | None = None) -> tuple[float, float, float]:
+        """MSE of the predictions, MSE of persistence (z-scored) and the band's coverage, over what has come so far, or
+        of what has come among these rows [k].
+        """
         replay = self._replay
-        row = np.flatnonzero(self.times > 0)
+        row = np.flatnonzero(self.times > 0) if among is None else among[self.times[among] > 0]
         row = row[(row + 1) % replay.steps != 0]
         now, truth = replay.x[row], replay.x[row + 1]
         both = np.isfinite(now) & np.isfinite(truth) & np.isfinite(self.y[row])
         if not both.any():
             return float("nan"), float("nan"), float("nan")
-        scale = np.broadcast_to(self._std, now.shape)[both]
+        scale = self._std[row + 1][both]
         mse = float(np.mean(((self.y[row][both] - truth[both]) / scale) ** 2, dtype=np.float64))
         persistence = float(np.mean(((now[both] - truth[both]) / scale) ** 2, dtype=np.float64))
         inside = (self.lo[row][both] <= truth[both]) & (truth[both] <= self.hi[row][both])

@@ -1,15 +1,16 @@
-"""What a person sees while the demo runs: one live panel on a terminal, a line every few seconds elsewhere."""
+"""What a person sees while a demo runs: one live panel on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
-import math
 import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
@@ -20,8 +21,8 @@ BARS = "▁▂▃▄▅▆▇█"
 class View:
     """Use as a context manager; call `show` a few times a second and `say` for what should stay on the screen."""
 
-    def __init__(self, console: Console, readings: int) -> None:
-        self._console, self._readings = console, readings
+    def __init__(self, console: Console, title: str) -> None:
+        self._console, self._title = console, title
         self._live = Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
         self._line_s = 0.0
         self._began_s = time.monotonic()
@@ -42,40 +43,44 @@ class View:
         since_s = time.monotonic() - self._began_s
         self._console.print(f"[dim]{since_s:6.1f} s[/dim]  {text}", highlight=False, soft_wrap=True)
 
-    def show(self, sent: int, predictions: int, recent_ms: tuple[float, float], errors: tuple[float, float, float],
-             lag: int, epochs: int, shards: list[str]) -> None:  # fmt: skip
-        """Draws the numbers; `shards` is a phrase an actor."""
+    def rate(self, predictions: int) -> float:
+        """Predictions a second, of late. Call it each time before `show`."""
         now_s = time.monotonic()
         if now_s - self._before[0] >= 0.5:
             self._rates = [*self._rates[-39:], (predictions - self._before[1]) / (now_s - self._before[0])]
             self._before = (now_s, predictions)
-        rate = self._rates[-1] if self._rates else 0.0
-        mse, persistence, coverage = errors
-        skill = 1 - mse / persistence if persistence else math.nan
+        return self._rates[-1] if self._rates else 0.0
+
+    @property
+    def rates(self) -> str:
+        """The rates of late as a row of bars."""
+        top = max(self._rates, default=0.0) or 1.0
+        return "".join(BARS[min(7, int(8 * value / top))] for value in self._rates)
+
+    def show(self, rows: Sequence[tuple[str, Any]], line: str) -> None:
+        """On a terminal draws the rows, each a name and what there is to it; elsewhere says the line, now and then."""
         if self._live is None:
-            if predictions and now_s - self._line_s >= LINE_EVERY_S:
+            now_s = time.monotonic()
+            if line and now_s - self._line_s >= LINE_EVERY_S:
                 self._line_s = now_s
-                self.say(
-                    f"{predictions:,} of {self._readings:,} predictions, {rate:,.0f}/s, p50 {recent_ms[0]:.0f} ms, "
-                    f"p99 {recent_ms[1]:.0f} ms, error {skill:+.1%} below persistence, lag {lag:,}"
-                )
+                self.say(line)
             return
         grid: Any = Table.grid(padding=(0, 2))
         grid.add_column(style="dim", justify="right")
         grid.add_column()
-        grid.add_row("progress", ProgressBar(total=self._readings, completed=predictions, width=48))
-        grid.add_row("readings in", f"{sent:,}")
-        grid.add_row("predictions out", f"{predictions:,}   [bold]{rate:,.0f}/s[/bold]  {_spark(self._rates)}")
-        grid.add_row(
-            "Kafka to Kafka", f"p50 [bold]{recent_ms[0]:.0f} ms[/bold]   p99 [bold]{recent_ms[1]:.0f} ms[/bold]"
-        )
-        grid.add_row("error", f"[bold]{skill:.1%}[/bold] below persistence; the 80 % band holds {coverage:.0%}")
-        grid.add_row("lag, epochs", f"{lag:,} readings, {epochs:,} transactions")
-        for shard in shards:
-            grid.add_row("actor", shard)
-        self._live.update(Panel(grid, title="streamrnn demo", border_style="cyan", expand=False))
+        for row in rows:
+            grid.add_row(*row)
+        self._live.update(Panel(grid, title=self._title, border_style="cyan", expand=False))
 
 
-def _spark(values: list[float]) -> str:
-    top = max(values, default=0.0) or 1.0
-    return "".join(BARS[min(7, int(8 * value / top))] for value in values)
+def progress_bar(done: int, of: int) -> ProgressBar:
+    """For a row of `show`."""
+    return ProgressBar(total=of, completed=done, width=48)
+
+
+def while_training(console: Console, what: str, train: Callable[[Callable[[str, float], None]], Any]) -> Any:
+    """What `train` returns; a bar shows what it says meanwhile."""
+    columns = (TextColumn(what), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        return train(lambda text, share: bar.update(task, description=text, completed=share))
