@@ -38,7 +38,7 @@ TOGETHER = 0.1
 """What a reading's evidence counts when hazards are learned: that of the next one is nearly the same. The same for all,
 or else the hazards would be biased. From PATIENCE on it counts in full."""
 
-PRIOR = np.repeat((50.0, 200.0), BINS)  # [2 BINS], readings that the calibration counts for, and evidence
+PRIOR = np.repeat((50.0, 150.0), BINS)  # [2 BINS], readings that the calibration counts for, and evidence
 MEMORY = 2_000.0
 """Readings after which older ones fade, of those that came as far as a bin: what is rare is remembered for longer."""
 _EXPECTED = PRIOR * np.tile(np.exp(-WIDTH_NATS), 2)  # [2 BINS], of those the ones that pass the bin
