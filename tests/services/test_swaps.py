@@ -123,6 +123,7 @@ def test_a_better_challenger_takes_over_and_a_worse_one_is_withdrawn(broker: Dev
             server.until(lambda: len(server.events("seated")) >= 2, "the challenger runs in shadow")
             os.kill(actor_of(server), signal.SIGKILL)
             server.until(lambda: registry.aliases().champion == better, "promotion", 120)
+            os.kill(actor_of(server), signal.SIGKILL)  # in the middle of the swap: shards follow within a second or two
             server.until(lambda: "previous" not in metrics_seats(server), "both shards serve it")
             server.until(lambda: registry.aliases().challenger is None, "no challenger")
             worse = registry.add(model(tmp_path / "worse", 0.3, seed=6), reason="a test").model
