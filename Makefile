@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-retrain test check format docs bench quality soak broker constraints clean
+.PHONY: help demo demo-retrain test test-cluster check format docs bench quality soak broker constraints clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -29,7 +29,13 @@ demo-retrain: $(READY) ## a sensor's unit changes: drift, retraining on Ray Trai
 
 test: $(READY) ## every test, against real Kafka and real Ray (ARGS="-k name" for some)
 	$(say) "tests"
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -m "not cluster" $(ARGS)
+
+test-cluster: $(READY) ## the image, and the chart on a real one-node Kubernetes (Linux, root; Go the first time)
+	$(say) "Debian's packages for a node"
+	@tests/cluster/packages.sh
+	$(say) "tests on a cluster"
+	@$(BIN)/pytest -m cluster $(ARGS)
 
 check: $(READY) ## format, lint, types, import law, spelling, documents
 	$(say) "format (ruff)"
@@ -52,8 +58,14 @@ format: $(READY) ## put the code into shape
 docs: $(READY) ## make the documents that are made of code
 	$(say) "docs/metrics.md"
 	@$(BIN)/python -m services.telemetry.names > docs/metrics.md
+	$(say) "deploy/grafana/dashboards/*.json"
+	@$(BIN)/python -m deploy.grafana.make
+	$(say) "the chart's values.schema.json, table of values, rules and dashboards"
+	@$(BIN)/python -m deploy.chart_files > /dev/null
 	$(say) "docs/lecture/*.png (measured; half a minute)"
 	@$(BIN)/python docs/lecture/plots.py
+	$(say) "docs/page.png (the page of a real service in Chromium; a minute)"
+	@$(BIN)/python docs/page.py
 
 bench: $(READY) ## benchmarks side by side, into bench/results/latest.json
 	$(say) "benchmarks"

@@ -20,10 +20,11 @@ from typing import Any
 
 from bench import report
 
-PARTS = ("pipeline", "latency", "memory", "engine", "swap")
+PARTS = ("pipeline", "latency", "memory", "engine", "swap", "scrape")
 QUOTED = {
     "engine": ("engine_vs_torch", "backlog_vs_single", "rnn_import_s"),
     "swap": ("swap_pause_ms_p99", "swap_gap_ms_max", "shadow_vs_step", "outcomes_vs_turn", "brought_over_per_s"),
+    "scrape": ("scrape_kb", "scrape_ms", "telemetry_share"),
 }  # of parts that need no broker and run in a process of their own
 
 EVERY_S = 2.0

@@ -32,7 +32,7 @@ def measure(stage: Stage, progress: Progress, per_s: int = PER_S, measured_s: in
     stage.create_topic(topic)
     settings = stage.settings("paced", topic)
     file = stage.work / "sent.npy"
-    given = [stage.options["bootstrap_servers"], topic, str(STREAMS), str(total), str(per_s), str(file)]
+    given = [stage.options["bootstrap_servers"], topic, str(STREAMS), str(total), str(per_s), str(file), "0"]
     source = KafkaSource(stage.options, settings.topics.predictions, range(PARTITIONS))
     polls: list[tuple[int, list[bytes | None]]] = []  # (when, values)
     received = 0

@@ -67,7 +67,9 @@ class World:
 class Served:
     """A shard and its world. `turn` gives it a poll and says how long the turn took."""
 
-    def __init__(self, model: Path, slots: int, recent: int, challenger: Path | None = None) -> None:
+    def __init__(
+        self, model: Path, slots: int, recent: int, challenger: Path | None = None, share: float = 1.0
+    ) -> None:
         self.world = World()
         self.slots = slots
         champion = self.seat(model)
@@ -81,6 +83,7 @@ class Served:
             [0],
             ShardOptions(recent=recent, poll_s=0.0),
             challenger=None if challenger is None else self.seat(challenger),
+            share=share,
         )
         self.shard.start()
 

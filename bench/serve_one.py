@@ -11,7 +11,9 @@ import sys
 import threading
 from typing import Any
 
-from services.fleet.assembly import build_shard
+from services.fleet.assembly import build_shard, device_of
+from services.fleet.models import Models
+from services.fleet.status import Lineup
 from services.settings import Settings
 
 
@@ -25,7 +27,8 @@ def main() -> None:
     settings = Settings(**json.loads(sys.argv[1]))
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    shard = build_shard(settings, 0, settings.topics.partitions, pause=stop.wait, notify=say)
+    models = Models(settings, device_of(settings.device))
+    shard = build_shard(settings, 0, settings.topics.partitions, Lineup(), models, pause=stop.wait, notify=say)
     try:
         shard.start()
         while not stop.is_set():

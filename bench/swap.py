@@ -28,6 +28,7 @@ from services.predictor.seats import Seat
 STREAMS = 100_000
 LIVE, BACKLOG = 1_000, 10_000  # readings of a poll: one of each of so many streams, or ten
 RECENT = 16
+SHARE = 0.5  # rollout.shadow's default
 SWAPS, CHALLENGERS = 200, 10
 TURNS, WARM_TURNS = {LIVE: 100, BACKLOG: 25}, 5  # by readings of a turn; before them
 
@@ -35,15 +36,17 @@ Progress = Callable[[float, str], None]
 
 
 def compared(folder: Path, n: int, progress: Progress) -> dict[str, float]:
-    """Four shards, turn by turn, n readings of 1,000 streams each: one that remembers no readings and counts no
-    outcomes, one that only remembers, the ordinary one, and one with a challenger. us a reading, and ratios.
+    """Five shards, turn by turn, n readings of 1,000 streams each: one that remembers no readings and counts no
+    outcomes, one that only remembers, the ordinary one, one with a challenger on trial that follows half of the
+    streams, and one whose challenger follows all. us a reading, and ratios.
     """
     one, other = models(folder, 2)
     sides = {
         "bare": Served(one, LIVE, 0),
         "recent": Served(one, LIVE, RECENT),
         "alone": Served(one, LIVE, RECENT),
-        "shadow": Served(one, LIVE, RECENT, other),
+        "shadow": Served(one, LIVE, RECENT, other, share=SHARE),
+        "joined": Served(one, LIVE, RECENT, other),
     }
     for name in ("bare", "recent"):
         sides[name].shard.outcomes.watches = False
@@ -58,7 +61,7 @@ def compared(folder: Path, n: int, progress: Progress) -> dict[str, float]:
             if turn >= 0:
                 turn_s[name].append(taken)
                 step_s[name].append(side.phase_s("batch", "forward") - before)
-        progress(max(0, turn) / TURNS[n], f"four shards, {n:,} readings a turn")
+        progress(max(0, turn) / TURNS[n], f"five shards, {n:,} readings a turn")
     step, turns = ({name: float(np.quantile(each, 0.25)) for name, each in by.items()} for by in (step_s, turn_s))
     found = {f"step_us_{name}": round(s / n * 1e6, 2) for name, s in step.items()}
     found |= {f"turn_us_{name}": round(s / n * 1e6, 2) for name, s in turns.items()}
@@ -66,6 +69,8 @@ def compared(folder: Path, n: int, progress: Progress) -> dict[str, float]:
     ratios = {
         "shadow_vs_step": step["shadow"] / step["alone"],
         "shadow_vs_turn": turns["shadow"] / turns["alone"],
+        "joined_vs_step": step["joined"] / step["alone"],
+        "joined_vs_turn": turns["joined"] / turns["alone"],
         "outcomes_vs_turn": turns["alone"] / turns["recent"],
         "recent_vs_turn": turns["recent"] / turns["bare"],
     }

@@ -90,7 +90,8 @@ class StreamDriver:
     `model` is a folder that `rnn.weights.save` wrote, or a network. `slots` below the number of streams makes streams
     take turns on the device, which must change no prediction. `recent` readings of each stream are remembered, so that
     `challenge`, `promote` and another model over the same broker keep the streams' memory. With `adapt` each stream's
-    forecasts are corrected by its own errors. `faults` and `poll_size` are those of `services.brokers.memory`.
+    forecasts are corrected by its own errors. The latest values of streams in the `spotlight` are kept in
+    `shard.spotlight`. `faults` and `poll_size` are those of `services.brokers.memory`.
     """
 
     def __init__(
@@ -107,14 +108,18 @@ class StreamDriver:
         adapt: Adaptation | None = None,
         faults: Faults | None = None,
         poll_size: Callable[[int], int] | None = None,
+        spotlight: tuple[str, ...] = (),
     ) -> None:
         self.network, self.model = _loaded(model)
         self.challenger: tuple[Network, str] | None = None  # and its id
+        self._share = 1.0
         self.now_ms = START_MS
         self.broker = MemoryBroker(partitions, lambda: self.now_ms)
         self.shard: Shard | None = None
         self._slots, self._adapt, self._faults, self._poll_size = slots, adapt, faults, poll_size
-        self._options = ShardOptions(exactly_once, max_readings, ttl_ms, flush_after_ms, recent, poll_s=0.0)
+        self._options = ShardOptions(
+            exactly_once, max_readings, ttl_ms, flush_after_ms, recent, spotlight=spotlight, poll_s=0.0
+        )
 
     # ---- readings ---------------------------------------------------------------------------------------------------
 
@@ -208,6 +213,7 @@ class StreamDriver:
             partitions,
             self._options,
             challenger=None if self.challenger is None else self._seat(*self.challenger),
+            share=self._share,
             clock_ms=lambda: self.now_ms,
             pause=lambda seconds: self.advance(round(seconds * 1000)),
         )
@@ -224,18 +230,21 @@ class StreamDriver:
 
     # ---- other models -----------------------------------------------------------------------------------------------
 
-    def challenge(self, model: Network | Path | str | None) -> None:
-        """From now on this model steps the same readings beside the champion, unseen; None: no model does."""
-        self.challenger = None if model is None else _loaded(model)
+    def challenge(self, model: Network | Path | str | None, share: float = 1.0) -> None:
+        """From now on this model steps the readings of a share of the streams beside the champion, unseen; None: no
+        model does. See `rollout.shadow`.
+        """
+        self.challenger, self._share = None if model is None else _loaded(model), share
         if self.shard is not None:
             challenger = None if self.challenger is None else self._seat(*self.challenger)
-            self.shard.seat(self.shard.seats.champion, challenger)
+            self.shard.seat(self.shard.seats.champion, challenger, share)
 
     def promote(self) -> None:
         """The challenger becomes the champion, whose place it takes. Raises ValueError where there is none."""
         if self.challenger is None:
             raise ValueError("nobody challenges the champion: call challenge(model) first")
         self.challenger, (self.network, self.model) = (self.network, self.model), self.challenger
+        self._share = 1.0
         if self.shard is not None and self.shard.seats.challenger is not None:
             self.shard.seat(self.shard.seats.challenger, self.shard.seats.champion)
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
+from functools import partial
 from typing import Any, Literal, TextIO
 
 import structlog
 
 from services.masking import masked, scrubbed
+from services.sparing import Sparing
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "pretty", "json"]
@@ -21,30 +23,56 @@ Event = MutableMapping[str, Any]
 
 OTHERS_LEVEL = logging.WARNING
 """Least severe event of libraries that is written; our own `level` counts where it is more severe."""
+WARNINGS = frozenset(
+    {
+        "broker_away",
+        "events_not_written",
+        "following_failed",
+        "killed_at_stop",
+        "model_refused",
+        "ray_head_away",
+        "readings_lost_to_retention",
+        "registry_problem",
+        "rows_depend_on_neighbours",
+        "shard_died",
+        "shard_stalled",
+        "spotlight_needs_numbers",
+        "topic_warning",
+        "unsettled",
+    }
+)
+"""Events that a person should look at, some day; what somebody must look at ends the server with an error."""
 
 
-def configure(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> Any:  # noqa: A002
+def configure(
+    level: Level = "info",
+    format: Format = "auto",  # noqa: A002
+    stream: TextIO | None = None,
+    sparing: Sparing | None = None,
+) -> Any:
     """Sends all events, our own and those of libraries, to `stream` (standard error), and returns a logger.
 
-    May be called again; the last call counts. `format` auto is pretty when `stream` is a terminal, else json.
+    May be called again; the last call counts. `format` auto is pretty when `stream` is a terminal, else json. `sparing`
+    keeps back what repeats itself; errors are always written.
     """
     stream = sys.stderr if stream is None else stream
     pretty = format == "pretty" or (format == "auto" and stream.isatty())
     number = logging.getLevelNamesMapping()[level.upper()]
+    merge: list[Any] = [structlog.contextvars.merge_contextvars]
     before: list[Any] = [
-        structlog.contextvars.merge_contextvars,
+        *merge,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if pretty else "iso", utc=not pretty, key="at"),
     ]
     after: list[Any] = [structlog.processors.format_exc_info, _without_secrets]
     after += [_pretty(stream)] if pretty else [_in_order, _json()]
     structlog.configure(
-        processors=before + after,
+        processors=(merge if sparing is None else [*merge, partial(_kept_back, sparing)]) + before + after,
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
-    _route_others(stream, max(number, OTHERS_LEVEL), before, after)
+    _route_others(stream, max(number, OTHERS_LEVEL), before, after, sparing)
     return structlog.get_logger()
 
 
@@ -54,8 +82,28 @@ def bind(**fields: Any) -> None:
     structlog.contextvars.unbind_contextvars(*(name for name, value in fields.items() if value is None))
 
 
-def _route_others(stream: TextIO, level: int, before: list[Any], after: list[Any]) -> None:
+def teller(log: Any) -> Callable[..., None]:
+    """`notify(event, **fields)` that writes each event with the severity that it has."""
+
+    def notify(event: str, **fields: Any) -> None:
+        (log.warning if event in WARNINGS else log.info)(event, **fields)
+
+    return notify
+
+
+def _kept_back(sparing: Sparing, logger: Any, method: str, event: Event) -> Event:
+    severe = method in ("error", "critical", "exception")
+    if not severe and not sparing.admits(str(event.get("event")), event.get("shard")):
+        raise structlog.DropEvent
+    return event
+
+
+def _route_others(stream: TextIO, level: int, before: list[Any], after: list[Any], sparing: Sparing | None) -> None:
     out = logging.StreamHandler(stream)
+    if sparing is not None:  # by what is alike in its messages, which are made of a text and what changes in it
+        out.addFilter(
+            lambda record: record.levelno >= logging.ERROR or sparing.admits(f"{record.name}: {record.msg}", None)
+        )
     out.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*before, structlog.stdlib.add_logger_name],

@@ -1,4 +1,4 @@
-"""`streamrnn broker start|stop|status`: a real Apache Kafka on this machine, for development.
+"""`streamrnn broker start|run|stop|status`: a real Apache Kafka on this machine, for development.
 
 Lives here: parsing, calling, printing. May import `services.brokers.devbroker`, inside the commands.
 """
@@ -51,6 +51,37 @@ def start(
     typer.echo(f"  data and log   {broker.folder}")
     typer.echo(f"  use it         streamrnn topics create --set kafka.bootstrap_servers={broker.bootstrap}")
     typer.echo(f"  stop it        streamrnn broker stop{_named(folder)}")
+
+
+@app.command()
+def run(
+    folder: Folder = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port for clients.")] = 9092,
+    host: Annotated[str | None, typer.Option(help="Name by which other machines know this one.")] = None,
+) -> None:
+    """Runs the broker until SIGTERM or Ctrl-C, as a container does. With --host other machines may connect.
+
+    There is no authentication and no copy of anything: for development.
+    """
+    import signal
+    import threading
+
+    from services.brokers.devbroker import DevBroker, DevBrokerError, default_folder
+
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    broker = DevBroker(folder or default_folder(), port, owned=True, host=host)
+    try:
+        broker.start()
+    except DevBrokerError as error:
+        _fail(error)
+    typer.echo(f"Apache Kafka runs at {host or '127.0.0.1'}:{port}")
+    while not stopped.wait(0.5) and broker.alive():
+        pass
+    if not stopped.is_set():
+        _fail(f"Kafka ended by itself; the end of {broker.log} says why")
+    broker.stop(timeout_s=25.0)
 
 
 @app.command()

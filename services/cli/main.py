@@ -38,6 +38,8 @@ MOUNTED = {
     ),
     "predict": Mounted("services.cli.predict:predict", "Predict a file offline, with the engine that serves."),
     "replay": Mounted("services.cli.replay:replay", "Write a table to Kafka as its sensors would, watch the answers."),
+    "probe": Mounted("services.cli.probe:probe", "Send one reading through a served pipeline, wait for its answer."),
+    "retrain": Mounted("services.cli.retrain:retrain", "Train a challenger from the readings topic, once."),
     "models": Mounted("services.cli.models:app", "Models that were published, and which one serves."),
     "datasets": Mounted("services.cli.datasets:app", "Real data to try things on."),
     "import": Mounted("services.cli.exchange:import_model", "Make a model of weights that were trained in torch."),

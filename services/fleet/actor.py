@@ -16,6 +16,9 @@ from services.predictor.ports import Fenced, Refused, Unsettled
 from services.predictor.stats import ShardStats
 from services.settings import Settings
 
+PLACED = ("unsettled", "settled", "seated", "shard_stopped")
+"""Events that say how far the shard has read: partition -> offset of the first reading that is not folded in."""
+
 
 class ShardActor:
     """Made by the supervisor with `ray.remote`; knows nothing of Ray itself. Made long before it is needed it is a
@@ -31,9 +34,11 @@ class ShardActor:
         self._stop = threading.Event()
         self._events: deque[Event] = deque(maxlen=1000)
         self._shard: Any = None
+        self._traces: Any = None
         self._stats = ShardStats()
         self._lineup = Lineup()
-        self._seats: tuple[Any, Any] | None = None  # champion and challenger that are to sit down before the next turn
+        # Champion, challenger and its share of the streams, that are to sit down before the next turn.
+        self._seats: tuple[Any, Any, float] | None = None
         self._ordering = threading.Lock()
 
     def run(self, shard: int, incarnation: int, lineup: Lineup) -> Outcome:
@@ -46,6 +51,7 @@ class ShardActor:
             while not self._stop.is_set():
                 self._sit_down()
                 self._shard.turn()
+            self._notify("shard_stopped", readings=self._stats.readings)
             return Outcome(End.STOPPED)
         except Stopped:
             return Outcome(End.STOPPED)
@@ -58,12 +64,19 @@ class ShardActor:
         finally:
             if self._shard is not None:
                 self._shard.close()
+            if self._traces is not None:
+                self._traces.close()
 
     def _build(self) -> Any:
         from services.fleet.assembly import build_shard, device_of
         from services.fleet.models import Models
 
-        self._models = Models(self._settings, device_of(self._settings.device))
+        self._device = device_of(self._settings.device)
+        if self._settings.telemetry.traces is not None:
+            from services.telemetry.traces import Traces
+
+            self._traces = Traces(self._settings, self._shard_index, self._incarnation)
+        self._models = Models(self._settings, self._device)
         while True:
             try:
                 return build_shard(
@@ -76,6 +89,7 @@ class ShardActor:
                     incarnation=self._incarnation,
                     pause=self._stop.wait,
                     notify=self._notify,
+                    tracer=None if self._traces is None else self._traces.epoch,
                 )
             except Unsettled as error:
                 self._notify("broker_away", error=str(error), retry_s=1.0)
@@ -93,7 +107,7 @@ class ShardActor:
             shard = self._shard
             if shard is None or not self._stats.ready:
                 return Obeyed()
-            sitting = {seat.model: seat for seat in (*shard.seats.all(), *(self._seats or ())) if seat is not None}
+            sitting = {seat.model: seat for seat in (*shard.seats.all(), *(self._seats or ())[:2]) if seat is not None}
             seats: list[Any] = []
             for model in filter(None, (lineup.champion, lineup.challenger)):
                 try:
@@ -106,7 +120,7 @@ class ShardActor:
                 if misfit:
                     self._notify("model_refused", model=model, reason=misfit)
                     return Obeyed(model=model, reason=misfit)
-            self._seats = (seats[0], seats[1] if len(seats) > 1 else None)
+            self._seats = (seats[0], seats[1] if len(seats) > 1 else None, lineup.share)
             return Obeyed(done=True)
 
     @staticmethod
@@ -121,15 +135,20 @@ class ShardActor:
         if self._seats is None:
             return
         with self._ordering:
-            (champion, challenger), self._seats = self._seats, None
-            self._shard.seat(champion, challenger)
+            (champion, challenger, share), self._seats = self._seats, None
+            self._shard.seat(champion, challenger, share)
         self._notify("seated", champion=champion.model, challenger=challenger.model if challenger else "")
 
     def status(self) -> ShardStatus:
         """A copy of the numbers, and the events since the last call."""
+        from services.fleet.assembly import see_gpu
+
         events = [self._events.popleft() for _ in range(len(self._events))]
         closed: deque[Any] = self._shard.outcomes.rounds if self._shard is not None else deque()
         rounds = [closed.popleft() for _ in range(len(closed))]
+        if self._shard is not None:
+            see_gpu(self._stats, self._device)
+        spotlight = None if self._shard is None else self._shard.spotlight
         return ShardStatus(
             self._shard_index,
             self._incarnation,
@@ -138,11 +157,16 @@ class ShardActor:
             self._stats.snapshot(),
             events,
             rounds,
+            [] if spotlight is None else spotlight.take(),
         )
 
     def _notify(self, event: str, **fields: Any) -> None:
         if self._stop.is_set() and event == "broker_away":
             raise Stopped  # nothing is in flight that waiting could save
+        if self._shard is not None:  # else nothing is read yet
+            fields = {"epoch": sum(self._stats.epochs.values()), **fields}
+            if event in PLACED:
+                fields["position"] = dict(self._shard.position)
         self._events.append(Event(time.time(), event, fields))
         sys.stderr.write(f"{event} {fields}\n")  # the actor's own log file, for what a SIGKILL cuts off
 

@@ -14,6 +14,7 @@ from services.settings import Settings
 
 if TYPE_CHECKING:
     from rnn.config import ModelConfig
+    from services.predictor.stats import ShardStats
 
 OVERHEAD_BYTES = 4096
 """Room left below a topic's largest record for keys, headers and batch framing."""
@@ -54,6 +55,7 @@ def build_shard(
     incarnation: int = 0,
     pause: Callable[[float], object],
     notify: Callable[..., None],
+    tracer: Callable[[Any], None] | None = None,
 ) -> Any:
     """The `Shard` that owns its share of `partitions`. Raises Refused when the model cannot be served."""
     import torch
@@ -113,10 +115,13 @@ def build_shard(
             flush_after_ms=None if flush_after_s is None else round(flush_after_s * 1000),
             shards=min(settings.fleet.shards, partitions),
             recent=0 if settings.registry is None else settings.state.recent,
+            spotlight=settings.telemetry.spotlight,
         ),
         challenger=challenger,
+        share=lineup.share,
         pause=pause,
         notify=notify,
+        tracer=tracer,
     )
 
 
@@ -142,3 +147,13 @@ def device_of(setting: str) -> str:
                 "set device: auto or cpu"
             )
     return setting
+
+
+def see_gpu(stats: ShardStats, device: str) -> None:
+    """Looks at the memory of the GPU that `device` names; the CPU has none."""
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    stats.gpu_free_bytes, stats.gpu_total_bytes = torch.cuda.mem_get_info(device)
+    stats.gpu_own_bytes = torch.cuda.memory_reserved(device)

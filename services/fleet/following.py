@@ -84,6 +84,7 @@ class Following:
             retrainings=dict(retraining.outcomes),
             retraining=retraining.running,
             retrained_s=retraining.retrained_s,
+            retrain_every_s=retraining.every_s,
         )
 
     def _run(self) -> None:

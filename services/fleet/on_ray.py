@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -54,6 +56,14 @@ def prepare() -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 is for batch work; predictions are waited for
     # Ray prints a paragraph on standard output for each dead actor; our own event says it in a line.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
+
+
+def yielding() -> dict[str, Any]:
+    """Runtime environment of work that may wait: its processes run only where nothing else wants the core, from their
+    first instruction on. Without `chrt` on a node: at the lowest priority there is.
+    """
+    idle = "$(command -v chrt > /dev/null && echo chrt --idle 0 || echo nice -n 19)"
+    return {"py_executable": f"{idle} {shlex.quote(sys.executable)}"}
 
 
 def join_or_start(address: str | None, cpus: float, gpus: float) -> None:

@@ -1,7 +1,7 @@
 """When a new model is trained, and what becomes of it: on a schedule or on drift, one at a time, as a task of Ray.
 
-A retraining runs in processes of its own, at a low priority and for a limited time. Whatever happens to it, shards go
-on. Its model is added to the registry and challenges the champion. Imports ray when it begins one.
+A retraining runs in processes of its own, on cores that nothing else wants, and for a limited time. Whatever happens
+to it, shards go on. Its model is added to the registry and challenges the champion. Imports ray when it begins one.
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ class Retraining:
         self._began_s = self._drift_from_s = 0.0
         self.retrained_s = 0.0  # wall clock
         self.outcomes: dict[str, int] = {}
+
+    @property
+    def every_s(self) -> float:
+        """Time between the next two by schedule; 0: there is none."""
+        return 0.0 if self._due_s is None else (self._next_s(self._due_s) or 0.0) - self._due_s
 
     @property
     def running(self) -> bool:
@@ -70,16 +75,18 @@ class Retraining:
             return f"drift of {said}"[:500]
         return ""
 
-    def _next_s(self) -> float | None:
+    def _next_s(self, after_s: float | None = None) -> float | None:
         if self._rules.cron is None:
             return None
         from cronsim import CronSim
 
-        return next(CronSim(self._rules.cron, datetime.fromtimestamp(self._clock_s(), UTC))).timestamp()
+        after_s = self._clock_s() if after_s is None else after_s
+        return next(CronSim(self._rules.cron, datetime.fromtimestamp(after_s, UTC))).timestamp()
 
     def _begin(self, champion: str, reason: str) -> None:
         import ray
 
+        from services.fleet.on_ray import yielding
         from services.registry import Registry
         from services.trainer.job import Order, retrain
         from services.trainer.ranges import asked
@@ -103,7 +110,7 @@ class Retraining:
         self._began_s = self._clock_s()
         self._drift_from_s = self._began_s + rules.rest_h * HOUR_S
         remote: Any = ray.remote
-        self._running = remote(num_cpus=0, max_retries=0)(retrain).remote(self._settings, order)
+        self._running = remote(num_cpus=0, max_retries=0, runtime_env=yielding())(retrain).remote(self._settings, order)
         self._notify("retraining", reason=reason, workers=rules.workers, last=rules.last)
 
     def _look(self) -> Any:

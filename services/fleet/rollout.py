@@ -1,7 +1,8 @@
 """Which models run where: follows the registry's aliases, weighs challengers against the champion, acts on verdicts.
 
     champion alone    nothing to decide
-    on trial          a challenger runs in shadow; promoted, rejected or expired by the contest's verdict
+    on trial          a challenger follows some streams in shadow; won, rejected or expired by the contest's verdict
+    joining           one that has won follows all streams for a while, then it is promoted
     on watch          for a while after a change the old champion runs in shadow, and may prove better: rolled back
 
 The registry is the truth: this server, another one, and a person with `streamrnn models` all move its aliases by
@@ -50,6 +51,7 @@ class Rollout:
         self.verdicts: dict[str, int] = {}  # outcome -> count, of this server
         self._pair = ("", "")  # champion and challenger that the contest is about
         self._contest: Contest | None = None
+        self._won: tuple[Verdict, int] | None = None  # and when it may take over
         self._problem = ""
         self._refused: dict[str, str] = {}  # model -> why a shard could not take it
         self._offered: tuple[str, str, dict[str, Any]] | None = None
@@ -77,7 +79,8 @@ class Rollout:
         aliases, since_ms = self._seen
         assert aliases is not None and aliases.champion is not None
         if aliases.previous is None or not self._watches(aliases, since_ms):
-            return Lineup(aliases.champion, aliases.challenger or "")
+            joins = self._won is not None or not aliases.challenger
+            return Lineup(aliases.champion, aliases.challenger or "", 1.0 if joins else self.rules.shadow)
         follows = shard < math.ceil(self.rules.canary * self.shards)
         if follows or self._clock_ms() >= since_ms + self.rules.canary_h * HOUR_MS:
             return Lineup(aliases.champion, aliases.previous)
@@ -175,7 +178,7 @@ class Rollout:
         pair = (aliases.champion or "", challenger or "")
         if pair == self._pair:
             return
-        self._pair, self._contest = pair, None
+        self._pair, self._contest, self._won = pair, None, None
         if pair[1]:
             hours = self.rules.watch_h if self.on_watch else self.rules.expires_h
             begun_ms = self.changed_ms if self.on_watch else self._clock_ms()
@@ -200,7 +203,7 @@ class Rollout:
             return
         if aliases is None or contest is None or not self.rules.automatic or aliases.pinned:
             return
-        verdict = contest.add([], self._clock_ms())
+        verdict = contest.add([], self._clock_ms()) if self._won is None else self._won[0]
         if not verdict.final:
             return
         if self.on_watch:
@@ -209,12 +212,24 @@ class Rollout:
             return
         model, numbers = self._pair[1], _numbers(verdict)
         if verdict.outcome is Outcome.PROMOTED:
+            if not self._joined(verdict):
+                return
             self.registry.promote(model, reason=str(verdict), by=BY, numbers=numbers, seen=aliases)
         else:
             self.registry.withdraw(reason=str(verdict), by=BY, numbers=numbers, seen=aliases)
         self.registry.add_verdict(model, {"verdict": str(verdict.outcome), **numbers})
         self._judged(str(verdict.outcome), model, str(verdict))
         self._see(self.registry.aliases())
+
+    def _joined(self, verdict: Verdict) -> bool:
+        """Whether a challenger that has won has followed all streams for long enough to know them."""
+        now_ms = self._clock_ms()
+        if self._won is None:
+            wait_h = self.rules.join_h if self.rules.shadow < 1 else 0.0
+            self._won = (verdict, now_ms + round(wait_h * HOUR_MS))
+            if wait_h:
+                self._notify("joining", model=self._pair[1], hours=wait_h, reason=str(verdict))
+        return now_ms >= self._won[1]
 
     def _withdraw_refused(self, aliases: Aliases, model: str) -> None:
         reason = self._refused.pop(model)

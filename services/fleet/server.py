@@ -11,6 +11,7 @@ from services.fleet.assembly import topic_names
 from services.fleet.supervisor import Supervisor
 from services.predictor.ports import Refused, Unsettled
 from services.settings import Settings
+from services.telemetry import traces
 
 Notify = Callable[..., None]
 
@@ -23,7 +24,9 @@ class Server:
         self._stop = threading.Event()
         self._endpoint: Any = None
         self._collector: Any = None
+        self._live: Any = None
         self._beat_s = time.monotonic()  # last tick, for /healthz
+        self._awaited = "the broker and its topics"
         self.supervisor: Supervisor | None = None
 
     @property
@@ -32,27 +35,30 @@ class Server:
         return "" if self._endpoint is None else f"{self._endpoint.url}/metrics"
 
     def start(self) -> None:
-        """Opens the port, waits for the broker as long as it takes, checks topics and model, starts the fleet.
-        Raises Refused naming the setting, or returns early when stopped meanwhile.
+        """Opens the port, waits for the broker and for Ray's head as long as it takes, checks topics and model, starts
+        the fleet. Raises Refused naming the setting, NotJoined, or returns early when stopped meanwhile.
         """
+        traces.check(self.settings)
         self._open_endpoint()
         partitions = self._wait_for_topics()
-        if partitions is None:
+        if partitions is None or not self._wait_for_ray():
             return
         supervisor = Supervisor(self.settings, partitions, self._notify)
         supervisor.start()
         self.supervisor = supervisor
 
     def run(self) -> None:
-        """Ticks until stopped. Raises Fenced or Refused when this server must leave."""
+        """Ticks until stopped. Raises Fenced, Refused or HeadLost when this server must leave."""
         while not self._stop.is_set() and self.supervisor is not None:
             self.supervisor.tick()
             self._beat_s = time.monotonic()
-            self._collector.update(
-                {status.shard: status.stats for status in self.supervisor.statuses()},
-                self.supervisor.restarts(),
-                self.supervisor.pipeline(),
-            )
+            self._show(self.supervisor)
+
+    def _show(self, supervisor: Supervisor) -> None:
+        stats = {status.shard: status.stats for status in supervisor.statuses()}
+        restarts, about = supervisor.restarts(), supervisor.pipeline()
+        self._live.saw(stats, restarts, about, supervisor.points())
+        self._collector.update(stats, restarts, about, self._live.latest())
 
     def stop(self) -> None:
         """Makes `run` return; may be called from a signal handler."""
@@ -68,7 +74,7 @@ class Server:
     def ready(self) -> list[str]:
         """Why it is not ready; empty when every shard is restored and moving."""
         if self.supervisor is None:
-            return ["waiting for the broker and its topics"]
+            return [f"waiting for {self._awaited}"]
         return self.supervisor.unready()
 
     def _wait_for_topics(self) -> int | None:
@@ -93,9 +99,34 @@ class Server:
             raise Refused("; ".join(refused))
         return kafka_topics.partition_count(self.settings.kafka, names)
 
+    def _wait_for_ray(self) -> bool:
+        """Becomes a node of the Ray that is named, where the settings say so. False: stopped meanwhile."""
+        from services.fleet.on_ray import prepare
+        from services.fleet.ray_head import answers, become_node
+
+        address, flags = self.settings.fleet.ray_address, self.settings.fleet.ray_node
+        if flags is None:
+            return True
+        if address is None or "://" in address or ":" not in address:
+            raise Refused("fleet.ray_node: there is a node to make only where `fleet.ray_address` is HOST:6379")
+        self._awaited = f"Ray's head at {address}"
+        if not answers(address):
+            self._notify("ray_head_away", address=address, retry_s=1.0)
+        while not answers(address):
+            self._beat_s = time.monotonic()
+            if self._stop.wait(1.0):
+                return False
+        self._beat_s = time.monotonic()
+        prepare()
+        become_node(address, flags)
+        self._awaited = "the fleet to start"
+        return not self._stop.is_set()
+
     def _open_endpoint(self) -> None:
         from services.telemetry.collector import StatsCollector, new_registry
         from services.telemetry.endpoint import Endpoint, Health
+        from services.telemetry.live import Live
+        from services.telemetry.page import Page
 
         registry = new_registry()
         self._collector = StatsCollector(registry)
@@ -104,6 +135,8 @@ class Server:
             silent_s = time.monotonic() - self._beat_s
             return Health(alive=silent_s < 30, unready=self.ready())
 
-        self._endpoint = Endpoint(registry, health, self.settings.telemetry.host, self.settings.telemetry.port)
+        told = self.settings.telemetry
+        self._live = Live(self.settings.pipeline, told.spotlight, health)
+        self._endpoint = Endpoint(registry, health, told.host, told.port, Page(self._live.document))
         self._endpoint.start()
         self._notify("listening", url=self._endpoint.url, port=self._endpoint.port)

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.predictor.spotlight import Points
 from services.predictor.stats import Paired, ShardStats
 
 
@@ -41,6 +42,7 @@ class Lineup:
 
     champion: str = ""  # empty: the folder that `model` names
     challenger: str = ""  # empty: none
+    share: float = 1.0  # of the streams, that the challenger is to follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class ShardStatus:
     stats: ShardStats
     events: list[Event] = field(default_factory=list)
     rounds: list[Paired] = field(default_factory=list)  # closed since the last status
+    points: list[Points] = field(default_factory=list)  # of streams in the spotlight, since the last status
 
 
 def dealt(partitions: int, shards: int, shard: int) -> list[int]:

@@ -12,14 +12,16 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from services.fleet.actor import ShardActor
 from services.fleet.following import Following, follow
+from services.fleet.member import Member, Replaced
 from services.fleet.on_ray import join_or_start, kill, outcome_of, own_signals, prepare
+from services.fleet.ray_head import HeadWatch
 from services.fleet.status import End, Lineup, Obeyed, Outcome, ShardStatus, dealt, transactional_id
 from services.predictor.ports import Fenced, Refused
+from services.predictor.spotlight import Points
 from services.quality.pipeline import PipelineStats
 from services.settings import Settings
 
@@ -37,54 +39,21 @@ REPLACED_S = 30.0
 Notify = Callable[..., None]
 
 
-@dataclass(slots=True)
-class _Replaced:
-    """A stalled actor whose shard has a newer incarnation."""
-
-    shard: int
-    incarnation: int
-    actor: Any
-    run: Any
-    due_s: float  # monotonic, when it is killed
-
-
-@dataclass(slots=True)
-class _Member:
-    """One shard's current incarnation."""
-
-    shard: int
-    incarnation: int = -1
-    actor: Any = None
-    run: Any = None  # reference to the value of ShardActor.run
-    asked: Any = None  # reference to an unanswered status
-    asked_s: float = 0.0
-    status: ShardStatus | None = None
-    moved_s: float = 0.0  # monotonic, when progress was last seen
-    moved_at: float = -1.0  # the progress that was seen then
-    restored: float = 0.0  # share of the changelog read, when last said
-    ready_s: float | None = None  # monotonic, when this incarnation was first seen ready
-    failures: int = 0  # restarts in a row
-    due_s: float | None = None  # monotonic, when to start the next incarnation
-    restarts: dict[str, int] = field(default_factory=dict)  # cause -> count
-    lineup: Lineup = field(default_factory=Lineup)  # what it was told to run
-    ordered: Any = None  # reference to the answer of an order under way
-    ordering: Lineup | None = None  # the order under way
-    refused: Lineup | None = None  # an order that it cannot follow
-
-
 class Supervisor:
     """The fleet of one pipeline. Call `start`, then `tick` until it raises or you stop, then `stop`."""
 
     def __init__(self, settings: Settings, partitions: int, notify: Notify) -> None:
         self.settings, self.partitions, self._notify = settings, partitions, notify
         shards = min(settings.fleet.shards, partitions)
-        self._members = [_Member(shard) for shard in range(shards)]
-        self._replaced: list[_Replaced] = []
+        self._members = [Member(shard) for shard in range(shards)]
+        self._replaced: list[Replaced] = []
         self._actor_class: Any = None
         self._spare: Any = None
         self._server = uuid.uuid4().hex[:12]  # signs the group's offsets
         self._owns_ray = False
         self._following: Following | None = None
+        self._head = HeadWatch()
+        self._points: list[Points] = []  # of streams in the spotlight, not fetched yet
 
     # ---- life -------------------------------------------------------------------------------------------------------
 
@@ -104,6 +73,7 @@ class Supervisor:
                     fleet.ray_address, fleet.shards * fleet.cpus_per_shard, fleet.shards * fleet.gpus_per_shard
                 )
             self._owns_ray = True
+            self._head.begin(fleet.ray_address, self._notify)
         if self.settings.delivery == "exactly_once":
             ids = [transactional_id(self.settings.group, shard) for shard in range(self.partitions)]
             fence_all(self.settings.kafka, ids)
@@ -116,9 +86,10 @@ class Supervisor:
             self._begin(member)
 
     def tick(self, wait_s: float = 0.25) -> None:
-        """Looks after the fleet once. Raises Fenced or Refused when this server must leave."""
+        """Looks after the fleet once. Raises Fenced, Refused or HeadLost when this server must leave."""
         import ray
 
+        self._head.check()
         runs = {member.run: member for member in self._members if member.run is not None}
         if runs:
             ended, _ = ray.wait(list(runs), num_returns=len(runs), timeout=wait_s)
@@ -141,6 +112,7 @@ class Supervisor:
         """Ends every shard's current epoch, commits it and lets go; within STOP_S."""
         import ray
 
+        self._head.stop()
         if self._following is not None:
             self._following.stop()
         runs = [member.run for member in self._members if member.run is not None]
@@ -148,7 +120,7 @@ class Supervisor:
             if member.actor is not None:
                 member.actor.stop.remote()
         if runs:
-            _, late = ray.wait(runs, num_returns=len(runs), timeout=STOP_S)
+            _, late = ray.wait(runs, num_returns=len(runs), timeout=self._head.patience_s(STOP_S))
             if late:
                 self._notify("killed_at_stop", shards=[m.shard for m in self._members if m.run in late])
         self._drain_events()
@@ -169,6 +141,11 @@ class Supervisor:
         """Shard -> cause -> restarts."""
         return {member.shard: dict(member.restarts) for member in self._members}
 
+    def points(self) -> list[Points]:
+        """What came of the streams in the spotlight since the last call."""
+        points, self._points = self._points, []
+        return points
+
     def pipeline(self) -> PipelineStats:
         """Numbers that no shard has alone."""
         return PipelineStats() if self._following is None else self._following.stats()
@@ -188,7 +165,7 @@ class Supervisor:
 
     # ---- one member -------------------------------------------------------------------------------------------------
 
-    def _begin(self, member: _Member) -> None:
+    def _begin(self, member: Member) -> None:
         member.incarnation += 1
         member.due_s, member.status, member.asked, member.ready_s = None, None, None, None
         member.moved_s, member.moved_at, member.restored = time.monotonic(), -1.0, 0.0
@@ -212,7 +189,7 @@ class Supervisor:
         if self._spare is None and self.settings.fleet.gpus_per_shard == 0 and calm:
             self._spare = self._actor_class.remote(self.settings, self.partitions, self._server)
 
-    def _watch(self, member: _Member, now_s: float) -> None:
+    def _watch(self, member: Member, now_s: float) -> None:
         import ray
 
         if member.asked is not None:
@@ -228,7 +205,7 @@ class Supervisor:
         if now_s - member.moved_s > patience_s:
             self._replace(member)
 
-    def _order(self, member: _Member) -> None:
+    def _order(self, member: Member) -> None:
         """Tells a shard that is ready which models it is to run, where that has changed."""
         import ray
 
@@ -245,7 +222,7 @@ class Supervisor:
         if wanted not in (member.lineup, member.refused):
             member.ordering, member.ordered = wanted, member.actor.order.remote(wanted)
 
-    def _answered(self, member: _Member, obeyed: Obeyed) -> None:
+    def _answered(self, member: Member, obeyed: Obeyed) -> None:
         assert member.ordering is not None and self._following is not None
         if obeyed.done:
             member.lineup, member.refused = member.ordering, None
@@ -253,8 +230,11 @@ class Supervisor:
             member.refused = member.ordering
             self._following.refused(obeyed.model, obeyed.reason)
 
-    def _heard(self, member: _Member, status: ShardStatus, now_s: float) -> None:
+    def _heard(self, member: Member, status: ShardStatus, now_s: float) -> None:
+        if status.incarnation != member.incarnation:
+            return  # it has not begun yet
         member.status = status
+        self._points += status.points
         for event in status.events:
             self._notify(event.name, shard=status.shard, incarnation=status.incarnation, **event.fields)
         if status.stats.last_progress_s > member.moved_at:
@@ -270,8 +250,8 @@ class Supervisor:
             self._following.heard(status.rounds)
             self._following.saw({one.shard: one.status.stats for one in self._members if one.status is not None})
 
-    def _replace(self, member: _Member) -> None:
-        stalled = _Replaced(member.shard, member.incarnation, member.actor, member.run, time.monotonic() + REPLACED_S)
+    def _replace(self, member: Member) -> None:
+        stalled = Replaced(member.shard, member.incarnation, member.actor, member.run, time.monotonic() + REPLACED_S)
         self._count(member, "stalled")
         self._notify("shard_stalled", shard=member.shard, incarnation=member.incarnation,
                      seconds=self.settings.fleet.stall_timeout_s)  # fmt: skip
@@ -292,7 +272,7 @@ class Supervisor:
             kill(old.actor)
             self._replaced.remove(old)
 
-    def _ended(self, member: _Member, outcome: Outcome) -> None:
+    def _ended(self, member: Member, outcome: Outcome) -> None:
         member.run = None
         if outcome.end is End.STOPPED:
             return
@@ -310,7 +290,7 @@ class Supervisor:
         self._notify("shard_died", shard=member.shard, incarnation=member.incarnation, retry_s=wait_s,
                      error=outcome.message)  # fmt: skip
 
-    def _count(self, member: _Member, cause: str) -> None:
+    def _count(self, member: Member, cause: str) -> None:
         member.restarts[cause] = member.restarts.get(cause, 0) + 1
 
     def _drain_events(self) -> None:

@@ -17,4 +17,5 @@ class ShardOptions:
     )
     recent: int = 0  # latest readings of each stream that are remembered, to bring streams over to another model
     shards: int = 1  # of the pipeline, whose sketches of inputs are added up
+    spotlight: tuple[str, ...] = ()  # streams whose latest values are kept, to be looked at
     poll_s: float = 0.2  # longest wait for a reading; bounds how late a stop is noticed

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.predictor.seats import Seat, Seats
-from services.predictor.stats import Paired
+from services.predictor.stats import Paired, ShardStats
 from services.quality.contest import Rounds
 from services.quality.drift import First, Recent
 from services.quality.pending import Matched, Pending, followed
@@ -73,6 +73,12 @@ class Outcomes:
         """Of a model that sits here."""
         return None if seat is None else self._figures.get(seat.model)
 
+    def show(self, stats: ShardStats) -> None:
+        """Puts what is known now among the shard's numbers."""
+        stats.figures = self.figures(self._seats.champion)
+        stats.challenger_figures = self.figures(self._seats.challenger)
+        stats.inputs = self.sketch
+
     @property
     def sketch(self) -> Recent | None:
         """What readings look like at present; None until there is something to hold them against."""
@@ -130,7 +136,7 @@ class Outcomes:
         """What had been said of readings `held` [k] of n. A repeated reading is none, and nothing that was said in one
         sequence is about the next one. since [n]: how many of their sequence stand before them.
         """
-        y, lo, hi = (_aligned(part, said, len(held)) for part in (said.y, said.lo, said.hi))
+        y, lo, hi = (aligned(part, said, len(held)) for part in (said.y, said.lo, said.hi))
         assert y is not None
         pending = self._pending[seat.model]
         if len(held) == len(numbers) and new.all():
@@ -167,7 +173,7 @@ class Outcomes:
         return std
 
 
-def _aligned(part: NDArray[np.float32] | None, said: Result, n: int) -> NDArray[np.float32] | None:
+def aligned(part: NDArray[np.float32] | None, said: Result, n: int) -> NDArray[np.float32] | None:
     """One row a reading, NaN where nothing was said."""
     if part is None or said.of is None:
         return part

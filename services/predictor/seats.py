@@ -30,6 +30,8 @@ from services.records import RECENT, Memory, Spelling
 
 WARM_UPS = 512
 """Streams that a challenger takes on in one epoch; predictions do not wait for the others."""
+FEW = 32
+"""Of so few streams a challenger is given all, whatever its share: a part of them would tell too little."""
 
 
 class Said(NamedTuple):
@@ -108,7 +110,7 @@ class Seats:
     """
 
     def __init__(self, champion: Seat, store: StateStore, recent: int) -> None:
-        self.champion, self.challenger = champion, None
+        self.champion, self.challenger, self.share = champion, None, 1.0
         self.store = store
         table, config = champion.engine.table, champion.engine.config
         self.recent = Recent(table.slots, len(config.features), recent) if recent else None
@@ -124,12 +126,14 @@ class Seats:
         """The champion first."""
         return (self.champion,) if self.challenger is None else (self.champion, self.challenger)
 
-    def change(self, champion: Seat, challenger: Seat | None) -> None:
-        """Other models, or the same ones with their places changed. Between two epochs only."""
+    def change(self, champion: Seat, challenger: Seat | None, share: float = 1.0) -> None:
+        """Other models, or the same ones with their places changed. The challenger takes on a `share` of the streams,
+        and goes on with those that it knows. Between two epochs only.
+        """
         before, after = {seat.model for seat in self.all()}, {champion.model}
         if challenger is not None:
             after.add(challenger.model)
-        self.champion, self.challenger = champion, challenger
+        self.champion, self.challenger, self.share = champion, challenger, share
         for model in before - after:
             self.store.let_go(model)
         for seat in self.all():
@@ -153,6 +157,8 @@ class Seats:
             if not todo.any():
                 continue
             held = self.store.held(seat.model)
+            if seat is self.challenger and self.share < 1 and self.store.known >= FEW:
+                todo &= held.has[numbers] | (self.store.salts(numbers) < round(self.share * (1 << 63)))
             load = todo & held.has[numbers]
             known = todo & ~load & (self.store.offsets[numbers] != NO_ROW)
             clear = todo & ~load & ~known

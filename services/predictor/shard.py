@@ -25,6 +25,7 @@ from rnn.serving import AnyEngine
 from services.codecs.readings import ReadingDecoder
 from services.predictor.batcher import TAGGED_ROWS, Batch, batches, part_of, without_folded
 from services.predictor.epoch import Epoch, Origin
+from services.predictor.lag import Lag
 from services.predictor.options import ShardOptions
 from services.predictor.outcomes import Outcomes
 from services.predictor.patience import Patience
@@ -32,9 +33,11 @@ from services.predictor.ports import Changelog, Fenced, Ledger, Source, Unsettle
 from services.predictor.restore import check, check_memories, restore
 from services.predictor.seats import Said, Seat, Seats
 from services.predictor.slots import Slots
+from services.predictor.spotlight import lit
 from services.predictor.state_store import StateStore
 from services.predictor.stats import ShardStats, add
-from services.predictor.waiting import Waiting
+from services.predictor.traced import Stopwatch, Tracer, traced
+from services.predictor.waiting import Waiting, flush_after_ms
 from services.records import Commit, Memory, Records
 
 Notify = Callable[..., None]
@@ -62,39 +65,42 @@ class Shard:
         options: ShardOptions | None = None,
         *,
         challenger: Seat | None = None,
+        share: float = 1.0,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         pause: Callable[[float], object] = time.sleep,
         notify: Notify = lambda event, **fields: None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.source, self.ledger, self.changelog, self.decoder = source, ledger, changelog, decoder
         self.partitions = tuple(partitions)
+        self._origin, self._clock_ms, self._notify = origin, clock_ms, notify
         self.options = options or ShardOptions()
         self.store = StateStore()
         self.seats = Seats(champion, self.store, self.options.recent)
         self.slots = Slots(self.engine.table.slots)
-        lags = self.engine.config.direction != "forward"
-        self.waiting = Waiting(self.store, self._flush_after_ms() if lags else None)
+        self.waiting = Waiting(self.store, flush_after_ms(self.engine.config, self.options.flush_after_ms))
         self.stats = ShardStats(slots=self.slots.capacity)
-        self._origin = origin
         self.outcomes = Outcomes(self.partitions[0] if self.partitions else 0, self.seats, self.options.shards)
-        self.seat(champion, challenger)
-        self._clock_ms, self._notify = clock_ms, notify
+        self.seat(champion, challenger, share)
         self._patiently = Patience(pause, notify, self._progress)
-        self._position: dict[int, int] = {}  # partition -> first offset not yet folded in by a kept epoch
+        self.position: dict[int, int] = {}  # partition -> first offset not yet folded in by a kept epoch
         self._committed: dict[int, int] = {}  # partition -> the group's offset; behind the position after retention
+        self._lag, self._phase = Lag(), Stopwatch(self.stats, tracer)
+        self.spotlight = lit(self.options.spotlight, self.engine.config, self.store, self.outcomes.watches, notify)
 
     @property
     def engine(self) -> AnyEngine:
         """The champion's."""
         return self.seats.champion.engine
 
-    def seat(self, champion: Seat, challenger: Seat | None) -> None:
-        """Who steps the streams from now on. Between two turns only: an epoch has one champion, whom its predictions
-        name. Both must read and answer the same, and have as many slots as the shard.
+    def seat(self, champion: Seat, challenger: Seat | None, share: float = 1.0) -> None:
+        """Who steps the streams from now on; the challenger takes on a `share` of them. Between two turns only: an
+        epoch has one champion, whom its predictions name. Both must read and answer the same, and have as many slots
+        as the shard.
         """
         began = time.perf_counter()
         swapped = champion is not self.seats.champion
-        self.seats.change(champion, challenger)
+        self.seats.change(champion, challenger, share)
         self.outcomes.change()
         if swapped:
             self.stats.swap_s.observe(time.perf_counter() - began)
@@ -120,21 +126,18 @@ class Shard:
             offset = committed.get(partition, first)
             if offset < first:
                 self._notify("readings_lost_to_retention", partition=partition, committed=offset, beginning=first)
+                self.stats.lost += first - offset
                 offset = first
             if self.options.exactly_once:  # else rows ahead of the offsets are how replayed readings are recognised
                 check(partition, committed.get(partition), self.store)
-            self._position[partition] = offset
+            self.position[partition] = offset
             self._committed[partition] = committed.get(partition, first)
-        self.source.seek(self._position)
+        self.source.seek(self.position)
         self.waiting.start(self._clock_ms())
         self.stats.ready = True
         self._progress()
         self._notify("ready", streams=self.stats.live_streams, seconds=round(self.stats.restore_s, 3),
-                     offsets=dict(self._position))  # fmt: skip
-
-    def _flush_after_ms(self) -> int:
-        usual_ms = max(10_000, round(10_000 * self.engine.config.interval_s))
-        return usual_ms if self.options.flush_after_ms is None else self.options.flush_after_ms
+                     offsets=dict(self.position))  # fmt: skip
 
     def _restore(self, partition: int, done: int) -> None:
         for records, share in restore(self.changelog, partition, self.store, self.seats.wanted()):
@@ -152,6 +155,7 @@ class Shard:
             self._phase("poll", began)
             self._take(polled)
         self.stats.lag = dict(self.source.lag())
+        self.stats.lag_s = self._lag.see(polled, self.stats.lag, self._clock_ms())
         self._flush()
         self._progress()
         return sum(len(records) for records in polled)
@@ -192,6 +196,8 @@ class Shard:
         self.waiting.stepped(numbers)
         if said is not None:
             self.outcomes.kept(batch.numbers(), said.x, said.champion, said.challenger, said.held)
+            if self.spotlight is not None:
+                self.spotlight.kept(batch, said.x, said.champion)
         self.outcomes.forget(ended)
         self._count(batch, epoch, len(ended))
         return True
@@ -239,14 +245,17 @@ class Shard:
         kept = self._commit(commit)
         self._phase("commit", began)
         add(self.stats.epochs, "kept" if kept else "dropped", 1)
+        if self._phase.tracer is not None:
+            self._phase.tracer(traced(self.stats, self._phase, epoch, commit, kept))
         if not kept:
             self.slots.dropped()
-            self.source.seek({partition: self._position[partition] for partition in self.partitions})
+            self.source.seek({partition: self.position[partition] for partition in self.partitions})
             return False
         self.store.keep(numbers, offsets, epoch.now_ms, memories)
         self.slots.kept()
-        self._position.update({part.partition: part.next_offset for part in epoch.batch.parts})
+        self.position.update({part.partition: part.next_offset for part in epoch.batch.parts})
         self._committed.update(commit.offsets)
+        self.stats.last_epoch_s = self._clock_ms() / 1000
         return True
 
     def _placed(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -315,12 +324,7 @@ class Shard:
         stats.live_streams = self.store.live
         stats.slots_used = self.slots.used
         stats.brought_over = self.seats.warmed
-        stats.figures = self.outcomes.figures(self.seats.champion)
-        stats.challenger_figures = self.outcomes.figures(self.seats.challenger)
-        stats.inputs = self.outcomes.sketch
-
-    def _phase(self, name: str, began: float) -> None:
-        self.stats.phase_s[name].observe(time.perf_counter() - began)
+        self.outcomes.show(stats)
 
     def _progress(self) -> None:
         self.stats.last_progress_s = self._clock_ms() / 1000

@@ -55,7 +55,12 @@ class StateStore:
     @property
     def live(self) -> int:
         """Streams that have a committed row."""
-        return int((self.offsets != NO_ROW).sum())
+        return int(np.count_nonzero(self.offsets != NO_ROW))
+
+    @property
+    def known(self) -> int:
+        """Streams that have a number."""
+        return len(self._streams) - len(self._free)
 
     def numbers(self, partition: int, streams: Sequence[bytes]) -> NDArray[np.int64]:
         """The number of each stream [n]; unknown ones are interned."""
@@ -66,6 +71,11 @@ class StateStore:
             number = known.get(stream, -1)  # a stream may be new twice in one call
             found[i] = number if number >= 0 else self._intern(partition, stream)
         return found
+
+    def find(self, partition: int, streams: Sequence[bytes]) -> list[int]:
+        """The number of each stream [n]; -1 of those that have none."""
+        known = self._numbers.get(partition, {})
+        return [known.get(stream, -1) for stream in streams]
 
     def names(self, numbers: NDArray[np.int64]) -> list[bytes]:
         """The streams of `numbers` [n]."""

@@ -6,10 +6,11 @@ services.quality.
 
 from __future__ import annotations
 
+import bisect
 import copy
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,8 +37,12 @@ class Histogram:
     def __post_init__(self) -> None:
         self.counts = np.zeros(len(self.bounds) + 1, np.int64)
 
-    def observe(self, values: ArrayLike) -> None:
-        """Counts every value of the array; one call a batch."""
+    def observe(self, values: ArrayLike | float) -> None:
+        """Counts every value of the array, or the one value; one call a batch."""
+        if isinstance(values, float | int):  # several times a turn: numpy's way costs ten times as much
+            self.counts[bisect.bisect_left(self.bounds, values)] += 1
+            self.total += values
+            return
         flat = np.atleast_1d(np.asarray(values, np.float64))
         where = np.searchsorted(self.bounds, flat, side="left")
         self.counts += np.bincount(where, minlength=len(self.counts))
@@ -82,6 +87,8 @@ class ShardStats:
     batch_rows: Histogram = field(default_factory=lambda: Histogram(tuple(float(n) for n in ROWS)))
     brought_over: int = 0  # streams that a model got to know by a replay of their latest readings
     swap_s: Histogram = field(default_factory=lambda: Histogram(PHASE_S))  # time between two epochs for a new champion
+    lost: int = 0  # readings that retention deleted before they were read
+    started_s: float = field(default_factory=time.time)  # wall clock; tells one life of the shard from another
     # now
     figures: Figures | None = None  # of the champion's forecasts
     challenger_figures: Figures | None = None
@@ -89,45 +96,20 @@ class ShardStats:
     ready: bool = False  # state restored and reading
     restore_done: float = 0.0  # share of the changelog read, 0..1
     lag: dict[int, int] = field(default_factory=dict)  # partition -> records not yet read
+    lag_s: float = 0.0  # age of the oldest of them, at most; 0: all is read
     live_streams: int = 0
     slots: int = 0
     slots_used: int = 0
     last_progress_s: float = 0.0  # wall clock (s since 1970) when a turn last ended
+    last_epoch_s: float = 0.0  # wall clock when an epoch was last kept; 0: none since the start
+    gpu_total_bytes: int | None = None  # of the shard's GPU; None: it has none
+    gpu_free_bytes: int | None = None  # of them, free for anyone
+    gpu_own_bytes: int | None = None  # of them, reserved by this shard
 
     @property
-    def scored(self) -> dict[str, int]:
-        """Step -> values that forecasts were compared with."""
-        return {step: int(found["n"]) for step, found in _each(self.figures, present=False)}
-
-    @property
-    def mse(self) -> dict[str, float]:
-        """Step -> present mean squared error of the champion's forecasts, in units of the data's variance."""
-        return _known("mse", self.figures)
-
-    @property
-    def mae(self) -> dict[str, float]:
-        """Step -> present mean absolute error, in standard deviations."""
-        return _known("mae", self.figures)
-
-    @property
-    def persistence_mse(self) -> dict[str, float]:
-        """Step -> what saying that nothing changes would have cost on the same readings."""
-        return _known("persistence_mse", self.figures)
-
-    @property
-    def pinball(self) -> dict[str, float]:
-        """Step -> present mean pinball loss of the band's edges."""
-        return _known("pinball", self.figures)
-
-    @property
-    def coverage(self) -> dict[str, float]:
-        """Step -> present share of truths inside the band."""
-        return _known("coverage", self.figures)
-
-    @property
-    def challenger_mse(self) -> dict[str, float]:
-        """As `mse`, of the model that runs in shadow."""
-        return _known("mse", self.challenger_figures)
+    def phase_total_s(self) -> dict[str, float]:
+        """Phase -> seconds that the loop has spent in it."""
+        return {phase: seconds.total for phase, seconds in self.phase_s.items()}
 
     def count_rejected(self, reasons: Sequence[Reason]) -> None:
         """Dead letters that were committed."""
@@ -137,21 +119,12 @@ class ShardStats:
     def count_predictions(self, flags: NDArray[np.uint16]) -> None:
         """Predictions that were committed, by their flags [n]."""
         self.predictions += len(flags)
-        for flag in Flag:
-            add(self.flagged, (flag.name or "").lower(), int((flags & flag.value > 0).sum()))
+        for flag in Flag(int(np.bitwise_or.reduce(flags))):  # most batches have none or one
+            add(self.flagged, (flag.name or "").lower(), int(np.count_nonzero(flags & flag.value)))
 
     def snapshot(self) -> ShardStats:
         """A copy that the loop will not change."""
         return copy.deepcopy(self)
-
-
-def _each(figures: Figures | None, *, present: bool = True) -> list[tuple[str, dict[str, Any]]]:
-    steps = () if figures is None else figures.steps
-    return [(str(step), figures.figures(step, present=present)) for step in steps if figures is not None]
-
-
-def _known(name: str, figures: Figures | None) -> dict[str, float]:
-    return {step: found[name] for step, found in _each(figures) if found[name] is not None}
 
 
 def add(counts: dict[str, int], name: str, n: int) -> None:

@@ -7,11 +7,15 @@ read: behind a backlog nobody is silent. Imports numpy and the state store.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.predictor.state_store import NO_ROW, StateStore
+
+if TYPE_CHECKING:
+    from rnn.config import ModelConfig
 
 LOOKS = 10
 """How often one looks within the time that a stream may be silent."""
@@ -75,3 +79,12 @@ class Waiting:
             grown = np.zeros(self._store.capacity, np.bool_)
             grown[: len(self._may)] = self._may
             self._may = grown
+
+
+def flush_after_ms(config: ModelConfig, asked_ms: int | None) -> int | None:
+    """How long a stream may be silent before what waits in it is sent: as asked, else ten usual intervals and 10 s at
+    least. None: the model lets nothing wait.
+    """
+    if config.direction == "forward":
+        return None
+    return max(10_000, round(10_000 * config.interval_s)) if asked_ms is None else asked_ms

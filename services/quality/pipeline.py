@@ -24,6 +24,7 @@ class PipelineStats:
     retrainings: dict[str, int] = field(default_factory=dict)  # outcome -> how many, since the server started
     retraining: bool = False  # whether one is under way
     retrained_s: float = 0.0  # wall clock at which the last one gave a model; 0 = none has
+    retrain_every_s: float = 0.0  # between two retrainings by schedule; 0 = there is none
 
 
 class DriftWatch:

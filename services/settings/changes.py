@@ -38,6 +38,19 @@ class Rollout(Section):
         10_000_000, ge=1, description="Scored readings after which a challenger that has shown nothing is withdrawn."
     )
     expires_h: float = Field(24.0, gt=0, description="Hours after which it is withdrawn in any case.")
+    shadow: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Share of the streams that a challenger on trial follows, chosen by their names: so much of a "
+        "step's time a trial costs. A shard of few streams gives it all of them.",
+    )
+    join_h: float = Field(
+        0.25,
+        ge=0,
+        description="With `shadow` below 1: hours for which a challenger that has won follows all streams, so that it "
+        "knows them when it takes over. 0: the others' latest readings (`state.recent`) must do.",
+    )
     watch_h: float = Field(
         1.0,
         ge=0,
@@ -81,7 +94,7 @@ class Retrain(Section):
         False, description="Also when what sensors send, or the loss, has drifted from what the champion learned from."
     )
     settle_h: float = Field(
-        0.0,
+        0.5,
         ge=0,
         description="Hours for which something must have drifted before a retraining begins: meanwhile readings of the "
         "new kind gather, to be learned from.",

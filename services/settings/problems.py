@@ -85,6 +85,8 @@ def _expected(entry: Mapping[str, Any]) -> str:
         return " or ".join(_expected(choice) for choice in entry["anyOf"])
     if "enum" in entry:
         return "one of " + ", ".join(map(str, entry["enum"]))
+    if entry.get("type") == "array":
+        return f"a list of at most {entry['maxItems']} names"
     words = _TYPES.get(entry.get("type", ""), "text")
     low = entry.get("minimum")
     high = entry.get("maximum")

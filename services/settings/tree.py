@@ -5,12 +5,13 @@ A default serves a laptop and a cluster alike unless its description says otherw
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, field_serializer, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, field_serializer, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from services.masking import Masked, masked
 from services.settings.changes import Retrain, Rollout, Section
@@ -33,7 +34,39 @@ def _device(device: str) -> str:
     return device
 
 
+def _stream(name: str) -> str:
+    if not 0 < len(name.encode()) <= 256:
+        raise ValueError("a stream's key: 1 to 256 bytes of UTF-8")
+    return name
+
+
+def _names(given: Any) -> Any:
+    """A list, also where it comes as text."""
+    if not isinstance(given, str):
+        return given
+    try:
+        parsed = json.loads(given)
+    except ValueError:
+        parsed = None
+    if isinstance(parsed, list):
+        return parsed
+    return [name.strip(" '\"") for name in given.strip("[] ").split(",")]
+
+
+def _once(streams: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(streams)) < len(streams):
+        raise ValueError("a list that names each stream once")
+    return streams
+
+
+def _address(url: str | None) -> str | None:
+    if url is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", url):
+        raise ValueError("a URL such as http://HOST:4318/v1/traces")
+    return url
+
+
 Topic = Annotated[str, AfterValidator(_topic)]
+Stream = Annotated[str, AfterValidator(_stream)]
 
 
 class Topics(Section):
@@ -131,6 +164,12 @@ class Fleet(Section):
     ray_address: str | None = Field(
         None, description="Ray cluster to join: auto, HOST:6379 or ray://HOST:10001. null: start Ray on this machine."
     )
+    ray_node: str | None = Field(
+        None,
+        description="With HOST:6379 as `ray_address`: make this machine a node of that Ray first, one without CPUs, as "
+        "a server in a pod of its own needs it; the text is further flags of `ray start`, with $VARIABLES. null: it is "
+        "a node already.",
+    )
     cpus_per_shard: float = Field(1.0, ge=0, description="CPU cores that Ray reserves for each shard.")
     gpus_per_shard: float = Field(
         0.0,
@@ -146,15 +185,27 @@ class Fleet(Section):
 
 
 class Telemetry(Section):
-    """The port with /metrics, /healthz and /readyz."""
+    """The port with the page, /metrics, /healthz and /readyz."""
 
     host: str = Field(
         "127.0.0.1",
         min_length=1,
         description="Address to listen on. 0.0.0.0 lets Prometheus in another container or machine scrape; there is no "
-        "authentication, and counts and model names are all that can be read.",
+        "authentication. Counts, model names and the values of the spotlight's streams are all that can be read.",
     )
     port: int = Field(9464, ge=0, le=65_535, description="TCP port to listen on. 0: any free one, named in the log.")
+    spotlight: Annotated[tuple[Stream, ...], BeforeValidator(_names), AfterValidator(_once), NoDecode] = Field(
+        (),
+        max_length=20,
+        description="Streams whose values, forecasts, bands and scores are shown on the page and as metrics, by their "
+        "keys; at most 20. In the environment and in flags: a,b,c or a JSON list.",
+    )
+    traces: Annotated[str | None, AfterValidator(_address)] = Field(
+        None,
+        description="Where a span of each epoch is posted to, a collector of OpenTelemetry (OTLP over HTTP): "
+        "http://HOST:4318/v1/traces. Needs pip install 'streamrnn[traces]'. null: nothing is traced.",
+    )
+    traces_share: float = Field(1.0, gt=0, le=1, description="With `traces`: of the epochs, how many are traced.")
 
 
 class Log(Section):
@@ -165,6 +216,12 @@ class Log(Section):
     )
     format: Literal["auto", "pretty", "json"] = Field(
         "auto", description="pretty: for people; json: one object a line. auto: pretty on a terminal, json elsewhere."
+    )
+    repeats: int = Field(
+        30,
+        ge=1,
+        description="Lines a minute of one event of one shard; more are counted, and said in one line. Errors always "
+        "are written.",
     )
 
 

@@ -1,4 +1,6 @@
-"""One port for those who watch: /metrics for Prometheus, /healthz and /readyz for whoever restarts and routes."""
+"""One port for those who watch: the page for people, /metrics for Prometheus, /healthz and /readyz for whoever restarts
+and routes.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,20 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+
+from services.telemetry.exposition import CONTENT_TYPE, exposed
+from services.telemetry.page import Page
 
 SLOW_CLIENT_S = 10.0
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Of every answer. A page gets what this server itself has, and nothing else; nobody frames it."""
 INDEX = (
     "streamrnn\n\n/metrics  for Prometheus\n/healthz  200 while the process is alive\n/readyz   200 once it serves\n"
 )
@@ -36,10 +49,17 @@ class CannotListen(Exception):
 class Endpoint:
     """Serves `registry` and what `health` says, from `start` to `stop`. Use as a context manager or by hand."""
 
-    def __init__(self, registry: CollectorRegistry, health: Callable[[], Health], host: str, port: int) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        health: Callable[[], Health],
+        host: str,
+        port: int,
+        page: Page | None = None,
+    ) -> None:
         self.host = host
         self._asked_port = port
-        self._answers = _Answers(registry, health)
+        self._answers = _Answers(registry, health, page)
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -92,14 +112,15 @@ class Endpoint:
 class _Answers:
     """Path -> status, content type and body."""
 
-    def __init__(self, registry: CollectorRegistry, health: Callable[[], Health]) -> None:
-        self._registry, self._health = registry, health
+    def __init__(self, registry: CollectorRegistry, health: Callable[[], Health], page: Page | None) -> None:
+        self._registry, self._health, self._page = registry, health, page
 
-    def answer(self, path: str, accept: str) -> tuple[int, str, bytes]:
+    def answer(self, path: str, query: str) -> tuple[int, str, bytes]:
+        if self._page is not None and (found := self._page.answer(path, query)):
+            return 200, *found
         if path == "/metrics":
-            encode, content_type = choose_encoder(accept)
             try:
-                return 200, content_type, encode(self._registry)
+                return 200, CONTENT_TYPE, exposed(self._registry)
             except Exception as error:  # Prometheus shows the status beside the target
                 return 500, "text/plain", f"metrics cannot be read: {type(error).__name__}: {error}\n".encode()
         if path in ("/healthz", "/readyz"):
@@ -135,12 +156,14 @@ class _Request(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0].rstrip("/") or "/"
-        status, content_type, body = self.server.answers.answer(path, self.headers.get("Accept", ""))
+        path, _, query = self.path.partition("?")
+        path = path.rstrip("/") or "/"
+        status, content_type, body = self.server.answers.answer(path, query)
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(body)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -64,7 +63,7 @@ class Outcome:
 def retrain(settings: Settings, order: Order) -> Outcome:
     """Reads the range of the pipeline's readings topic, trains, reports, and adds the model to the registry.
 
-    Runs at a low priority, in processes of Ray where `workers` says so. Never raises an Exception. The caller sees to
+    In processes of Ray where `workers` says so. Never raises an Exception. The caller sees to
     it that there is one at a time.
     """
     began_s = time.monotonic()
@@ -90,10 +89,6 @@ def _retrained(settings: Settings, order: Order, began_s: float, begun: list[Any
     from services.trainer.ranges import resolve
     from services.trainer.taken import take
 
-    if not order.workers and hasattr(os, "nice"):
-        from services.trainer.workers import NICE, step_back
-
-        step_back(NICE)
     topic = settings.topics.readings
     past = InKafka(settings.kafka, topic) if order.archive is None else Archived(settings.kafka, topic, order.archive)
     parent = None if order.parent is None else Parent(*weights.load(order.parent))

@@ -25,12 +25,10 @@ from rnn.course import Pass
 from rnn.learn import Learned, forecasts
 from rnn.network import Network
 from rnn.weights import read_tensors, write_tensors
-from services.fleet.on_ray import join_or_start, prepare
+from services.fleet.on_ray import join_or_start, prepare, yielding
 from services.trainer.learning import NotTrained, OutOfTime, Told, Work, refusals, within
 from services.trainer.runs import Run
 
-NICE = 10
-"""Below what serves: its processes run at 0."""
 MAX_FAILURES = 3
 """How often workers are started anew."""
 EVERY_S = 15.0
@@ -89,7 +87,7 @@ def train(
     if ours:
         join_or_start(address, float(workers), float(workers) if gpus else 0.0)
     try:
-        given = {"work": ray.put(work), "limit_s": limit_s, "nice": NICE, "gpus": gpus, "every_s": every_s}
+        given = {"work": ray.put(work), "limit_s": limit_s, "gpus": gpus, "every_s": every_s}
         return _driven(ray, work, run, workers, told, given, heard)
     finally:
         if ours:
@@ -106,7 +104,7 @@ def _driven(
     heard: Heard | None,
 ) -> Learned:
     board = ray.remote(num_cpus=0)(Board).remote()
-    drive = ray.remote(num_cpus=0, max_retries=0, runtime_env={"env_vars": TRAIN_ENV})(_drive)
+    drive = ray.remote(num_cpus=0, max_retries=0, runtime_env={**yielding(), "env_vars": TRAIN_ENV})(_drive)
     done = drive.remote({**given, "board": board}, run.id, str(run.storage.absolute()), workers)
     limit_s: float | None = given["limit_s"]
     began_s = time.monotonic()
@@ -130,16 +128,16 @@ def _driven(
                 raise OutOfTime(_late(limit_s, workers, started))
         if failed is not None:
             raise failed
-        try:
-            learned = _learned(work, ray.get(done))
-            shutil.rmtree(run.storage, ignore_errors=True)
-            return learned
-        except ray.exceptions.RayError as error:
-            raise _lost(error, workers) from None
+        learned = _learned(work, ray.get(done))
+        shutil.rmtree(run.storage, ignore_errors=True)
+        return learned
+    except ray.exceptions.RayError as error:
+        raise _lost(error, workers) from None
     finally:
         with suppress(Exception):
             ray.cancel(done, force=True)
-        ray.kill(board)
+        with suppress(Exception):
+            ray.kill(board)
 
 
 def _late(limit_s: float, workers: int, started: bool) -> str:
@@ -154,8 +152,8 @@ def _late(limit_s: float, workers: int, started: bool) -> str:
 
 def _lost(error: Exception, workers: int) -> NotTrained:
     """A sentence for what Ray says at length."""
-    text = " ".join(str(error).split())
-    if "OutOfMemoryError" in text or "out of memory" in text.lower():
+    text = f"{type(error).__name__} " + " ".join(str(error).split())
+    if "OutOfMemory" in text or "out of memory" in text.lower() or "memory usage" in text.lower():
         why = "the machine ran out of memory, and its workers were killed"
     elif "StartupTimeout" in text or "Failed to schedule" in text or "insufficient" in text.lower():
         why = f"the cluster has no room for {workers} workers"
@@ -219,7 +217,6 @@ def _loop(given: dict[str, Any]) -> None:
     from rnn.learn import learn
     from rnn.team import joined
 
-    step_back(given["nice"])
     work: Work = ray.get(given["work"])
     board = given["board"]
     device = "cpu"
@@ -269,11 +266,3 @@ def _loop(given: dict[str, Any]) -> None:
             (folder / SAID).write_text(json.dumps({"passes": passes, **rows}))
             saved = train.Checkpoint.from_directory(place)
         train.report({"pass": learned.epochs[-1].number}, checkpoint=saved)
-
-
-def step_back(nice: int) -> None:
-    """Lowers the priority of every thread of this process: on Linux `os.nice` moves the calling one only."""
-    tasks = Path("/proc/self/task")
-    for task in [int(one.name) for one in tasks.iterdir()] if tasks.is_dir() else [0]:
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, task, nice)

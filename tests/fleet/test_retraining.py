@@ -85,7 +85,7 @@ def test_the_schedule_begins_one_and_a_broker_that_is_away_makes_it_fail(on_ray:
 
 
 def test_drift_begins_one_and_then_there_is_a_rest(on_ray: None, tmp_path: Path) -> None:
-    world = World(tmp_path, on_drift=True, rest_h=6)
+    world = World(tmp_path, on_drift=True, rest_h=6, settle_h=0)
     world.tick(STEADY)
     assert not world.retraining.running
     world.tick(STEADY, DRIFTED)
@@ -102,7 +102,7 @@ def test_drift_begins_one_and_then_there_is_a_rest(on_ray: None, tmp_path: Path)
 
 
 def test_a_drift_must_last_before_it_begins_one(on_ray: None, tmp_path: Path) -> None:
-    world = World(tmp_path, on_drift=True, settle_h=0.5)
+    world = World(tmp_path, on_drift=True)
     fresh = replace(DRIFTED, since_ms=round(world.now_s * 1000))
     world.tick(fresh)
     world.now_s += 1799
@@ -117,9 +117,17 @@ def test_a_drift_must_last_before_it_begins_one(on_ray: None, tmp_path: Path) ->
 
 
 def test_one_that_does_not_end_is_ended(on_ray: None, tmp_path: Path) -> None:
-    world = World(tmp_path, on_drift=True, limit_minutes=1)
+    world = World(tmp_path, on_drift=True, settle_h=0, limit_minutes=1)
     world.tick(DRIFTED)
     world.now_s += 60 + 121
     while world.retraining.running:
         world.tick()
     assert sum(world.retraining.outcomes.values()) == 1
+
+
+def test_the_schedule_says_how_far_apart_it_is(tmp_path: Path) -> None:
+    assert World(tmp_path, cron="0 3 * * *").retraining.every_s == 24 * 3600
+
+
+def test_without_a_schedule_nothing_is_ever_stale(tmp_path: Path) -> None:
+    assert World(tmp_path, on_drift=True).retraining.every_s == 0

@@ -21,7 +21,10 @@ from services.registry import Registry
 from services.settings import Settings
 
 START_MS = 1_700_000_000_000
-RULES = {"least_readings": 1000, "most_readings": 100_000, "watch_h": 1, "canary": 0.5, "canary_h": 0.1, "expires_h": 2}
+RULES = {
+    "least_readings": 1000, "most_readings": 100_000, "shadow": 1, "watch_h": 1, "canary": 0.5, "canary_h": 0.1,
+    "expires_h": 2,
+}  # fmt: skip
 
 
 class World:
@@ -80,6 +83,40 @@ def test_a_registry_without_anything_to_serve_is_refused(world: World) -> None:
     settings = Settings(registry=str(world.folder / "empty"), model=world.folder / "nowhere")
     with pytest.raises(Refused, match="nowhere"):
         Rollout(Registry(world.folder / "empty"), settings, 1, lambda event, **told: None).open()
+
+
+def test_a_challenger_that_has_won_follows_all_streams_before_it_takes_over(world: World) -> None:
+    rollout = world.rollout(shadow=0.25, join_h=0.5)
+    first, second = world.models[0], world.add(1)
+    world.registry.challenge(second, reason="a test", by="test")
+    rollout.look()
+    assert rollout.lineup(0) == Lineup(first, second, share=0.25)
+    rollout.heard(rounds(first, second, 0.2))
+    rollout.look()
+    assert rollout.lineup(0) == Lineup(first, second, share=1)
+    assert world.events("joining")[0]["model"] == second and not world.events("verdict")
+    world.now_ms += round(0.4 * HOUR_MS)
+    rollout.heard(rounds(first, second, -0.5))  # too late: the contest is over, and the watch comes after it
+    rollout.look()
+    assert world.registry.aliases().champion == first
+    world.now_ms += round(0.1 * HOUR_MS)
+    rollout.look()
+    assert world.registry.aliases().champion == second
+    assert rollout.lineup(0) == Lineup(second, first, share=1)  # whom it may be rolled back to, with every memory
+
+
+def test_a_challenger_that_was_replaced_while_it_joined_is_not_promoted(world: World) -> None:
+    rollout = world.rollout(shadow=0.25, join_h=0.5)
+    second, third = world.add(1), world.add(2)
+    world.registry.challenge(second, reason="a test", by="test")
+    rollout.look()
+    rollout.heard(rounds(world.models[0], second, 0.2))
+    rollout.look()
+    world.registry.challenge(third, reason="a test", by="test")
+    world.now_ms += HOUR_MS
+    rollout.look()
+    assert rollout.lineup(0) == Lineup(world.models[0], third, share=0.25)
+    assert world.registry.aliases().champion == world.models[0]
 
 
 def test_a_better_challenger_is_promoted_by_halves_and_then_on_watch(world: World) -> None:

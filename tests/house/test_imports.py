@@ -15,9 +15,11 @@ import pytest
 
 HEAVY = ("torch", "ray", "kafka", "pyarrow", "matplotlib", "pandas", "jgo")
 RNN_MAY = {"numpy", "rnn", "safetensors", "torch"}
-EXTRAS = {"rnn/onnx_step.py": {"onnx"}}  # imported when called, by those who have the extra
+# imported when called, by those who have the extra
+EXTRAS = {"rnn/onnx_step.py": {"onnx"}, "services/telemetry/traces.py": {"opentelemetry"}}
 DISTRIBUTIONS = {"kafka": "kafka-python", "prometheus_client": "prometheus-client", "yaml": "pyyaml",
-                 "pydantic_settings": "pydantic-settings", "pydantic_core": "pydantic"}  # fmt: skip
+                 "pydantic_settings": "pydantic-settings", "pydantic_core": "pydantic",
+                 "opentelemetry": "opentelemetry-sdk"}  # fmt: skip
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -86,6 +86,6 @@ def test_wheel_holds_the_two_packages_and_nothing_else(root: Path, tmp_path: Pat
 
 def test_extras_are_the_promised_ones(root: Path) -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    assert set(project["optional-dependencies"]) == {"train", "dev", "fast", "onnx", "docs", "test"}
+    assert set(project["optional-dependencies"]) == {"train", "dev", "fast", "onnx", "traces", "docs", "test"}
     assert project["requires-python"] == ">=3.11"
     assert any(need.startswith("torch>=2.11") for need in project["dependencies"])

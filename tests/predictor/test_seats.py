@@ -82,6 +82,43 @@ def test_a_challenger_changes_no_prediction_and_has_a_memory_when_it_is_promoted
     assert not last.flags & Flag.NEW
 
 
+def test_a_share_of_many_streams_is_followed_and_those_that_join_later_are_brought_over() -> None:
+    driver = StreamDriver(OLD, recent=KEEPS)
+
+    def everyone(*numbers: int) -> None:
+        for i in numbers:
+            for stream in range(200):
+                at, x, _ = reading(i)
+                driver.send(f"{stream}", at=at, x=x)
+            driver.run()
+
+    def followed() -> int:
+        assert driver.shard is not None and driver.challenger is not None
+        return driver.shard.store.named().get(driver.challenger[1], 0)
+
+    driver.challenge(NEW, share=0.25)
+    everyone(*range(8))
+    assert 30 <= (first := followed()) <= 70
+    driver.challenge(NEW, share=1)
+    everyone(8, 9)
+    assert followed() == 200
+    driver.promote()
+    everyone(10)
+    known = [bits_of(driver.predictions(f"{stream}")[-1]) for stream in range(200)]
+    whole = Unroll(NEW).step(*map(reading, range(11)))
+    joined = Unroll(NEW).step(*map(reading, range(8 - KEEPS, 11)))
+    assert (known.count(whole), known.count(joined)) == (first, 200 - first)
+
+
+def test_of_few_streams_a_challenger_is_given_all() -> None:
+    driver = StreamDriver(OLD, recent=KEEPS)
+    driver.challenge(NEW, share=0.01)
+    for stream in STREAMS:
+        send(driver, stream, 0, 1)
+    assert driver.shard is not None and driver.challenger is not None
+    assert driver.shard.store.named()[driver.challenger[1]] == len(STREAMS)
+
+
 def test_a_stream_that_was_silent_is_brought_over_by_its_latest_readings() -> None:
     driver = StreamDriver(OLD, recent=KEEPS)
     send(driver, "a", *range(10))

@@ -56,6 +56,10 @@ def test_serves_refuses_bad_records_and_leaves_in_time_on_sigterm(
         server.process.send_signal(signal.SIGTERM)
         assert server.ended() == 0
         assert time.monotonic() - began_s < 10, server.tail()
+        (stopped,) = server.events("shard_stopped")
+        assert stopped["position"] == {"0": 6, "1": 0}
+        assert stopped.items() >= {"level": "info", "shard": 0, "incarnation": 0, "readings": 2}.items()
+        assert stopped["epoch"] >= 1
     letters = read_topic({"bootstrap_servers": broker.bootstrap}, "orderly.dead-letters")[0]
     assert letters.values == bad
     reasons = [dict(letters.headers[row])["streamrnn.reason"] for row in range(len(bad))]

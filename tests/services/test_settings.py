@@ -107,6 +107,15 @@ def test_null_means_none_in_file_environment_and_flag(write, monkeypatch: pytest
     assert settings.topics.dead_letters_retention_days is None
 
 
+def test_a_list_of_names_can_be_given_everywhere(write, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(None, ["telemetry.spotlight=7"]).telemetry.spotlight == ("7",)
+    assert load(write("telemetry: {spotlight: [pump-1, 'a, b']}")).telemetry.spotlight == ("pump-1", "a, b")
+    for text in ("pump-1,pump 2", '["pump-1", "pump 2"]', "[pump-1, 'pump 2']"):
+        assert load(None, [f"telemetry.spotlight={text}"]).telemetry.spotlight == ("pump-1", "pump 2")
+        monkeypatch.setenv("STREAMRNN__TELEMETRY__SPOTLIGHT", text)
+        assert load().telemetry.spotlight == ("pump-1", "pump 2")
+
+
 def test_an_empty_file_and_an_empty_section_change_nothing(write) -> None:
     assert load(write("")) == load()
     assert load(write("epoch:\nkafka:\n")) == load()
@@ -175,6 +184,13 @@ def test_every_mistake_is_named_at_once(write) -> None:
         ("pipeline=Big_Pumps", ["'Big_Pumps'", "lower-case"]),
         ("topics.readings=a b", ["'a b'", "topic name"]),
         ("telemetry.port=70000", ["'70000'", "65535"]),
+        ("telemetry.spotlight=[a, b, a]", ["telemetry.spotlight", "each stream once"]),
+        (f"telemetry.spotlight={[f'pump-{i}' for i in range(21)]}", ["telemetry.spotlight", "at most 20"]),
+        ("telemetry.spotlight=['']", ["telemetry.spotlight", "1 to 256 bytes"]),
+        ("telemetry.spotlight=[7]", ["telemetry.spotlight", "list"]),
+        ("telemetry.traces=collector:4318", ["'collector:4318'", "a URL such as http://HOST:4318"]),
+        ("telemetry.traces_share=2", ["'2'", "telemetry.traces_share"]),
+        ("log.repeats=0", ["'0'", "log.repeats"]),
         ("epoch=5", ["epoch", "max_readings", "timeout_s"]),
         ("kafka=a:9092", ["kafka", "section"]),
         ("kafka.group_id=g", ["kafka.group_id", "`group`"]),

@@ -26,7 +26,7 @@ from services.registry import Registry
 pytestmark = pytest.mark.timeout(300)
 
 STREAMS, PARTITIONS = 16, 2
-QUICK = {"margin": 0.02, "least_readings": 400, "watch_h": 0.002, "expires_h": 1}
+QUICK = {"margin": 0.02, "least_readings": 400, "watch_h": 0.002, "join_h": 0.001, "expires_h": 1}
 
 
 def model(folder: Path, noise: float, seed: int = 5) -> Path:

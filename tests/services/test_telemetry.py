@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from services.predictor.spotlight import Points
 from services.predictor.stats import ShardStats
 from services.quality.pipeline import PipelineStats
 from services.quality.prequential import Figures
@@ -64,6 +65,8 @@ def some_stats() -> ShardStats:
     stats.latency_s.observe(np.array([0.001, 0.02, 0.02, 1_000.0]))
     stats.phase_s["forward"].observe(0.003)
     stats.challenger = "0ff1ce000000"
+    stats.lag_s = 1.5
+    stats.gpu_total_bytes, stats.gpu_free_bytes, stats.gpu_own_bytes = 80_000_000_000, 60_000_000_000, 10_000_000_000
     truth = np.array([[1.0], [2.0]])
     for name in ("figures", "challenger_figures"):
         figures = Figures(np.array([2.0]))
@@ -72,13 +75,20 @@ def some_stats() -> ShardStats:
     return stats
 
 
+def some_points(n: int) -> Points:
+    """Of two targets, of which nothing is said of the second."""
+    values = np.arange(2 * n, dtype=np.float32).reshape(n, 2)
+    said = values + np.array([1, np.nan], np.float32)
+    return Points('pump-"1"', ("flow", "level"), np.arange(n), values, said, said - 2, said + 2, values[:, 0] / 10)
+
+
 # ---- metrics --------------------------------------------------------------------------------------------------------
 
 
 def test_every_named_metric_is_served_with_its_labels_and_no_other(served) -> None:
     endpoint, collector, _ = served
     pipeline = PipelineStats(contest={"gain": 0.1}, drift={"loss": 1.2})
-    collector.update({0: some_stats(), 1: some_stats()}, {0: {}, 1: {}}, pipeline)
+    collector.update({0: some_stats(), 1: some_stats()}, {0: {}, 1: {}}, pipeline, [some_points(40)])
     status, content_type, text = get(f"{endpoint.url}/metrics")
     assert status == 200
     assert content_type.startswith("text/plain")
@@ -95,30 +105,87 @@ def test_numbers_arrive_as_they_were_counted(served) -> None:
     collector.update({3: some_stats()}, {3: {"died": 2}})
     found = samples(get(f"{endpoint.url}/metrics")[2])
 
-    def value(name: str, **wanted: str) -> float:
-        (one,) = [sample.value for sample in found[name] if sample.labels == {"shard": "3", **wanted}]
+    def together(name: str, **wanted: str) -> float:
+        (one,) = [sample.value for sample in found[name] if sample.labels == wanted]
         return one
 
+    def value(name: str, **wanted: str) -> float:
+        return together(name, shard="3", **wanted)
+
     assert value("streamrnn_readings_total") == 7
-    assert value("streamrnn_rejected_total", reason="not_json") == 2
-    assert value("streamrnn_flagged_readings_total", flag="late") == 1
+    assert together("streamrnn_rejected_total", reason="not_json") == 2
+    assert together("streamrnn_flagged_readings_total", flag="late") == 1
     assert value("streamrnn_consumer_lag_messages", partition="2") == 6
+    assert value("streamrnn_consumer_lag_seconds") == 1.5
+    assert value("streamrnn_gpu_memory_free_bytes") == 60e9
     assert value("streamrnn_last_progress_timestamp_seconds") == 1_700_000_000.5
     assert value("streamrnn_shard_ready") == 1
     assert value("streamrnn_shard_restarts_total", cause="died") == 2
     assert value("streamrnn_model_info", model="3f9a0c12be77") == 1
     assert value("streamrnn_challenger_info", model="0ff1ce000000") == 1
-    assert value("streamrnn_forecast_mse", step="1") == 0.25
-    assert value("streamrnn_persistence_mse", step="1") == 1
-    assert value("streamrnn_band_coverage_ratio", step="1") == 1
-    assert value("streamrnn_scored_values_total", step="1") == 2
-    assert value("streamrnn_step_seconds_count", phase="forward") == 1
-    assert value("streamrnn_end_to_end_latency_seconds_count") == 4
-    assert math.isclose(value("streamrnn_end_to_end_latency_seconds_sum"), 1_000.041)
-    assert value("streamrnn_end_to_end_latency_seconds_bucket", le="0.005") == 1
-    assert value("streamrnn_end_to_end_latency_seconds_bucket", le="0.02") == 3
-    assert value("streamrnn_end_to_end_latency_seconds_bucket", le="300.0") == 3
-    assert value("streamrnn_end_to_end_latency_seconds_bucket", le="+Inf") == 4
+    champion = {"model": "3f9a0c12be77", "step": "1"}
+    assert together("streamrnn_forecast_mse", **champion) == 0.25
+    assert together("streamrnn_persistence_mse", **champion) == 1
+    assert together("streamrnn_band_coverage_ratio", **champion) == 1
+    assert together("streamrnn_scored_values", **champion) == 2
+    assert together("streamrnn_challenger_mse", model="0ff1ce000000", step="1") == 0.25
+    assert value("streamrnn_phase_seconds_total", phase="forward") == 0.003
+    assert together("streamrnn_step_seconds_count", phase="forward") == 1
+    assert together("streamrnn_end_to_end_latency_seconds_count") == 4
+    assert math.isclose(together("streamrnn_end_to_end_latency_seconds_sum"), 1_000.041)
+    assert together("streamrnn_end_to_end_latency_seconds_bucket", le="0.005") == 1
+    assert together("streamrnn_end_to_end_latency_seconds_bucket", le="0.02") == 3
+    assert together("streamrnn_end_to_end_latency_seconds_bucket", le="300.0") == 3
+    assert together("streamrnn_end_to_end_latency_seconds_bucket", le="+Inf") == 4
+
+
+def test_what_shards_count_together_goes_on_when_one_is_replaced(served) -> None:
+    endpoint, collector, _ = served
+
+    def together() -> tuple[float, float, float]:
+        found = samples(get(f"{endpoint.url}/metrics")[2])
+        (rejected,) = [one.value for one in found["streamrnn_rejected_total"] if one.labels["reason"] == "not_json"]
+        return (
+            rejected,
+            found["streamrnn_end_to_end_latency_seconds_count"][0].value,
+            found["streamrnn_forecast_mse"][0].value,
+        )
+
+    first, second = some_stats(), some_stats()
+    collector.update({0: first, 1: second}, {0: {}, 1: {}})
+    assert together() == (4, 8, 0.25)
+    collector.update({0: first}, {0: {}, 1: {"died": 1}})  # nothing is counted back while the second is away
+    assert together() == (4, 8, 0.25)
+    newcomer = some_stats()
+    newcomer.started_s += 1
+    collector.update({0: first, 1: newcomer}, {0: {}, 1: {"died": 1}})
+    collector.update({0: first, 1: newcomer}, {0: {}, 1: {"died": 1}})
+    assert together() == (6, 12, 0.25)
+
+
+def test_the_newest_point_of_a_stream_in_the_spotlight_is_shown_and_no_other(served) -> None:
+    endpoint, collector, _ = served
+    collector.update({0: some_stats()}, {0: {}}, None, [some_points(3)])
+    found = samples(get(f"{endpoint.url}/metrics")[2])
+    its = {"stream": 'pump-"1"', "target": "flow"}
+    assert [(one.labels, one.value) for one in found["streamrnn_spotlight_prediction"]] == [(its, 5)]
+    assert [(one.labels, one.value) for one in found["streamrnn_spotlight_upper"]] == [(its, 7)]
+    assert [one.value for one in found["streamrnn_spotlight_actual"]] == [4, 5]
+    assert [one.labels.keys() for one in found["streamrnn_spotlight_score"]] == [{"stream"}]
+
+
+def test_no_label_grows_with_streams(served) -> None:
+    endpoint, collector, _ = served
+    sizes = []
+    for streams in (10, 1_000_000):
+        stats = some_stats()
+        stats.live_streams = streams
+        collector.update({0: stats}, {0: {}}, None, [some_points(3)])
+        sizes.append(len(get(f"{endpoint.url}/metrics")[2].splitlines()))
+    assert sizes[0] == sizes[1]
+    named = {label for metric in METRICS for label in labels(metric) if label in ("stream", "key", "sensor")}
+    assert named == {"stream"}
+    assert {metric.of for metric in METRICS if "stream" in labels(metric)} == {"spotlight"}
 
 
 def test_what_never_happened_is_a_zero_not_an_absence(served) -> None:
@@ -143,12 +210,13 @@ def test_a_shard_that_is_being_replaced_is_down_and_keeps_no_old_numbers(served)
     assert {sample.labels["shard"] for sample in found["streamrnn_live_streams"]} == {"0"}
 
 
-def test_scrapers_that_ask_for_openmetrics_get_it(served) -> None:
+def test_scrapers_that_ask_for_openmetrics_get_the_plain_format_which_costs_half(served) -> None:
     endpoint, collector, _ = served
     collector.update({0: some_stats()}, {0: {}})
     _, content_type, text = get(f"{endpoint.url}/metrics", accept="application/openmetrics-text; version=1.0.0")
-    assert content_type.startswith("application/openmetrics-text")
-    assert text.endswith("# EOF\n")
+    assert content_type.startswith("text/plain; version=0.0.4")
+    assert "# EOF" not in text
+    assert 'streamrnn_shard_up{shard="0"} 1.0\n' in text
 
 
 def test_the_same_server_twice_in_one_process_does_not_collide() -> None:
@@ -166,11 +234,11 @@ def test_names_follow_the_conventions() -> None:
         if metric.unit in ("seconds", "ratio", "rows", "messages") and "restored" not in metric.name:
             assert metric.unit in metric.name, metric.name
     assert len({metric.name for metric in METRICS}) == len(METRICS)
-    shard = {metric.field for metric in METRICS if metric.field and not metric.pipeline}
-    made_of = {"figures", "challenger_figures"}  # shown through the properties that sum them up
-    shown = {name for name, value in vars(ShardStats).items() if isinstance(value, property)} | made_of
-    assert shard | made_of == (set(ShardStats.__dataclass_fields__) - {"inputs"}) | shown
-    pipeline = {metric.field for metric in METRICS if metric.pipeline}
+    shown = {metric.field for metric in METRICS if metric.of in ("shard", "shards")}
+    elsewhere = {"inputs", "figures", "challenger_figures"}  # drift, and what forecasts are worth, of all shards
+    every = {name for name, value in vars(ShardStats).items() if isinstance(value, property)}
+    assert shown - {""} == (every | set(ShardStats.__dataclass_fields__)) - elsewhere
+    pipeline = {metric.field for metric in METRICS if metric.of == "pipeline"}
     assert pipeline == set(PipelineStats.__dataclass_fields__), "every field of PipelineStats is a metric"
 
 

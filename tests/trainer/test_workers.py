@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,19 +73,46 @@ def test_a_killed_worker_costs_neither_the_training_nor_its_result(tmp_path: Pat
         torch.testing.assert_close(ours[name], weight, rtol=0.02, atol=0.02, msg=name)
 
 
-def test_one_worker_gives_the_weights_of_this_process_bit_for_bit_at_a_low_priority(tmp_path: Path) -> None:
-    what, nice = work(3000, 20), list[int]()
+def test_one_worker_gives_the_weights_of_this_process_bit_for_bit_on_cores_that_are_idle(tmp_path: Path) -> None:
+    what, ways = work(3000, 20), set[int]()
     alone = train(what, None, None)
 
     def heard(event: dict[str, Any]) -> None:
         tasks = Path(f"/proc/{event['pid']}/task")
-        nice.extend(os.getpriority(os.PRIO_PROCESS, int(one.name)) for one in tasks.iterdir())
+        ways.update(os.sched_getscheduler(int(one.name)) for one in tasks.iterdir())
 
     learned = workers.train(what, run_of(tmp_path, what), 1, heard=heard)
     ours, theirs = learned.network.state_dict(), alone.network.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert workers.NICE in nice
+    assert ways == {os.SCHED_IDLE}
     assert not (tmp_path / os.listdir(tmp_path)[0] / "ray").exists()  # checkpoints go when they are not needed any more
+
+
+OUT_OF_MEMORY = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}, {support!r}]
+from test_workers import run_of, work
+from services.trainer import workers
+from services.trainer.learning import NotTrained
+if __name__ == "__main__":
+    try:
+        workers.train(work(3000, 100_000), run_of(Path({folder!r}), work(3000, 100_000)), 1)
+    except NotTrained as error:
+        print(error)
+"""
+
+
+def test_a_machine_without_memory_is_said(tmp_path: Path) -> None:
+    here = Path(__file__).parent
+    script = OUT_OF_MEMORY.format(tests=str(here), support=str(here.parent / "support"), folder=str(tmp_path / "runs"))
+    (tmp_path / "train.py").write_text(script)
+    little = {"RAY_memory_usage_threshold": "0.02", "RAY_memory_monitor_refresh_ms": "100"}  # Ray's own killer acts
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "train.py")], env={**os.environ, **little}, capture_output=True, text=True,
+        timeout=120, check=False, cwd=here.parents[1],
+    )  # fmt: skip
+    assert "the machine ran out of memory, and its workers were killed: use fewer --workers" in done.stdout, done.stderr
 
 
 def test_what_cannot_be_trained_is_said(tmp_path: Path) -> None:

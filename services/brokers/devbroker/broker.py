@@ -51,6 +51,7 @@ class DevBroker:
     port: where clients connect; None keeps the folder's port, or picks a free one.
     advertised_port: opens a second listener (`proxied_port`) whose clients are told to come back to this port, which is
         a proxy's. Without it a client that came through a proxy would go round it from its second connection on.
+    host: the name by which other machines know this one: then they may connect, too. None: this machine only.
     owned: the broker never outlives this process, not even when that is killed.
     overrides: server settings that take precedence.
     cache: where the jars are; None means $STREAMRNN_CACHE or the user's cache folder.
@@ -63,6 +64,7 @@ class DevBroker:
         *,
         owned: bool = False,
         advertised_port: int | None = None,
+        host: str | None = None,
         overrides: Mapping[str, str] | None = None,
         cache: Path | None = None,
     ) -> None:
@@ -70,7 +72,7 @@ class DevBroker:
         self.log = self.folder / "broker.log"
         self._port = port
         self._owned = owned
-        self._advertised_port = advertised_port
+        self._advertised_port, self._host = advertised_port, host
         self._overrides = dict(overrides or {})
         self._cache = (cache or jars.default_cache()).absolute()
         self._data = self.folder / "data"
@@ -183,7 +185,7 @@ class DevBroker:
         crashed = (self._data / "meta.properties").exists() and not (self._data / ".kafka_cleanshutdown").exists()
         ports = self._choose_ports()
         properties = self.folder / "server.properties"
-        properties.write_text(server_properties(self._data, ports, self._overrides))
+        properties.write_text(server_properties(self._data, ports, self._overrides, self._host))
         java = [str(jars.java()), *_JVM, *(f"-Dorg.slf4j.simpleLogger.{it}" for it in _LOGGING)]
         java += ["-cp", ":".join(map(str, class_path))]
         if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:

@@ -53,11 +53,16 @@ def is_taken(port: int) -> bool:
     return False
 
 
-def server_properties(data: Path, ports: Ports, overrides: Mapping[str, str]) -> str:
-    """One node that is broker and controller, everything on loopback, internal topics small and with one replica."""
+def server_properties(data: Path, ports: Ports, overrides: Mapping[str, str], host: str | None = None) -> str:
+    """One node that is broker and controller, internal topics small and with one replica. Everything on loopback, but
+    where `host` says by which name other machines know this one.
+    """
     listeners = [f"CLIENTS://127.0.0.1:{ports.clients}"]
     advertised = list(listeners)
-    if ports.advertised is not None:
+    if host is not None:  # the broker itself never leaves its machine: its name may not lead here yet
+        listeners = [f"CLIENTS://0.0.0.0:{ports.clients}", f"PROXIED://127.0.0.1:{ports.proxied}"]
+        advertised = [f"CLIENTS://{host}:{ports.clients}", listeners[1]]
+    elif ports.advertised is not None:
         listeners.append(f"PROXIED://127.0.0.1:{ports.proxied}")
         advertised.append(f"PROXIED://127.0.0.1:{ports.advertised}")
     settings = {
@@ -68,7 +73,7 @@ def server_properties(data: Path, ports: Ports, overrides: Mapping[str, str]) ->
         "advertised.listeners": ",".join(advertised),
         "listener.security.protocol.map": "CLIENTS:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
-        "inter.broker.listener.name": "CLIENTS",
+        "inter.broker.listener.name": "CLIENTS" if host is None else "PROXIED",
         "log.dirs": str(data),
         # One node: every internal topic has one replica. Few partitions: each is loaded at every start.
         "offsets.topic.replication.factor": "1",

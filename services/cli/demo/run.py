@@ -21,6 +21,8 @@ from services.cli.demo.first_model import TRAIN_SHARE, first_model
 from services.cli.demo.stage import PARTITIONS, SHARDS
 from services.cli.demo.view import View, progress_bar, while_training
 
+SHOWN = 2
+"""Streams in the spotlight of the page."""
 SCORED_SHARE = 0.2
 """The last part of the series, which no training has seen."""
 QUIET_S = 60.0
@@ -76,13 +78,15 @@ def _demo(console: Any, stack: ExitStack, readings: int, streams: int, rate: flo
     model, std = _model(console, series, cache)
     broker = stage.broker(console, stack)
     path = out / "streamrnn.yaml"
-    settings = stage.settings(path, broker.bootstrap, model, "state:\n  slots: 1024\n")
-    stage.create_topics(settings)
     first = len(series.x) - int(len(series.x) * SCORED_SHARE)
     last = min(len(series.x), first + readings // streams * streams)
     replay = Replay(series.x[first:last], series.at_ms[first:last], streams, PARTITIONS)
+    shown = [name.decode() for name in replay.names[:SHOWN]]
+    settings = stage.settings(path, broker.bootstrap, model, "state:\n  slots: 1024\n", shown)
+    stage.create_topics(settings)
     tally = Tally(replay, std)
     runner = stage.serve(console, stack, settings, out / "server.log")
+    console.print(f"watch it at {runner.server.url.removesuffix('metrics')}", highlight=False)
 
     tally.start(KafkaSource(settings.kafka, settings.topics.predictions, range(PARTITIONS)))
     stack.callback(tally.stop)

@@ -10,7 +10,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,14 @@ def broker(console: Any, stack: ExitStack) -> Any:
     return started
 
 
-def settings(path: Path, bootstrap: str, model: Path, more: str = "") -> Any:
+def settings(path: Path, bootstrap: str, model: Path, more: str = "", spotlight: Sequence[str] = ()) -> Any:
     """Writes the settings where a person can read them, and reads them as `streamrnn serve` does. `more` is YAML."""
     from services.settings import load
 
     path.write_text(
         f"pipeline: demo\nmodel: {json.dumps(str(model))}\nkafka:\n  bootstrap_servers: {bootstrap}\n"
         f"topics:\n  partitions: {PARTITIONS}\n  replication: 1\n"
-        f"fleet:\n  shards: {SHARDS}\ntelemetry:\n  port: 0\n{more}"
+        f"fleet:\n  shards: {SHARDS}\ntelemetry:\n  port: 0\n  spotlight: {json.dumps(list(spotlight))}\n{more}"
     )
     return load(path, [])
 
@@ -122,6 +122,7 @@ def keep(console: Any, settings: Any, path: Path, runner: Runner) -> None:
         ("readings", settings.topics.readings),
         ("predictions", settings.topics.predictions),
         ("settings", path),
+        ("page", runner.server.url.removesuffix("metrics")),
         ("metrics", runner.server.url),
     ):
         console.print(f"{name:<12} {value}", highlight=False)

@@ -1,0 +1,57 @@
+"""`streamrnn retrain`: one retraining as the server makes them, once, for a scheduler such as a CronJob to call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def retrain(
+    config: Annotated[str | None, typer.Option("--config", "-c", help="YAML file of settings.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. --set retrain.last=48h.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes on Ray that share the work; 0: this one. [retrain.workers]")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why; the registry's history keeps it.")] = "schedule",
+) -> None:
+    """Trains a model on the pipeline's latest readings, after the settings of `retrain`, and lets it challenge the
+    champion: `streamrnn serve` runs it in shadow and decides.
+
+    \b
+    Needs `registry`, and a champion in it.
+    Exit codes: 0 trained and challenging, 1 not, with the reason.
+    """
+    from services.fleet.on_ray import prepare
+    from services.fleet.ray_head import become_node
+    from services.registry import Registry
+    from services.settings import load
+    from services.trainer import job
+    from services.trainer.ranges import WrongRange, asked
+
+    settings = load(config, set_ or [])
+    rules, fleet, where = settings.retrain, settings.fleet, settings.registry
+    if where is None:
+        raise WrongRange("registry: name the one whose champion is to be challenged; without one nothing follows")
+    registry = Registry(where)
+    champion = registry.resolve("champion")
+    processes = rules.workers if workers is None else workers
+    if processes and fleet.ray_node is not None and fleet.ray_address is not None:
+        prepare()
+        become_node(fleet.ray_address, fleet.ray_node)
+    outcome = job.retrain(
+        settings,
+        job.Order(
+            runs=rules.runs or Path("runs"), parent=registry.folder(champion), registry=where,
+            asked=asked(last=rules.last), archive=rules.archive, workers=processes, gpus=fleet.gpus_per_shard > 0,
+            warm=rules.warm, recipe=rules.recipe, limit_s=rules.limit_minutes * 60, reason=reason,
+            by="streamrnn retrain",
+        ),
+    )  # fmt: skip
+    if outcome.model is None:
+        typer.echo(f"streamrnn retrain: {outcome.end}: {outcome.message}", err=True)
+        raise typer.Exit(1)
+    if outcome.model != champion:
+        registry.challenge(outcome.model, reason=reason, by="streamrnn retrain", numbers=dict(outcome.scores))
+    typer.echo(f"{outcome.model} challenges {champion}: {outcome.message}, in {outcome.seconds:.0f} s")

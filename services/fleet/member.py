@@ -1,0 +1,43 @@
+"""What the supervisor knows of one shard, and of an actor that it has replaced. Plain values; imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.fleet.status import Lineup, ShardStatus
+
+
+@dataclass(slots=True)
+class Replaced:
+    """A stalled actor whose shard has a newer incarnation."""
+
+    shard: int
+    incarnation: int
+    actor: Any
+    run: Any
+    due_s: float  # monotonic, when it is killed
+
+
+@dataclass(slots=True)
+class Member:
+    """One shard's current incarnation."""
+
+    shard: int
+    incarnation: int = -1
+    actor: Any = None
+    run: Any = None  # reference to the value of ShardActor.run
+    asked: Any = None  # reference to an unanswered status
+    asked_s: float = 0.0
+    status: ShardStatus | None = None
+    moved_s: float = 0.0  # monotonic, when progress was last seen
+    moved_at: float = -1.0  # the progress that was seen then
+    restored: float = 0.0  # share of the changelog read, when last said
+    ready_s: float | None = None  # monotonic, when this incarnation was first seen ready
+    failures: int = 0  # restarts in a row
+    due_s: float | None = None  # monotonic, when to start the next incarnation
+    restarts: dict[str, int] = field(default_factory=dict)  # cause -> count
+    lineup: Lineup = field(default_factory=Lineup)  # what it was told to run
+    ordered: Any = None  # reference to the answer of an order under way
+    ordering: Lineup | None = None  # the order under way
+    refused: Lineup | None = None  # an order that it cannot follow

@@ -1,0 +1,57 @@
+"""How far a shard is behind, in seconds; what it says it has lost; when it last kept something."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rnn.config import ModelConfig
+from rnn.network import Network
+from services.driver import START_MS, StreamDriver
+from services.predictor.lag import Lag
+from services.records import Records, Role
+
+
+def polled(partition: int, *timestamps_ms: int) -> Records:
+    n = len(timestamps_ms)
+    return Records(partition, np.arange(n), np.array(timestamps_ms), [b"pump-1"] * n, [b"{}"] * n)
+
+
+def test_what_is_unread_came_after_what_was_read_last() -> None:
+    lag = Lag()
+    assert lag.see([polled(0, 1_000, 2_000)], {0: 5}, now_ms=62_000) == 60
+    assert lag.see([], {0: 5}, now_ms=63_000) == 61, "it grows while nothing is read"
+    assert lag.see([polled(0, 60_000)], {0: 0}, now_ms=64_000) == 0, "all is read"
+
+
+def test_the_partition_that_is_furthest_behind_counts() -> None:
+    lag = Lag()
+    assert lag.see([polled(0, 9_000), polled(1, 2_000)], {0: 1, 1: 1}, now_ms=10_000) == 8
+    assert lag.see([], {0: 1, 1: 0}, now_ms=10_000) == 1
+
+
+def test_a_reading_after_an_hour_of_silence_is_not_an_hour_old() -> None:
+    lag = Lag()
+    lag.see([polled(0, 0)], {0: 0}, now_ms=1_000)
+    lag.see([], {0: 0}, now_ms=3_600_000)
+    assert lag.see([], {0: 1}, now_ms=3_600_500) == 0.5
+
+
+def test_nothing_is_said_of_what_nobody_knows() -> None:
+    assert Lag().see([], {0: 7}, now_ms=1_000_000) == 0
+
+
+def test_readings_that_retention_has_eaten_are_counted_and_epochs_leave_their_time() -> None:
+    driver = StreamDriver(Network(ModelConfig(("flow",), hidden=4)), partitions=1)
+    driver.send("pump-1", at=START_MS, x=[1.0])
+    driver.run()
+    stats = driver.shard.stats
+    assert stats.lost == 0 and stats.last_epoch_s * 1000 >= START_MS
+    for turn in range(1, 6):
+        driver.send("pump-1", at=START_MS + turn, x=[1.0])
+    driver.crash()
+    driver.broker.truncate(Role.READINGS, 0, before=4)
+    driver.restart()
+    assert driver.shard.stats.lost == 3
+    assert driver.shard.stats.last_epoch_s == 0, "this life has kept none yet"
+    driver.run()
+    assert len(driver.predictions("pump-1")) == 3

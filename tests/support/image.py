@@ -1,0 +1,164 @@
+"""The image of this checkout, really built: deploy/Dockerfile by buildah, on a base made by debootstrap.
+
+No registry of images is needed. The variant is `mounted`: torch, 5 GB with what comes along, stays out of the image
+and is mounted from this environment's own site-packages, read-only. The archive is cached by what went into it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.brokers.devbroker.jars import default_cache
+
+ROOT = Path(__file__).parents[2]
+NAME = "localhost/streamrnn:dev"
+USER = 10001
+MOUNTED = "/opt/streamrnn/mounted"
+VALUES: dict[str, Any] = {
+    "image__repository": "localhost/streamrnn", "image__tag": "dev", "image__pullPolicy": "Never",
+    "extraVolumes": [{"name": "heavy", "persistentVolumeClaim": {"claimName": "heavy", "readOnly": True}}],
+    "extraVolumeMounts": [{"name": "heavy", "mountPath": MOUNTED, "readOnly": True}],
+}  # fmt: skip
+"""What the chart has to be told to use it; the claim `heavy` is `heavy()`."""
+
+_BASE, _SUITE, _PYTHON = "localhost/streamrnn-base:bookworm", "bookworm", (3, 11)
+_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+_PARTS = ("deploy/Dockerfile", "deploy/image_packages.py", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
+_MAX_STORAGE_BYTES = 15 << 30
+
+
+def built() -> Path:
+    """An archive of the image, for a container runtime to import. The first time on a machine: three minutes.
+
+    $STREAMRNN_IMAGE names one that was built before, of sources that may have changed since.
+    """
+    if given := os.environ.get("STREAMRNN_IMAGE"):
+        return Path(given)
+    folder = _folder()
+    archive = folder / f"streamrnn-{_digest()}.tar"
+    with (folder / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not archive.exists():
+            _trim(folder)
+            _make_base()
+            options = [f"--build-arg={one}" for one in (f"BASE={_BASE}", "VARIANT=mounted", *_indexes())]
+            buildah("build", "--layers", "--format", "docker", *options, "-t", NAME, "-f", "deploy/Dockerfile", ".")
+            fresh = folder / "fresh.part"
+            fresh.unlink(missing_ok=True)
+            buildah("push", "--disable-compression", NAME, f"docker-archive:{fresh}:{NAME}")
+            for old in folder.glob("streamrnn-*.tar"):
+                old.unlink()
+            fresh.replace(archive)
+    return archive
+
+
+def heavy() -> Path:
+    """The folder that has what the image leaves out."""
+    return Path(sysconfig.get_path("purelib"))
+
+
+def described() -> dict[str, Any]:
+    """The image's configuration as Docker knows it."""
+    whole: dict[str, Any] = json.loads(buildah("inspect", "--type", "image", NAME))
+    return dict(whole["Docker"]["config"])
+
+
+def buildah(*arguments: str | Path) -> str:
+    """What it says; raises RuntimeError with the end of its words."""
+    folder = _folder()
+    places = ["--root", folder / "storage", "--runroot", folder / "run"]
+    done = subprocess.run(
+        ["buildah", *places, *arguments], cwd=ROOT, env={**os.environ, "BUILDAH_ISOLATION": "chroot"},
+        capture_output=True, text=True, errors="replace", timeout=1200, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"buildah {arguments[0]} failed: {(done.stdout + done.stderr).strip()[-3000:]}")
+    return done.stdout
+
+
+def _make_base() -> None:
+    """Debian with Python, as a registry would give it."""
+    if _is_there(_BASE):
+        return
+    root = _folder() / "base.part"
+    shutil.rmtree(root, ignore_errors=True)
+    include = "python3,python3-venv,ca-certificates,wget"
+    _ran("debootstrap", "--variant=minbase", f"--include={include}", _SUITE, str(root))
+    if _CERTIFICATES.exists():  # whom this machine trusts, where a proxy of its own stands between
+        shutil.copyfile(_CERTIFICATES, root / _CERTIFICATES.relative_to("/"))
+    for rest in ("var/cache/apt/archives", "var/lib/apt/lists"):
+        shutil.rmtree(root / rest)
+        (root / rest / "partial").mkdir(parents=True)
+    container = buildah("from", "scratch").strip()
+    try:
+        _ran("cp", "-a", f"{root}/.", buildah("mount", container).strip())
+        buildah("commit", "--quiet", "--disable-compression", container, _BASE)
+    finally:
+        buildah("rm", container)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _is_there(name: str) -> bool:
+    return any(name in (one.get("names") or []) for one in json.loads(buildah("images", "--json") or "[]") or [])
+
+
+def _trim(folder: Path) -> None:
+    """Layers of builds of long ago cannot be told from those of the last one: all go when there are too many."""
+    storage = folder / "storage"
+    if storage.is_dir() and int(_ran("du", "-s", "--block-size=1", str(storage)).split()[0]) > _MAX_STORAGE_BYTES:
+        for name in json.loads(buildah("images", "--json", "--all") or "[]") or []:
+            buildah("rmi", "--force", name["id"])
+
+
+def _digest() -> str:
+    """Of all that goes into the image."""
+    digest = hashlib.sha256(json.dumps([_SUITE, _PYTHON]).encode())
+    for file in sorted({*(ROOT / one for one in _PARTS), *_sources()}):
+        digest.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _sources() -> Iterator[Path]:
+    for room in ("rnn", "services"):
+        yield from (one for one in (ROOT / room).rglob("*") if one.is_file() and "__pycache__" not in one.parts)
+
+
+def _indexes() -> list[str]:
+    """Where packages come from, if this machine was told."""
+    known = {name: os.environ[name] for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX") if name in os.environ}
+    if "PIP_INDEX_URL" in known:
+        known.setdefault("UV_DEFAULT_INDEX", known["PIP_INDEX_URL"])
+    return [f"{name}={value}" for name, value in known.items()]
+
+
+def _folder() -> Path:
+    if sys.version_info[:2] != _PYTHON:
+        pytest.skip(f"the image's Python is {_PYTHON}, this one's packages cannot be mounted into it: use Python 3.11")
+    if os.geteuid() != 0 or any(shutil.which(one) is None for one in ("buildah", "debootstrap")):
+        pytest.skip("building an image needs root, buildah and debootstrap: tests/cluster/packages.sh installs both")
+    folder = default_cache() / "image"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _ran(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=900, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} failed: {(done.stdout + done.stderr).strip()[-1500:]}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    print(built())

@@ -1,0 +1,102 @@
+"""Spans of epochs, as a collector gets them from a real service and from values."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+from otlp import Collector
+from serving import Serving
+
+from services.predictor.ports import Refused
+from services.predictor.stats import PHASES
+from services.predictor.traced import Traced
+from services.settings import Settings
+from services.telemetry.traces import Traces, check
+
+
+def settings(endpoint: str | None, share: float = 1.0) -> Settings:
+    return Settings(pipeline="traced", telemetry={"traces": endpoint, "traces_share": share})
+
+
+def traced(epoch: int, kept: bool = True) -> Traced:
+    now_ns = time.time_ns()
+    phases = (("poll", now_ns - 9, now_ns - 7), ("encode", now_ns - 7, now_ns - 5), ("encode", now_ns - 5, now_ns))
+    return Traced(epoch, "3f9a0c12be77", phases, {0: 8, 2: 9}, readings=5, predictions=5, rejected=1, kept=kept)
+
+
+def test_a_service_sends_one_span_an_epoch_and_none_a_reading(serving: Serving, collector: Collector) -> None:
+    serving.until(lambda: sum(span.attributes["streamrnn.readings"] for span in collector.spans) > 50, "spans")
+    spans = [span for span in collector.spans if span.attributes["streamrnn.readings"]]
+    assert collector.paths == {"/v1/traces"}
+    assert {span.name for span in spans} == {"epoch"}
+    assert {span.resource["service.name"] for span in spans} == {"streamrnn"}
+    one = spans[-1].attributes
+    assert one["messaging.destination.name"] == "watched.readings"
+    assert (one["streamrnn.shard"], one["streamrnn.incarnation"], one["streamrnn.outcome"]) == (0, 0, "kept")
+    numbers = [span.attributes["streamrnn.epoch"] for span in spans]
+    assert len(set(numbers)) == len(numbers), "one span an epoch"
+    assert {f"streamrnn.{phase}_seconds" for phase in PHASES} <= one.keys()
+    assert spans[-1].events.keys() == set(PHASES)
+    for span in spans:
+        took_s = (span.ended_ns - span.began_ns) / 1e9
+        phases_s = sum(span.attributes[f"streamrnn.{phase}_seconds"] for phase in PHASES)
+        assert 0 < phases_s <= took_s + 0.001
+        assert abs(time.time() - span.ended_ns / 1e9) < 600
+    ends = [max(span.attributes["streamrnn.position"]) for span in sorted(spans, key=lambda span: span.began_ns)]
+    assert ends[-1] > ends[0]
+
+
+def test_a_dropped_epoch_is_an_error_and_phases_add_up(collector: Collector) -> None:
+    traces = Traces(settings(collector.endpoint), shard=7, incarnation=2)
+    traces.epoch(traced(1))
+    traces.epoch(traced(2, kept=False))
+    traces.close()
+    mine = [span for span in collector.spans if span.resource.get("streamrnn.shard") == 7]
+    assert [(span.attributes["streamrnn.outcome"], span.failed) for span in mine] == [
+        ("kept", False),
+        ("dropped", True),
+    ]
+    assert mine[0].resource["service.instance.id"] == "traced-7-2"
+    assert mine[0].attributes["streamrnn.encode_seconds"] == pytest.approx(7e-9)
+    assert mine[0].attributes["streamrnn.partitions"] == [0, 2]
+    assert mine[0].attributes["messaging.batch.message_count"] == 6
+
+
+def test_a_share_of_the_epochs_is_a_share_of_the_spans(collector: Collector) -> None:
+    traces = Traces(settings(collector.endpoint, share=0.1), shard=8, incarnation=0)
+    for epoch in range(1000):
+        traces.epoch(traced(epoch))
+    traces.close()
+    assert 30 < sum(span.resource.get("streamrnn.shard") == 8 for span in collector.spans) < 250
+
+
+def test_a_collector_that_is_away_costs_the_spans_and_nothing_else() -> None:
+    traces = Traces(settings("http://127.0.0.1:9/v1/traces"), shard=0, incarnation=0)
+    for epoch in range(100):
+        traces.epoch(traced(epoch))
+    traces.close()
+
+
+def test_what_is_missing_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    check(settings(None))
+    with pytest.raises(Refused, match=r"telemetry\.traces: .*pip install 'streamrnn\[traces\]'"):
+        check(settings("http://collector:4318/v1/traces"))
+
+
+def test_nothing_of_it_is_imported_where_nobody_traces() -> None:
+    code = (
+        "import sys, services.predictor.shard, services.telemetry.traces as t; from services.settings import Settings; "
+    )
+    code += "t.check(Settings()); print(any(name.startswith('opentelemetry') for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("endpoint", ["collector:4318", "", "grpc://collector:4317", "http:///v1/traces"])
+def test_an_endpoint_that_cannot_be_one_is_refused(endpoint: str) -> None:
+    with pytest.raises(ValueError, match="a URL such as"):
+        settings(endpoint)
