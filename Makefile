@@ -3,13 +3,16 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-retrain test test-cluster check format docs bench quality soak broker constraints clean
+.PHONY: help demo demo-retrain test test-cluster image check format docs bench quality soak broker constraints clean
 
 BIN := .venv/bin
 READY := .venv/.ready
 say = @printf '==> %s\n'
 
 KILLS ?= 1000
+ENGINE ?= docker
+VARIANT ?= cpu
+VERSION = $(shell awk -F '"' '/^version = / { print $$2; exit }' pyproject.toml)
 ARGS ?=
 export PYTHON
 
@@ -36,6 +39,11 @@ test-cluster: $(READY) ## the image, and the chart on a real one-node Kubernetes
 	@tests/cluster/packages.sh
 	$(say) "tests on a cluster"
 	@$(BIN)/pytest -m cluster $(ARGS)
+
+image: ## the container image, with docker (ENGINE=podman or buildah; VARIANT=cuda for GPUs)
+	$(say) "streamrnn:$(VERSION), variant $(VARIANT)"
+	@$(ENGINE) build -f deploy/Dockerfile -t streamrnn:$(VERSION) --build-arg VARIANT=$(VARIANT) \
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(ARGS) .
 
 check: $(READY) ## format, lint, types, import law, spelling, documents
 	$(say) "format (ruff)"

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -84,6 +82,8 @@ class Shelf:
         """Writes the files of a model that `weights.load` accepted; its card comes last and makes it visible."""
         files = files_of(folder)
         content = {name: path.read_bytes() for name, path in files.items()}
+        if missing := sorted({CARD, WEIGHTS} - content.keys()):
+            raise ModelRefused(f"{folder}: {missing[0]} is a link that leads out of the folder. Copy the file there.")
         text = content.pop(CARD)
         if hashlib.sha256(content[WEIGHTS]).hexdigest() != card.sha256 or json.loads(text)["sha256"] != card.sha256:
             raise ModelRefused(f"{folder} changed while it was read. Add it again when its trainer is done.")
@@ -219,7 +219,9 @@ class Shelf:
 
 
 def files_of(folder: Path) -> dict[str, Path]:
-    """The plain files of a model's folder by name; no links, no hidden ones, no folders."""
-    with os.scandir(folder) as found:
-        plain_ones = [one for one in found if stat.S_ISREG(one.stat(follow_symlinks=False).st_mode)]
-    return {one.name: Path(one.path) for one in sorted(plain_ones, key=lambda one: one.name) if one.name[0] != "."}
+    """The plain files of a model's folder by name; no hidden ones, no folders. Links count only as a volume made of a
+    ConfigMap has them: to files within the folder.
+    """
+    whole = folder.resolve()
+    ours = (one for one in sorted(folder.iterdir()) if one.name[0] != "." and one.is_file())
+    return {one.name: one for one in ours if one.resolve().is_relative_to(whole)}

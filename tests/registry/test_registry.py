@@ -48,6 +48,25 @@ def test_a_model_comes_back_with_what_lay_beside_it(registry, make_model):
     assert entry.bytes > sum(path.stat().st_size for path in copy.iterdir()) - 1
 
 
+def test_a_model_in_a_volume_of_a_configmap_is_a_model(registry, make_model, tmp_path: Path):
+    volume = tmp_path / "volume"
+    (volume / "..data").mkdir(parents=True)
+    for file in make_model(1).iterdir():
+        file.rename(volume / "..data" / file.name)
+        (volume / file.name).symlink_to(f"..data/{file.name}")
+    card = registry.add(volume, **WHO)
+    assert sorted(path.name for path in registry.folder(card.model).iterdir()) == ["card.json", "model.safetensors"]
+
+
+def test_a_model_whose_card_is_elsewhere_is_refused(registry, make_model, tmp_path: Path):
+    folder = make_model(1)
+    (folder / "card.json").rename(tmp_path / "card.json")
+    (folder / "card.json").symlink_to(tmp_path / "card.json")
+    with pytest.raises(weights.ModelRefused, match="leads out of the folder"):
+        registry.add(folder, **WHO)
+    assert registry.models() == []
+
+
 def test_the_same_model_twice_is_one_model(registry, make_model):
     first = registry.add(make_model(1), **WHO)
     assert registry.add(make_model(1), **WHO) == first

@@ -88,7 +88,7 @@ class Container:
         """The bundle's configuration (OCI runtime specification 1.0)."""
         described = image.described()
         user, group = map(int, described["User"].split(":"))
-        mode = ["nosuid", "nodev", "mode=1777"]
+        mode = ["nosuid", "nodev", f"uid={user}", f"gid={group}"]
         mounts: list[dict[str, Any]] = [
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},

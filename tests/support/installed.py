@@ -68,6 +68,18 @@ class Trial:
         path = f"/api/v1/namespaces/{self.namespace}/services/{release}-streamrnn-server:metrics/proxy/metrics"
         return self.node.run(self.node.kubectl_program, "get", "--raw", path, check=False).stdout
 
+    def ready(self, release: str) -> bool:
+        """Whether the server is there, alone, and ready."""
+        label = f"app.kubernetes.io/component=server,app.kubernetes.io/instance={release}"
+        pods = self.node.get("pods", self.namespace, label=label)
+        conditions = [one for pod in pods for one in pod["status"].get("conditions", [])]
+        return len(pods) == 1 and any({"type": "Ready", "status": "True"}.items() <= one.items() for one in conditions)
+
+    def job(self, name: str) -> dict[str, Any]:
+        """Its status."""
+        found: dict[str, Any] = json.loads(self.kubectl("get", "job", name, "-o", "json"))["status"]
+        return found
+
     def sensors(self, release: str, pipeline: str) -> Sensors:
         """Sends as long as its `with` lasts."""
         return Sensors(self, release, pipeline)
@@ -107,9 +119,22 @@ class Sensors:
 
     def __exit__(self, kind: object, *_: object) -> None:
         said, wrong = self._process.communicate(timeout=60)
+        assert self._process.returncode == 0, wrong[-2000:]
         if kind is None:
-            assert self._process.returncode == 0, wrong[-2000:]
             self.sent = json.loads(said.splitlines()[-1])["sent"]
+
+
+def another_model(folder: Path) -> str:
+    """Made in the folder, of the same shape as the chart's, with weights that nothing has taught; its id."""
+    import torch
+
+    from rnn import weights
+    from rnn.network import Network
+
+    _, card = weights.load(CHART / "files" / "model")
+    torch.manual_seed(1)
+    made: str = weights.save(folder, Network(card.config).eval(), created_ms=1).model
+    return made
 
 
 def nested(flat: dict[str, Any]) -> dict[str, Any]:

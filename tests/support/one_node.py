@@ -27,6 +27,7 @@ class OneNode:
     def __init__(self, folder: Path, images: Sequence[Path] = (), crds: Path | None = None) -> None:
         self.folder, self._images, self._crds = folder, images, crds
         self._bin = binaries.kube()
+        self._guard: subprocess.Popen[bytes] | None = None
         self.kubectl_program = self._bin / "kubectl"
 
     def start(self) -> OneNode:
@@ -34,6 +35,12 @@ class OneNode:
         env = {**self._env(), "KUBE_IMAGES": " ".join(map(str, self._images))}
         if self._crds is not None:
             env["KUBE_CRDS"] = str(self._crds)
+        # Takes the node down when its standard input ends: at `stop`, or with this process, however that ends.
+        down = f"cat > /dev/null; exec bash '{RECIPE / 'down.sh'}'"
+        self._guard = subprocess.Popen(
+            ["bash", "-c", down], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=self._env(), start_new_session=True,
+        )  # fmt: skip
         done = subprocess.run(
             ["bash", str(RECIPE / "up.sh")], env=env, capture_output=True, text=True, timeout=300, check=False
         )
@@ -45,9 +52,10 @@ class OneNode:
 
     def stop(self) -> None:
         """Ends everything; may be called again, or before `start`."""
-        subprocess.run(
-            ["bash", str(RECIPE / "down.sh")], env=self._env(), capture_output=True, timeout=120, check=False
-        )
+        guard, self._guard = self._guard, None
+        if guard is not None and guard.stdin is not None:
+            guard.stdin.close()
+            guard.wait(120)
 
     def __enter__(self) -> OneNode:
         try:

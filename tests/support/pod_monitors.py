@@ -1,0 +1,112 @@
+"""A Prometheus on the node of a cluster that scrapes what PodMonitors of the cluster ask for.
+
+What the Prometheus operator makes of a PodMonitor: pods of its namespace with its labels and a container port of that
+name, then the PodMonitor's own relabelings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from binaries import prometheus
+from one_node import OneNode
+
+PORT = 9099  # on the node, whose network is its own
+
+
+class Monitored:
+    """Of the PodMonitors and PrometheusRules of a namespace, looked up once. Use as a context manager."""
+
+    def __init__(self, node: OneNode, namespace: str, folder: Path) -> None:
+        self.node, self._folder = node, folder
+        rules = [group for one in node.get("prometheusrules", namespace) for group in one["spec"]["groups"]]
+        (folder / "rules.yaml").write_text(
+            yaml.safe_dump({"groups": [{**one, "interval": "1s"} for one in _once(rules)]})
+        )
+        config = {
+            "global": {"evaluation_interval": "1s"},
+            "rule_files": ["rules.yaml"],
+            "scrape_configs": [
+                _scrape(monitor, endpoint, node.folder / "kubeconfig")
+                for monitor in node.get("podmonitors", namespace)
+                for endpoint in monitor["spec"]["podMetricsEndpoints"]
+            ],
+        }
+        (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
+
+    def __enter__(self) -> Monitored:
+        self._log = (self._folder / "said.log").open("wb")
+        command = self.node.command(
+            prometheus(), f"--config.file={self._folder / 'prometheus.yaml'}", f"--web.listen-address=127.0.0.1:{PORT}",
+            f"--storage.tsdb.path={self._folder / 'data'}", "--log.level=warn",
+        )  # fmt: skip
+        self._process = subprocess.Popen(
+            command, env=self.node.environment(), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._log.close()
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        """`data` of an answer of /api/v1; None while there is none."""
+        call = "import sys, urllib.request as r; sys.stdout.write(r.urlopen(sys.argv[1], timeout=20).read().decode())"
+        query = "&".join(f"{name}={_quoted(value)}" for name, value in parameters.items())
+        url = f"http://127.0.0.1:{PORT}/api/v1/{path}?{query}"
+        assert self._process.poll() is None, (self._folder / "said.log").read_text()[-2000:]
+        done = self.node.run(sys.executable, "-c", call, url, check=False)
+        return json.loads(done.stdout)["data"] if done.returncode == 0 else None
+
+    def now(self, query: str) -> list[dict[str, Any]]:
+        """Samples of the query at this moment, with their labels."""
+        found = self.ask("query", query=query)
+        return [] if found is None else list(found["result"])
+
+
+def _quoted(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]", lambda one: f"%{ord(one.group()):02X}", text)
+
+
+def _once(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Two releases bring the same rules."""
+    return list({one["name"]: one for one in groups}.values())
+
+
+def _scrape(monitor: dict[str, Any], endpoint: dict[str, Any], kubeconfig: Path) -> dict[str, Any]:
+    about, spec = monitor["metadata"], monitor["spec"]
+    relabelings: list[dict[str, Any]] = [
+        {"source_labels": [f"__meta_kubernetes_pod_label_{re.sub(r'[^A-Za-z0-9_]', '_', name)}"],
+         "regex": re.escape(value).replace("\\-", "-"), "action": "keep"}
+        for name, value in spec["selector"]["matchLabels"].items()
+    ]  # fmt: skip
+    relabelings.append(
+        {"source_labels": ["__meta_kubernetes_pod_container_port_name"], "regex": endpoint["port"], "action": "keep"}
+    )
+    for source, label in (("namespace", "namespace"), ("pod_container_name", "container"), ("pod_name", "pod")):
+        relabelings.append({"source_labels": [f"__meta_kubernetes_{source}"], "target_label": label})
+    relabelings.append({"target_label": "job", "replacement": f"{about['namespace']}/{about['name']}"})
+    relabelings += [
+        {re.sub(r"[A-Z]", lambda one: f"_{one.group().lower()}", name): value for name, value in one.items()}
+        for one in endpoint.get("relabelings", [])
+    ]
+    return {
+        "job_name": f"podMonitor/{about['namespace']}/{about['name']}",
+        "scrape_interval": endpoint.get("interval", "30s"),
+        "scrape_timeout": endpoint.get("scrapeTimeout", endpoint.get("interval", "10s")),
+        "metrics_path": endpoint.get("path", "/metrics"),
+        "kubernetes_sd_configs": [
+            {"role": "pod", "kubeconfig_file": str(kubeconfig), "namespaces": {"names": [about["namespace"]]}}
+        ],
+        "relabel_configs": relabelings,
+    }
