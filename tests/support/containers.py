@@ -36,7 +36,7 @@ class Container:
         self._mounts = {image.MOUNTED: image.heavy(), **(mounts or {})}
 
     def __enter__(self) -> Container:
-        self._image = image.buildah("from", "--pull-never", image.NAME).strip()
+        self._image = image.buildah("from", "--pull-never", image.stored()).strip()
         try:
             root = Path(image.buildah("mount", self._image).strip())
             (self._folder / "config.json").write_text(json.dumps(self._config(root)))

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,16 @@ VALUES: dict[str, Any] = {
 }  # fmt: skip
 """What the chart has to be told to use it; the claim `heavy` is `heavy()`."""
 
+_STORED = "localhost/streamrnn-test"
 _BASE, _SUITE, _PYTHON = "localhost/streamrnn-base:bookworm", "bookworm", (3, 11)
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-_PARTS = ("deploy/Dockerfile", "deploy/image_packages.py", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
+_PARTS = (
+    ".dockerignore", "deploy/Dockerfile", "deploy/image_packages.py", "pyproject.toml", "constraints.txt", "README.md",
+    "LICENSE",
+)  # fmt: skip
 _MAX_STORAGE_BYTES = 15 << 30
+_KEPT = 3
+"""Archives: another checkout may be about to import its own."""
 
 
 def built() -> Path:
@@ -49,8 +56,8 @@ def built() -> Path:
     """
     if given := os.environ.get("STREAMRNN_IMAGE"):
         return Path(given)
-    folder = _folder()
-    archive = folder / f"streamrnn-{_digest()}.tar"
+    folder, tag = _folder(), _digest()
+    archive = folder / f"streamrnn-{tag}.tar"
     with (folder / "lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         if not archive.exists():
@@ -58,14 +65,29 @@ def built() -> Path:
             _make_base()
             told = (f"BASE={_BASE}", "VARIANT=mounted", f"LEFT_OUT={','.join(LEFT_OUT)}", *_indexes())
             options = [f"--build-arg={one}" for one in told]
-            buildah("build", "--layers", "--format", "docker", *options, "-t", NAME, "-f", "deploy/Dockerfile", ".")
+            options += ["--layers", "--format=docker", f"--tag={_STORED}:{tag}", "--file=deploy/Dockerfile"]
+            buildah("build", *options, ".")
             fresh = folder / "fresh.part"
             fresh.unlink(missing_ok=True)
-            buildah("push", "--disable-compression", NAME, f"docker-archive:{fresh}:{NAME}")
-            for old in folder.glob("streamrnn-*.tar"):
-                old.unlink()
+            buildah("push", "--disable-compression", f"{_STORED}:{tag}", f"docker-archive:{fresh}:{NAME}")
             fresh.replace(archive)
+        archive.touch()
+        for old in sorted(folder.glob("streamrnn-*.tar"), key=lambda one: one.stat().st_mtime)[:-_KEPT]:
+            old.unlink()
     return archive
+
+
+@cache
+def stored() -> str:
+    """Name of `built()` in buildah's own storage, where other checkouts have theirs."""
+    archive = built()
+    tag = archive.stem.removeprefix("streamrnn-")
+    if "STREAMRNN_IMAGE" in os.environ:
+        tag = hashlib.sha256(f"{archive.absolute()} {archive.stat().st_mtime_ns}".encode()).hexdigest()[:12]
+    name = f"{_STORED}:{tag}"
+    if not _is_there(name):
+        buildah("tag", buildah("pull", "--quiet", f"docker-archive:{archive}").split()[-1], name)
+    return name
 
 
 def heavy() -> Path:
@@ -75,7 +97,7 @@ def heavy() -> Path:
 
 def described() -> dict[str, Any]:
     """The image's configuration as Docker knows it."""
-    whole: dict[str, Any] = json.loads(buildah("inspect", "--type", "image", NAME))
+    whole: dict[str, Any] = json.loads(buildah("inspect", "--type", "image", stored()))
     return dict(whole["Docker"]["config"])
 
 

@@ -68,6 +68,11 @@ class Trial:
         path = f"/api/v1/namespaces/{self.namespace}/services/{release}-streamrnn-server:metrics/proxy/metrics"
         return self.node.run(self.node.kubectl_program, "get", "--raw", path, check=False).stdout
 
+    def total(self, release: str, metric: str) -> float:
+        """Over all its series."""
+        lines = [one for one in self.metrics(release).splitlines() if one.startswith((metric + "{", metric + " "))]
+        return sum(float(one.rpartition(" ")[2]) for one in lines)
+
     def ready(self, release: str) -> bool:
         """Whether the server is there, alone, and ready."""
         label = f"app.kubernetes.io/component=server,app.kubernetes.io/instance={release}"

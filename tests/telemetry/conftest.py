@@ -16,13 +16,13 @@ from serving import Serving, streamrnn, write_config
 from services.brokers.devbroker import DevBroker
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
     with Collector() as running:
         yield running
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def serving(broker: DevBroker, collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     folder = tmp_path_factory.mktemp("page")
     model = random_model(folder / "model", seed=1)
@@ -34,7 +34,7 @@ def serving(broker: DevBroker, collector: Collector, tmp_path_factory: pytest.Te
         yield server
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with started(chromium()) as running:
         yield running

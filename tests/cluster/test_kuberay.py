@@ -1,0 +1,141 @@
+"""The same chart with `ray.provider: kuberay`, against a real API server that knows KubeRay's resources. There is no
+operator: its pod templates are started as plain pods. In this order, on one release.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from as_operator import Operator
+from charts import CRDS
+from installed import Trial
+
+pytestmark = pytest.mark.skipif(
+    not CRDS.is_dir(), reason=f"there are no custom resources in {CRDS}: STREAMRNN_CRDS names the folder with KubeRay's"
+)
+RELEASE, PIPELINE, FULL = "k", "power", "k-streamrnn"
+VALUES: dict[str, Any] = {
+    "ray__provider": "kuberay",
+    "registry__existingClaim": "registry",
+    "retraining__enabled": True,
+    "retraining__workers": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def operator(trial: Trial) -> Operator:
+    return Operator(trial)
+
+
+def test_it_predicts(trial: Trial, operator: Operator, until: Callable[..., Any], writable: None) -> None:
+    assert "Ray by kuberay" in trial.helm("install", RELEASE, wait=False, **VALUES)
+    operator.fill_in()
+    operator.reconcile()
+    until(lambda: trial.ready(RELEASE), "the server is ready", 240)
+    with trial.sensors(RELEASE, PIPELINE) as sensors:
+        until(lambda: trial.total(RELEASE, "streamrnn_predictions_total") > 500, "predictions")
+    told = trial.check(RELEASE, PIPELINE)
+    assert told["readings"] == told["predictions"] == sensors.sent > 0
+    assert told["lost"] == told["doubled"] == told["disordered"] == 0
+
+
+def test_worker_groups_change_and_come_back(trial: Trial, operator: Operator) -> None:
+    """Beside what the operator has written into the object, which a server-side apply would otherwise conflict with."""
+    before = operator.cluster()["spec"]
+    more = {"workers__cpu__replicas": 2, "workers__big__replicas": 1, "workers__big__cpus": 2}
+    trial.helm("upgrade", RELEASE, wait=False, **VALUES, **more)
+    groups = {one["groupName"]: one for one in operator.cluster()["spec"]["workerGroupSpecs"]}
+    assert {name: one["replicas"] for name, one in groups.items()} == {"cpu": 2, "big": 1}
+    operator.fill_in()
+    trial.node.helm("rollback", RELEASE, "-n", trial.namespace)
+    assert operator.cluster()["spec"] == before
+
+
+def test_a_change_that_needs_no_restart_causes_none(trial: Trial, operator: Operator) -> None:
+    before = {one["metadata"]["uid"] for one in trial.pods() if one["metadata"]["labels"].get("job-name") is None}
+    trial.helm("upgrade", RELEASE, wait=False, **VALUES, networkPolicy__metricsFrom=[{"podSelector": {}}])
+    operator.fill_in()
+    operator.reconcile()
+    assert before == {
+        one["metadata"]["uid"] for one in trial.pods() if one["metadata"]["labels"].get("job-name") is None
+    }
+
+
+def test_the_schedule_makes_one_rayjob_at_a_time(trial: Trial, until: Callable[..., Any]) -> None:
+    first = scheduled(trial, "first", until)
+    (made,) = rayjobs(trial)
+    name = made["metadata"]["name"]
+    assert name in first
+    assert made["metadata"]["ownerReferences"][0]["kind"] == "CronJob"
+    assert "has not ended" in scheduled(trial, "second", until)
+    assert len(rayjobs(trial)) == 1
+    ended = json.dumps({"status": {"jobDeploymentStatus": "Complete"}})
+    trial.kubectl("patch", "rayjob", name, "--subresource=status", "--type=merge", "-p", ended)
+    assert "made RayJob" in scheduled(trial, "third", until)
+    assert len(rayjobs(trial)) == 2
+
+
+def test_pods_of_a_rayjob_are_let_in(trial: Trial) -> None:
+    """By the `restricted` level, which judges pods and not what will make them."""
+    spec = rayjobs(trial)[0]["spec"]
+    inner = spec["rayClusterSpec"]
+    templates = [spec["submitterPodTemplate"], inner["headGroupSpec"]["template"]]
+    templates += [one["template"] for one in inner["workerGroupSpecs"]]
+    assert len(templates) == 3
+    for template in templates:
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one"}, "spec": template["spec"]}
+        trial.kubectl("create", "--dry-run=server", "-f", "-", given=json.dumps(pod))
+
+
+def test_who_makes_rayjobs_may_do_nothing_else(trial: Trial) -> None:
+    account = f"--as=system:serviceaccount:{trial.namespace}:{FULL}-retraining"
+
+    def may(verb: str, what: str, *more: str) -> bool:
+        return trial.kubectl("auth", "can-i", verb, what, account, *more, check=False).strip() == "yes"
+
+    assert may("create", "rayjobs.ray.io") and may("list", "rayjobs.ray.io")
+    for verb in ("delete", "update", "patch", "watch"):
+        assert not may(verb, "rayjobs.ray.io"), verb
+    for what in (
+        "secrets",
+        "pods",
+        "configmaps",
+        "rayclusters.ray.io",
+        "jobs.batch",
+        "roles.rbac.authorization.k8s.io",
+    ):
+        for verb in ("get", "list", "create", "update", "delete"):
+            assert not may(verb, what), (verb, what)
+    assert not may("create", "rayjobs.ray.io", "-n", "default")
+
+
+def test_uninstall_leaves_nothing(trial: Trial, until: Callable[..., Any]) -> None:
+    trial.node.helm("uninstall", RELEASE, "-n", trial.namespace, "--wait", "--timeout", "3m")
+    kinds = "all,configmap,secret,networkpolicy,poddisruptionbudget,serviceaccount,role,rolebinding,rayclusters,rayjobs"
+    label = f"app.kubernetes.io/instance={RELEASE},!ray.io/is-ray-node"  # those pods the operator would end
+    until(lambda: not trial.kubectl("get", kinds, "-l", label, "-o", "name").strip(), "nothing is left", 60)
+
+
+def rayjobs(trial: Trial) -> list[dict[str, Any]]:
+    """Those of the release."""
+    return trial.node.get("rayjobs", trial.namespace, label=f"app.kubernetes.io/instance={RELEASE}")
+
+
+def scheduled(trial: Trial, name: str, until: Callable[..., Any]) -> str:
+    """What the CronJob's pod says when its time comes, which is now."""
+    trial.kubectl("create", "job", name, f"--from=cronjob/{FULL}-retraining")
+    until(lambda: {"succeeded", "failed"} & trial.job(name).keys(), f"job {name} ends")
+    said = trial.kubectl("logs", f"job/{name}")
+    assert trial.job(name).get("succeeded"), said
+    return said
+
+
+@pytest.fixture(scope="module")
+def writable(trial: Trial, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The claim `registry`."""
+    folder = tmp_path_factory.mktemp("registry")
+    folder.chmod(0o777)
+    trial.volume("registry", folder)
