@@ -42,7 +42,8 @@ class Operator:
             if _template(pod) != _template(wanted.get(name, {})):
                 self.trial.kubectl("delete", "pod", name)
                 there = {other: one for other, one in there.items() if other != name}
-        self.trial.node.apply(*(one for name, one in wanted.items() if name not in there))
+        if missing := [one for name, one in wanted.items() if name not in there]:
+            self.trial.node.apply(*missing)
 
     def _pods(self) -> list[dict[str, Any]]:
         spec = self.cluster()["spec"]

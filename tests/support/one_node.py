@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,8 @@ class OneNode:
 
     def _env(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        # Two nodes may be up at once, and each sweeps its own group.
+        kept.setdefault("KUBE_CGROUP", f"node-{zlib.crc32(str(self.folder).encode()):08x}")
         return {**kept, "PYTHONPATH": str(RECIPE.parents[2]), "KUBE_BIN": str(self._bin), "KUBE_RUN": str(self.folder)}
 
 

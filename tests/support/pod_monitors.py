@@ -1,7 +1,8 @@
 """A Prometheus on the node of a cluster that scrapes what PodMonitors of the cluster ask for.
 
 What the Prometheus operator makes of a PodMonitor: pods of its namespace with its labels and a container port of that
-name, then the PodMonitor's own relabelings.
+name, then the PodMonitor's own relabelings. Debian's Prometheus is built without Kubernetes' discovery: every port of
+every pod there is given to it as a target, with the labels that the discovery would have given.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ class Monitored:
         (folder / "rules.yaml").write_text(
             yaml.safe_dump({"groups": [{**one, "interval": "1s"} for one in _once(rules)]})
         )
+        targets = [one for pod in node.get("pods", namespace) for one in _targets(pod)]
         config = {
             "global": {"evaluation_interval": "1s"},
             "rule_files": ["rules.yaml"],
             "scrape_configs": [
-                _scrape(monitor, endpoint, node.folder / "kubeconfig")
+                _scrape(monitor, endpoint, targets)
                 for monitor in node.get("podmonitors", namespace)
                 for endpoint in monitor["spec"]["podMetricsEndpoints"]
             ],
@@ -83,7 +85,20 @@ def _once(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({one["name"]: one for one in groups}.values())
 
 
-def _scrape(monitor: dict[str, Any], endpoint: dict[str, Any], kubeconfig: Path) -> dict[str, Any]:
+def _targets(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    about, address = pod["metadata"], pod["status"].get("podIP", "")
+    labels = {f"pod_label_{re.sub(r'[^A-Za-z0-9_]', '_', name)}": value for name, value in about["labels"].items()}
+    labels |= {"namespace": about["namespace"], "pod_name": about["name"]}
+    ports = [(one["name"], port) for one in pod["spec"]["containers"] for port in one.get("ports", [])]
+    return [
+        {"targets": [f"{address}:{port['containerPort']}"],
+         "labels": {f"__meta_kubernetes_{name}": value for name, value in
+                    {**labels, "pod_container_name": of, "pod_container_port_name": port.get("name", "")}.items()}}
+        for of, port in ports if address
+    ]  # fmt: skip
+
+
+def _scrape(monitor: dict[str, Any], endpoint: dict[str, Any], targets: list[dict[str, Any]]) -> dict[str, Any]:
     about, spec = monitor["metadata"], monitor["spec"]
     relabelings: list[dict[str, Any]] = [
         {"source_labels": [f"__meta_kubernetes_pod_label_{re.sub(r'[^A-Za-z0-9_]', '_', name)}"],
@@ -105,8 +120,6 @@ def _scrape(monitor: dict[str, Any], endpoint: dict[str, Any], kubeconfig: Path)
         "scrape_interval": endpoint.get("interval", "30s"),
         "scrape_timeout": endpoint.get("scrapeTimeout", endpoint.get("interval", "10s")),
         "metrics_path": endpoint.get("path", "/metrics"),
-        "kubernetes_sd_configs": [
-            {"role": "pod", "kubeconfig_file": str(kubeconfig), "namespaces": {"names": [about["namespace"]]}}
-        ],
+        "static_configs": targets,
         "relabel_configs": relabelings,
     }
