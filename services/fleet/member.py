@@ -35,6 +35,7 @@ class Member:
     restored: float = 0.0  # share of the changelog read, when last said
     ready_s: float | None = None  # monotonic, when this incarnation was first seen ready
     failures: int = 0  # restarts in a row
+    doubted_s: float = 0.0  # monotonic; until then a stalled predecessor may wake up and shut it out
     due_s: float | None = None  # monotonic, when to start the next incarnation
     restarts: dict[str, int] = field(default_factory=dict)  # cause -> count
     lineup: Lineup = field(default_factory=Lineup)  # what it was told to run

@@ -13,6 +13,9 @@ from typing import Any
 
 from services.fleet.status import End, Outcome
 
+NICE = 10
+"""Of what may wait; what serves runs at 0."""
+
 
 def outcome_of(run: Any) -> Outcome:
     """What a finished `ShardActor.run` said, or that its process died before it could."""
@@ -59,11 +62,10 @@ def prepare() -> None:
 
 
 def yielding() -> dict[str, Any]:
-    """Runtime environment of work that may wait: its processes run only where nothing else wants the core, from their
-    first instruction on. Without `chrt` on a node: at the lowest priority there is.
+    """Runtime environment of work that may wait: its processes step back from their first instruction on. A tenth of a
+    core is left to them where others want all of it, or they would never end.
     """
-    idle = "$(command -v chrt > /dev/null && echo chrt --idle 0 || echo nice -n 19)"
-    return {"py_executable": f"{idle} {shlex.quote(sys.executable)}"}
+    return {"py_executable": f"nice -n {NICE} {shlex.quote(sys.executable)}"}
 
 
 def join_or_start(address: str | None, cpus: float, gpus: float) -> None:

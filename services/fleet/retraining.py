@@ -1,7 +1,7 @@
 """When a new model is trained, and what becomes of it: on a schedule or on drift, one at a time, as a task of Ray.
 
-A retraining runs in processes of its own, on cores that nothing else wants, and for a limited time. Whatever happens
-to it, shards go on. Its model is added to the registry and challenges the champion. Imports ray when it begins one.
+A retraining runs in processes of its own, which step back behind those that serve, and for a limited time. Whatever
+happens to it, shards go on. Its model is added to the registry and challenges the champion. Imports ray inside.
 """
 
 from __future__ import annotations

@@ -255,6 +255,7 @@ class Supervisor:
         self._count(member, "stalled")
         self._notify("shard_stalled", shard=member.shard, incarnation=member.incarnation,
                      seconds=self.settings.fleet.stall_timeout_s)  # fmt: skip
+        member.doubted_s = stalled.due_s + REPLACED_S
         self._begin(member)
         self._replaced.append(stalled)
 
@@ -276,7 +277,9 @@ class Supervisor:
         member.run = None
         if outcome.end is End.STOPPED:
             return
-        if outcome.end is End.FENCED:
+        # One that was stalled between its look at the signatures and its fence wakes up later and shuts out its own
+        # replacement (ADR 3). If it was another server after all, the next incarnation sees its signature and leaves.
+        if outcome.end is End.FENCED and time.monotonic() > member.doubted_s:
             raise Fenced(
                 f"shard {member.shard} was taken over: another server with group {self.settings.group!r} has started. "
                 "This one leaves. Give each pipeline its own `pipeline` (or `group`) if both are meant to run."

@@ -133,7 +133,7 @@ def _changes(plan: Plan, place: Path) -> str:
         f"registry: {registry}\nstate:\n  slots: 1024\nretrain:\n  on_drift: true\n  workers: 2\n"
         f"  settle_h: {plan.settle_s / 3600:.6f}\n  last: '{plan.last}'\n  recipe:\n    updates: {plan.updates}\n"
         f"  runs: {runs}\nrollout:\n  least_readings: {min(10_000, plan.after)}\n"
-        "  join_h: 0\n"  # shards of so few streams give a challenger all of them from the start
+        "  shadow: 1\n"  # every prediction is made again offline, where a challenger has followed all from its start
     )
 
 
