@@ -33,7 +33,7 @@ demo-retrain: $(READY) ## a sensor's unit changes: drift, retraining on Ray Trai
 
 test: $(READY) ## every test, against real Kafka and real Ray (ARGS="-k name" for some; JOBS=1: one after the other)
 	$(say) "tests"
-	@$(BIN)/pytest -m "not cluster" -n $(JOBS) --dist loadfile $(ARGS)
+	@$(BIN)/pytest -m "not cluster" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-cluster: $(READY) ## the image, and the chart on a real one-node Kubernetes (Linux, root; Go the first time)
 	$(say) "Debian's packages for a node"
