@@ -284,6 +284,7 @@ class Supervisor:
                 f"shard {member.shard} was taken over: another server with group {self.settings.group!r} has started. "
                 "This one leaves. Give each pipeline its own `pipeline` (or `group`) if both are meant to run."
             )
+        member.doubted_s = 0.0 if outcome.end is End.FENCED else member.doubted_s
         if outcome.end is End.REFUSED:
             raise Refused(outcome.message)
         self._count(member, "died")

@@ -1,0 +1,57 @@
+"""What a supervisor makes of an actor's end. With real actors: tests/services and tests/chaos."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.fleet.member import Member
+from services.fleet.status import End, Outcome
+from services.fleet.supervisor import Supervisor
+from services.predictor.ports import Fenced
+from services.settings import Settings
+
+FENCED = Outcome(End.FENCED, "another owner")
+
+
+class Told(Supervisor):
+    """A supervisor that starts nothing. `replace` does to the books what a stalled actor makes it do."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        super().__init__(Settings(), 2, lambda event, **fields: self.said.append(event))
+
+    def _begin(self, member: Member) -> None:
+        member.incarnation += 1
+
+    def replace(self, shard: int) -> None:
+        self._replace(self._members[shard])
+
+    def ended(self, shard: int, outcome: Outcome) -> Any:
+        self._ended(self._members[shard], outcome)
+
+
+def test_whoever_is_shut_out_leaves() -> None:
+    with pytest.raises(Fenced, match="shard 1 was taken over: another server with group"):
+        Told().ended(1, FENCED)
+
+
+def test_a_replacement_that_is_shut_out_starts_once_more_and_only_once() -> None:
+    told = Told()
+    told.replace(1)
+    told.ended(1, FENCED)  # by its stalled predecessor, which woke up
+    assert told.said == ["shard_stalled", "shard_died"]
+    with pytest.raises(Fenced):
+        told.ended(1, FENCED)  # so it was another server
+
+
+def test_a_crash_in_between_changes_nothing_about_that() -> None:
+    told = Told()
+    told.replace(0)
+    told.ended(0, Outcome(End.CRASHED, "out of memory"))
+    told.ended(0, FENCED)
+    with pytest.raises(Fenced):
+        told.ended(0, FENCED)
+    with pytest.raises(Fenced):
+        told.ended(1, FENCED)  # nobody of that shard was replaced
