@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -20,16 +21,17 @@ def retrain(
     champion: `streamrnn serve` runs it in shadow and decides.
 
     \b
-    Needs `registry`, and a champion in it.
+    Needs `registry`, and a champion in it. Runs at niceness 10, for servers may share the machine.
     Exit codes: 0 trained and challenging, 1 not, with the reason.
     """
-    from services.fleet.on_ray import prepare
+    from services.fleet.on_ray import NICE, prepare
     from services.fleet.ray_head import become_node
     from services.registry import Registry
     from services.settings import load
     from services.trainer import job
     from services.trainer.ranges import WrongRange, asked
 
+    os.nice(NICE)
     settings = load(config, set_ or [])
     rules, fleet, where = settings.retrain, settings.fleet, settings.registry
     if where is None:
