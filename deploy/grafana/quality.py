@@ -74,7 +74,9 @@ def quality() -> Dashboard:
         .with_row(Row("Forecasts"))
         .with_panel(
             graph(
-                "Squared error", "Of champion, challenger and persistence, over the data's variance.", "none",
+                "Squared error",
+                "Of champion, challenger and persistence, over the data's variance. A challenger on trial follows a "
+                "part of the streams: the contest compares both on the same ones.", "none",
                 {
                     "champion {{model}}, step {{step}}": per("streamrnn_forecast_mse"),
                     "challenger {{model}}, step {{step}}": per("streamrnn_challenger_mse"),

@@ -18,6 +18,7 @@ from services.registry.aliases import plain
 TOLD = {
     "champion": (),
     "challenger": (),
+    "joining": ("model",),
     "verdict": ("model",),
     "model_refused": ("model",),
     "drift": ("name", "measure"),

@@ -169,7 +169,8 @@ METRICS = (
         "ratio", "coverage", "step", of="champion",
     ),
     Metric(
-        "streamrnn_challenger_mse", "gauge", "As streamrnn_forecast_mse, of the model that runs in shadow.",
+        "streamrnn_challenger_mse", "gauge",
+        "As streamrnn_forecast_mse, of the model that runs in shadow, over the streams that it follows (rollout.shadow).",
         "", "mse", "step", of="challenger",
     ),
     Metric(

@@ -37,6 +37,15 @@ class Challenger(Event):
     model: Model = Field(description="The model that runs in shadow.")
 
 
+class Joining(Event):
+    """A challenger has won its contest, and follows all streams for a while before it takes over."""
+
+    event: Literal["joining"]
+    model: str = Field(description="The challenger.")
+    hours: float = Field(gt=0, description="How long it follows all streams.")
+    reason: str = Field(description="Why it won, in a sentence with the numbers.")
+
+
 class Verdict(Event):
     """A contest between two models has ended."""
 
@@ -97,6 +106,7 @@ class Quality(Event):
 EVENTS: dict[str, type[Event]] = {
     "champion": Champion,
     "challenger": Challenger,
+    "joining": Joining,
     "verdict": Verdict,
     "model_refused": ModelRefused,
     "drift": Drift,

@@ -42,6 +42,7 @@ SYMBOLS = (
 EVENTS: dict[str, dict[str, Any]] = {
     "champion": {"model": MODEL, "before": BEFORE},
     "challenger": {"model": MODEL},
+    "joining": {"model": MODEL, "hours": 0.25, "reason": "it saves 4.1 % of the champion's loss"},
     "verdict": {"outcome": "promoted", "model": MODEL, "reason": "it saves 4.1 % of the champion's loss"},
     "model_refused": {"model": MODEL, "reason": "it reads other features than the champion"},
     "drift": {"name": "flow", "measure": "psi", "value": 0.31, "threshold": 0.2},
