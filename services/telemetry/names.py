@@ -170,7 +170,7 @@ METRICS = (
     ),
     Metric(
         "streamrnn_challenger_mse", "gauge",
-        "As streamrnn_forecast_mse, of the model that runs in shadow, over the streams that it follows (rollout.shadow).",
+        "As streamrnn_forecast_mse, of the model that runs in shadow, over the streams that it follows.",
         "", "mse", "step", of="challenger",
     ),
     Metric(
