@@ -87,7 +87,7 @@ def test_a_killed_shard_a_deleted_worker_a_killed_head_and_a_deleted_server(
 
         (worker,) = trial.pods("worker-cpu")
         trial.kubectl("delete", "pod", worker["metadata"]["name"], "--grace-period=0", "--force")
-        until(lambda: moved(trial), "another worker has the shards", 240)
+        until(lambda: died(trial) >= 4 and moved(trial), "another worker has the shards", 240)
 
         assert trial.node.run("pkill", "-9", "-f", "gcs_server", check=False).returncode == 0
         until(lambda: restarts(trial, "head") > 0 and ready(trial) and moved(trial), "a new head, and all is back", 300)

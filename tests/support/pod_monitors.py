@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
-from binaries import prometheus
 from one_node import OneNode
+from scraping import Server
 
 PORT = 9099  # on the node, whose network is its own
 
@@ -25,7 +24,7 @@ class Monitored:
     """Of the PodMonitors and PrometheusRules of a namespace, looked up once. Use as a context manager."""
 
     def __init__(self, node: OneNode, namespace: str, folder: Path) -> None:
-        self.node, self._folder = node, folder
+        self.node = node
         rules = [group for one in node.get("prometheusrules", namespace) for group in one["spec"]["groups"]]
         (folder / "rules.yaml").write_text(
             yaml.safe_dump({"groups": [{**one, "interval": "1s"} for one in _once(rules)]})
@@ -41,32 +40,21 @@ class Monitored:
             ],
         }
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
+        self._server = Server(folder, PORT, node.command, node.environment())
 
     def __enter__(self) -> Monitored:
-        self._log = (self._folder / "said.log").open("wb")
-        command = self.node.command(
-            prometheus(), f"--config.file={self._folder / 'prometheus.yaml'}", f"--web.listen-address=127.0.0.1:{PORT}",
-            f"--storage.tsdb.path={self._folder / 'data'}", "--log.level=warn",
-        )  # fmt: skip
-        self._process = subprocess.Popen(
-            command, env=self.node.environment(), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
-        )
+        self._server.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        self._log.close()
+        self._server.stop()
 
     def ask(self, path: str, **parameters: str) -> Any:
         """`data` of an answer of /api/v1; None while there is none."""
         call = "import sys, urllib.request as r; sys.stdout.write(r.urlopen(sys.argv[1], timeout=20).read().decode())"
         query = "&".join(f"{name}={_quoted(value)}" for name, value in parameters.items())
         url = f"http://127.0.0.1:{PORT}/api/v1/{path}?{query}"
-        assert self._process.poll() is None, (self._folder / "said.log").read_text()[-2000:]
+        self._server.check()
         done = self.node.run(sys.executable, "-c", call, url, check=False)
         return json.loads(done.stdout)["data"] if done.returncode == 0 else None
 

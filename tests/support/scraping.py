@@ -29,6 +29,49 @@ class NotPromQL(AssertionError):
     """The expression does not parse, or cannot be evaluated."""
 
 
+class Server:
+    """A Prometheus of a folder's prometheus.yaml, while its `with` lasts. `command` makes of it what starts it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        command: Callable[..., list[str]] = lambda *words: [str(word) for word in words],
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.port, self._folder, self._command, self._env = port, folder, command, env
+
+    def start(self) -> None:
+        """Does not wait until it answers."""
+        self._log = (self._folder / "said.log").open("wb")
+        words = self._command(
+            prometheus(), f"--config.file={self._folder / 'prometheus.yaml'}",
+            f"--storage.tsdb.path={self._folder / 'data'}", f"--web.listen-address=127.0.0.1:{self.port}",
+            "--log.level=warn",
+        )  # fmt: skip
+        self._process = subprocess.Popen(
+            words, env=self._env, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
+        )
+
+    def stop(self) -> None:
+        """Gone when this returns."""
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def check(self) -> None:
+        """Raises AssertionError with the end of its log when it has ended."""
+        assert self._process.poll() is None, self.said()
+
+    def said(self) -> str:
+        """The end of its log."""
+        return (self._folder / "said.log").read_text()[-2000:]
+
+
 class Scraping:
     """Prometheus with `rules`, scraping every second. Use as a context manager; `targets`: job -> addresses."""
 
@@ -47,28 +90,20 @@ class Scraping:
             "scrape_configs": scrapes,
         }
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
-        self.port, self._folder = free_port(), folder
+        self.port = free_port()
+        self._server = Server(folder, self.port)
 
     def __enter__(self) -> Scraping:
-        self._log = (self._folder / "said.log").open("wb")
-        self._process = subprocess.Popen(
-            [
-                str(prometheus()), f"--config.file={self._folder / 'prometheus.yaml'}",
-                f"--storage.tsdb.path={self._folder / 'data'}", f"--web.listen-address=127.0.0.1:{self.port}",
-                "--log.level=warn",
-            ],
-            stdout=self._log, stderr=self._log,
-        )  # fmt: skip
-        self.until(lambda: self._answers("/-/ready"), "Prometheus is ready")
+        self._server.start()
+        try:
+            self.until(lambda: self._answers("/-/ready"), "Prometheus is ready")
+        except BaseException:
+            self._server.stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        self._log.close()
+        self._server.stop()
 
     def ask(self, path: str, **parameters: Any) -> Any:
         """`data` of an answer of /api/v1. Raises NotPromQL."""
@@ -93,8 +128,8 @@ class Scraping:
         """Polls until `done()` is true; Prometheus's log is in the error when it never is."""
         end_s = time.monotonic() + timeout_s
         while not (value := done()):
-            said = (self._folder / "said.log").read_text()[-2000:]
-            assert self._process.poll() is None and time.monotonic() < end_s, f"not: {what}\n{said}"
+            self._server.check()
+            assert time.monotonic() < end_s, f"not: {what}\n{self._server.said()}"
             time.sleep(0.2)
         return value
 
