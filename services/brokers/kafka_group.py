@@ -37,6 +37,8 @@ class Group:
         self._options, self._partitions = options, partitions
         self._server, self._incarnation = server, incarnation
         self._consumer: KafkaConsumer | None = None  # reads and never polls
+        # (server, incarnation) of those that we may shut out: who is there when our server looks for the first time.
+        self._replaced: set[tuple[str, str]] | None = None if incarnation == 0 else set()
 
     def consumer(self) -> KafkaConsumer:
         """The group's own; opened when it is first needed. Raises Unsettled."""
@@ -75,7 +77,9 @@ class Group:
         return {self._partitions[partition]: OffsetAndMetadata(at, mine, -1) for partition, at in offsets.items()}
 
     def check(self, doing: str) -> None:
-        """Raises Fenced when another server, or a later incarnation of ours, has signed since."""
+        """Raises Fenced when another server, or a later incarnation of ours, has signed since. The first look of a
+        server's first incarnation never does: whoever is there then is to be replaced, however often that is tried.
+        """
         # Read-uncommitted: else this would wait for the transaction of ours that is about to be settled.
         consumer = open_consumer(self._options, group_id=self.name, isolation_level="read_uncommitted")
         try:
@@ -83,8 +87,10 @@ class Group:
             found = asked(self._options, looking, self.fetch, ANSWER_MS, consumer)
         finally:
             close_consumer(consumer)
-        for offset in found.values():
-            server, incarnation, *_ = (*str(offset.metadata or "").split("/"), "", "")
+        owners = {_owner(str(offset.metadata or "")) for offset in found.values()}
+        if self._replaced is None:
+            self._replaced = owners
+        for server, incarnation in owners - self._replaced:
             if server and server != self._server:
                 raise Fenced(f"{doing} has another owner: server {server} has signed the offsets")
             if server and int(incarnation) > self._incarnation:
@@ -100,6 +106,12 @@ class Group:
 def offsets_of(entries: Mapping[int, Entry]) -> dict[int, int]:
     """The offsets alone."""
     return {partition: entry.offset for partition, entry in entries.items()}
+
+
+def _owner(signature: str) -> tuple[str, str]:
+    """(server, incarnation) of a signature; of offsets that nobody has signed: two empty ones."""
+    server, incarnation, *_ = (*signature.split("/"), "", "")
+    return server, incarnation
 
 
 def _is_worth_saying(record: logging.LogRecord) -> bool:

@@ -59,8 +59,8 @@ class KafkaLedger:
     topics: name of every role's topic; `partitions` are the shard's, the same in each.
     timeout_s: Kafka's transaction timeout. A commit that takes much longer ends the process through `on_expiry`, as the
         client library may never return.
-    server, incarnation: who signs. The first incarnation of a server takes over from whoever is there; later ones, and
-        `settle`, only from their own server's earlier ones.
+    server, incarnation: who signs. The first incarnation of a server takes over from whoever is there when it looks for
+        the first time; later ones, and `settle`, only from their own server's earlier ones.
     bulk: None: whole batches if the client library allows it, else record by record.
     """
 
@@ -85,7 +85,6 @@ class KafkaLedger:
         self._timeouts_ms, self._bulk = _timeouts_ms(timeout_s, options), bulk
         self._timeout_s = self._timeouts_ms["transaction_timeout_ms"] / 1000
         self._group = Group(options, group, self._tps, server or uuid.uuid4().hex[:12], incarnation)
-        self._takes_over = incarnation == 0  # from any server, once
         self._watchdog = Watchdog(self._timeout_s + SLACK_S, on_expiry)
         self._max_bytes: dict[str, int] = {}  # topic -> its max.message.bytes
         self._known: dict[int, Entry] = {}  # by partition, as it was last read
@@ -107,7 +106,7 @@ class KafkaLedger:
         self._max_bytes = {}
         self._describe()
         self._let_go()
-        if self._transactional_id is not None and not self._takes_over:
+        if self._transactional_id is not None:
             self._group.check(self._transactional_id)
         own: dict[str, Any] = dict(self._timeouts_ms)
         doing = "opening a producer"
@@ -121,7 +120,6 @@ class KafkaLedger:
                     producer.partitions_for(topic)
                 if self._transactional_id is not None:
                     producer.init_transactions()
-                    self._takes_over = False
                     if sign:
                         self._sign(producer)
         except Exception as error:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import TopicPartition
+from kafka import KafkaProducer, TopicPartition
+from kafka import errors as kafka_errors
 from tcp_proxy import TcpProxy
 
 from services.brokers.devbroker import DevBroker
@@ -140,6 +141,32 @@ def test_fence_all_shuts_out_every_owner(
     with pytest.raises(RuntimeError, match="settle"):
         ledger.commit(Commit({0: 1}, {0: 2}, (predictions(b"never to be seen"),)))
     assert read_topic(options, names[Role.PREDICTIONS])[0].values == [b"seen"]
+
+
+def test_a_takeover_that_lost_its_connection_before_it_had_signed_is_tried_again(
+    options: dict[str, Any], pipeline: str, names: dict[Role, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predecessor, ledger, newer = (own(options, pipeline, names) for _ in range(3))
+    predecessor.fence()
+    predecessor.commit(Commit({0: 0}, {0: 1}, (predictions(b"old"),)))
+    with monkeypatch.context() as broken:
+
+        def lost(_: KafkaProducer) -> None:
+            raise kafka_errors.KafkaConnectionError("the broker was gone for a moment")
+
+        broken.setattr(KafkaProducer, "begin_transaction", lost)
+        with pytest.raises(Unsettled, match="gone for a moment"):
+            ledger.fence()
+    ledger.fence()
+    ledger.commit(Commit({0: 1}, {0: 2}, (predictions(b"new"),)))
+    with pytest.raises(Fenced):
+        predecessor.commit(Commit({0: 1}, {0: 2}, (predictions(b"never to be seen"),)))
+    newer.fence()
+    with pytest.raises(Fenced, match="another owner"):
+        ledger.fence()  # it replaces whom it found at first, nobody else
+    for each in (predecessor, ledger, newer):
+        each.close()
+    assert read_topic(options, names[Role.PREDICTIONS])[0].values == [b"old", b"new"]
 
 
 def test_a_broker_that_is_away_is_unsettled(names: dict[Role, str]) -> None:
