@@ -1,9 +1,9 @@
 """What a retraining on a million readings does to those who wait for predictions: python -m bench.beside
 
 `streamrnn serve` with one shard, a registry and `retrain.cron`, on the development broker: 1,000,000 readings of the
-past, then a steady rate, which goes on while Ray Train trains the default network on the latest 1,000,000. Percentiles
-before the retraining begins and while it runs, and in windows of 10 s. About eight minutes; the last line is one JSON
-object.
+past, then a steady rate, which goes on while Ray Train trains the default network on the latest 1,000,000, with the
+settings that a server has by default. Percentiles before the retraining begins and while it runs, and in windows of
+10 s. About eight minutes; the last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def main() -> None:
     """Measures, and prints as it goes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--readings", type=int, default=1_000_000)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--cold", action="store_true", help="not from the champion's weights: four times the updates")
     parser.add_argument("--per-s", type=int, default=PER_S)
     given = parser.parse_args()
     due = datetime.now(UTC) + timedelta(seconds=BEFORE_S + 130)
@@ -36,7 +37,7 @@ def main() -> None:
         "cron": f"{due.minute} {due.hour} * * *",
         "last": str(given.readings),
         "workers": given.workers,
-        "warm": False,
+        "warm": not given.cold,
     }
     with staged() as stage:
         live = Live(stage, STREAMS, given.per_s, given.readings, retrain={**retrain, "runs": str(stage.work / "runs")})
@@ -48,7 +49,7 @@ def main() -> None:
             ended_ns = time.monotonic_ns()
             say(f"it ended: {ended['end']}, {ended['message']}")
         found = told(*live.waits(), began_ns, ended_ns)
-    about = {"readings": ended.get("readings", 0), "readings_per_s": given.per_s, "workers": given.workers}
+    about = {"readings": ended.get("readings", 0), "readings_per_s": given.per_s, "workers": given.workers, "warm": not given.cold}
     print(json.dumps({"retraining_s": ended["seconds"], "retraining_end": ended["end"], **found, **about}))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,9 +53,12 @@ def run(
     checkpoint: Path | None,
     identity: str,
     team: Team,
+    groups: int = 1,
 ) -> list[Epoch]:
-    """Trains on the team's lanes of this process; leaves the weights of the best epoch in `network`."""
-    windows = math.ceil(len(train) / recipe.window)
+    """Trains on the team's lanes of this process, in so many groups one after the other; leaves the weights of the best
+    epoch in `network`.
+    """
+    windows = groups * math.ceil(len(train) / recipe.window)
     planned = math.ceil(recipe.updates / windows)
     learning = {name: one for name, one in network.named_parameters() if not name.startswith("linear_path")}
     optimiser = torch.optim.AdamW(
@@ -79,36 +82,38 @@ def run(
         schedule.last_epoch = update - 1
         schedule.step()
     best = min((one.validation_mse for one in epochs if one.kept), default=math.inf)
-    counts = _counts(train, team)
     began = time.monotonic() - (epochs[-1].seconds if epochs else 0.0)
     while len(epochs) < planned and not (epochs and _over(recipe, epochs[-1], stale)):
         number = len(epochs) + 1
         checkpoints.reseed(recipe.seed, number)
         # Windows begin elsewhere in each epoch, so that gradients are not always cut at the same readings.
         start = int(torch.randint(0, min(recipe.window, len(train) // 2), ()))
+        order = torch.randperm(train.feats.shape[1]) if groups > 1 else None
         if not team.first:  # other lanes, other draws of what is hidden from them
             checkpoints.reseed(recipe.seed + team.rank, number)
-        state: Sequence[State] | None = None
         errors, counted = train.change.new_zeros(()).double(), train.change.new_zeros(()).double()
         network.train()
-        for place, window in enumerate(train.each(recipe.window, start)):
-            h, state = _unrolled(network, window.feats, state, team)
-            state = [tuple(part.detach() for part in layer) for layer in state]
-            loss, squares = _loss(network, h, window)
-            if counts is not None:
-                at = start + place * recipe.window
-                loss = loss * (window.weight.sum() / counts[at : at + recipe.window].sum().clamp(min=1))
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            team.add([one.grad for one in learning.values() if one.grad is not None])
-            nn.utils.clip_grad_norm_(learning.values(), recipe.clip_norm)
-            optimiser.step()
-            schedule.step()
-            average.update_parameters(network)
-            stale += 1
-            update += 1
-            errors += squares
-            counted += window.weight.sum()
+        for group in _grouped(train, order, groups):
+            counts = _counts(group, team)
+            state: Sequence[State] | None = None
+            for place, window in enumerate(group.each(recipe.window, start)):
+                h, state = _unrolled(network, window.feats, state, team)
+                state = [tuple(part.detach() for part in layer) for layer in state]
+                loss, squares = _loss(network, h, window)
+                if counts is not None:
+                    at = start + place * recipe.window
+                    loss = loss * (window.weight.sum() / counts[at : at + recipe.window].sum().clamp(min=1))
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                team.add([one.grad for one in learning.values() if one.grad is not None])
+                nn.utils.clip_grad_norm_(learning.values(), recipe.clip_norm)
+                optimiser.step()
+                schedule.step()
+                average.update_parameters(network)
+                stale += 1
+                update += 1
+                errors += squares
+                counted += window.weight.sum()
         team.add([errors, counted])
         averaged = average.module.eval()
         assert isinstance(averaged, Network)
@@ -167,6 +172,15 @@ def _unrolled(
 def _over(recipe: Recipe, latest: Epoch, stale: int) -> bool:
     """Whether no epoch is to follow the latest, which was `stale` updates after the best one."""
     return stale >= recipe.patience or (recipe.budget_s is not None and latest.seconds >= recipe.budget_s)
+
+
+def _grouped(train: Windows, order: Tensor | None, groups: int) -> Iterator[Windows]:
+    """The lanes in `groups` of about one size, drawn by `order`."""
+    if order is None:
+        yield train
+        return
+    for some in order.to(train.feats.device).tensor_split(groups):
+        yield train.map(lambda part, some=some: part[:, some])  # type: ignore[misc]
 
 
 def _counts(train: Windows, team: Team) -> Tensor | None:

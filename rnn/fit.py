@@ -60,9 +60,10 @@ def fit(
     several: a list of each.
 
     Of every series the earlier readings (all but the share `validation`) are learned from, the global scaler included;
-    the latest only choose among epochs. `progress` is called after each epoch. With `checkpoint`, a file, training that
-    was cut off goes on after the last whole epoch; the file is deleted at the end. Equal config, data and recipe give
-    bit-identical weights on one machine, cut off or not.
+    the latest only choose among epochs. An update learns from about `recipe.lanes` lanes, drawn anew in each epoch:
+    what `recipe.updates` cost does not grow with the number of series. `progress` is called after each epoch. With
+    `checkpoint`, a file, training that was cut off goes on after the last whole epoch; the file is deleted at the end.
+    Equal config, data and recipe give bit-identical weights on one machine, cut off or not.
 
     `learned` says of each series how many of its readings are learned from, in place of all but the share `validation`.
     `start` are weights of such a network to begin from, in place of drawn ones; scalers and the linear path are those
@@ -100,10 +101,13 @@ def fit(
             solve_linear_path(network, [(train, torch.zeros_like(train.change))])
         with torch.no_grad():
             team.agree([*network.to(team.device).state_dict().values()])
+        count = lanes[0].x.shape[1]
+        groups = max(1, min(count // team.size, round(count / recipe.lanes)))
         begun = "" if start is None else checkpoints.identity("", (one.cpu().numpy() for one in start.values()))
-        identity = checkpoints.identity(f"{config.to_json()} {recipe}{begun}", chain(*early, *late))
+        parted = f" {groups} groups" if groups > 1 else ""
+        identity = checkpoints.identity(f"{config.to_json()} {recipe}{begun}{parted}", chain(*early, *late))
         mine = (_shared(train, team), _shared(validation, team))
-        epochs = training.run(network, *mine, recipe, progress, checkpoint, identity, team)
+        epochs = training.run(network, *mine, recipe, progress, checkpoint, identity, team, groups)
         network.cpu().eval()
         if team.first:
             _finish(network, train, validation)

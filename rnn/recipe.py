@@ -23,7 +23,7 @@ class Recipe:
 
     seed: int = 0
     updates: int = 1280  # steps of the optimiser, rounded up to whole epochs
-    lanes: int = 128  # pieces stepped side by side; fewer where a lane would be shorter than `lane_steps`
+    lanes: int = 128  # pieces stepped side by side, about; fewer where one would be shorter than `lane_steps`
     lane_steps: int = 1024
     window: int = 64  # steps that gradients flow back over; the state itself is carried on
     burn_in: int = 64  # first steps of a lane that do not count

@@ -1,7 +1,7 @@
 """One training by several processes: Ray Train starts them, restarts them where one dies, and keeps their checkpoints.
 
-    this process --Work--> a task that waits for TorchTrainer --> workers, each a rank of a torch process group
-         ^---------- passes, by way of the board -----------------------/
+    this process --Work--> the board, which waits for TorchTrainer --> workers, each a rank of a torch process group
+         ^---------- passes, by way of the board -------------------------/
 
 Every few seconds a pass ends with a checkpoint that all ranks wait for; whoever dies, all go on from the last one, to
 the weights that an undisturbed training gives. Imports ray; torch through rnn.
@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -36,19 +37,25 @@ EVERY_S = 15.0
 POLL_S = 0.2
 GRACE_S = 30.0
 """After the time limit a pass may end by itself for so long; then everything is killed."""
-TRAIN_ENV = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300"}
-"""How often the controller looks at its workers, for a report waits for that; and how long they may take to start where
-what serves has the cores."""
+TRAIN_ENV = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+"""How often the controller looks at its workers, for a report waits for that; how long they may take to start where
+what serves has the cores; and no process that foresees a machine's end: a checkpoint is seconds old anyway."""
 STANDING, FITTED, SAID = "standing", "fitted", "fitted.json"
 
 Heard = Callable[[dict[str, Any]], None]
 
 
 class Board:
-    """An actor on which workers write what happens."""
+    """An actor that waits for the whole training, and on which workers write what happens meanwhile. It owns the
+    controller of the training and with it the workers: they end with it.
+    """
 
     def __init__(self) -> None:
-        self._said: list[dict[str, Any]] = []
+        self._said: deque[dict[str, Any]] = deque()
 
     def tell(self, event: dict[str, Any]) -> None:
         """Adds an event."""
@@ -56,8 +63,13 @@ class Board:
 
     def take(self) -> list[dict[str, Any]]:
         """The events since the last call."""
-        said, self._said = self._said, []
-        return said
+        return [self._said.popleft() for _ in range(len(self._said))]
+
+    def fit(self, given: dict[str, Any], name: str, storage: str, workers: int) -> dict[str, Any]:
+        """What the first rank found: tensors, passes and rows; empty where it found nothing."""
+        import ray
+
+        return _fitted({**given, "board": ray.get_runtime_context().current_actor}, name, storage, workers)
 
 
 def train(
@@ -103,9 +115,9 @@ def _driven(
     given: dict[str, Any],
     heard: Heard | None,
 ) -> Learned:
-    board = ray.remote(num_cpus=0)(Board).remote()
-    drive = ray.remote(num_cpus=0, max_retries=0, runtime_env={**yielding(), "env_vars": TRAIN_ENV})(_drive)
-    done = drive.remote({**given, "board": board}, run.id, str(run.storage.absolute()), workers)
+    environment = {**yielding(), "env_vars": TRAIN_ENV}
+    board = ray.remote(num_cpus=0, max_concurrency=4, runtime_env=environment)(Board).remote()
+    done = board.fit.remote(given, run.id, str(run.storage.absolute()), workers)
     limit_s: float | None = given["limit_s"]
     began_s = time.monotonic()
     failed: Exception | None = None
@@ -134,8 +146,6 @@ def _driven(
     except ray.exceptions.RayError as error:
         raise _lost(error, workers) from None
     finally:
-        with suppress(Exception):
-            ray.cancel(done, force=True)
         with suppress(Exception):
             ray.kill(board)
 
@@ -181,8 +191,8 @@ def _learned(work: Work, result: dict[str, Any]) -> Learned:
 # ---- in other processes ---------------------------------------------------------------------------------------------
 
 
-def _drive(given: dict[str, Any], name: str, storage: str, workers: int) -> dict[str, Any]:
-    """A task: waits for the whole training. To cancel it ends its controller and with it the workers."""
+def _fitted(given: dict[str, Any], name: str, storage: str, workers: int) -> dict[str, Any]:
+    """On the board."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 

@@ -256,6 +256,29 @@ def test_many_series_train_one_network():
     assert fitted.validation_rows == 180 + 120
 
 
+def test_many_short_series_cost_no_more_than_one_long_one(tmp_path: Path):
+    x, at_ms = waves(12_000)
+    many = [(x[begin : begin + 250], at_ms[begin : begin + 250]) for begin in range(0, len(x), 250)]
+    recipe = dataclasses.replace(QUICK, validation=0.3, updates=200)
+    train = [list(part) for part in zip(*many, strict=True)]
+    fitted = fit(CONFIG, *train, recipe)
+    in_one = -(-175 // recipe.window) * 48 // recipe.lanes  # windows of 8 of the 48 series
+    assert fitted.epochs[0].epochs == -(-200 // in_one)
+    assert fitted.best.validation_mse < 0.75 * fitted.best.persistence_mse
+
+    class Cut(Exception):
+        pass
+
+    def cut(done: Epoch) -> None:
+        if done.epoch == 2:
+            raise Cut
+
+    with pytest.raises(Cut):
+        fit(CONFIG, *train, recipe, cut, tmp_path / "standing")
+    resumed = fit(CONFIG, *train, recipe, checkpoint=tmp_path / "standing")
+    assert same(fitted.network, resumed.network)
+
+
 def test_the_default_config_predicts_every_feature_with_a_band():
     config = default_config(["a", "b"], 60.0)
     assert config.targets == ("a", "b") and config.head == "gaussian" and config.interval_s == 60.0

@@ -14,6 +14,9 @@ import torch
 from rnn.team import ALONE, TeamBroken, _total, joined
 from rnn.weights import read_tensors
 
+ALL, FEW = 7, 2
+"""Lanes of an update; the series have 6."""
+RANKS = ("0-of-1", "0-of-2", "1-of-2")
 RANK = """
 import sys
 from pathlib import Path
@@ -26,9 +29,9 @@ from rnn.recipe import Recipe
 from rnn.team import ALONE, joined
 from rnn.weights import write_tensors
 
-folder, rank, size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+folder, rank, size, lanes = Path(sys.argv[1]), *map(int, sys.argv[2:])
 if size > 1:
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet-{lanes}", rank=rank, world_size=size)
 team = joined() if size > 1 else ALONE
 random = np.random.default_rng(0)
 x = np.cumsum(random.normal(size=(3000, 2)), axis=0).astype(np.float32)
@@ -36,10 +39,10 @@ x[random.random(x.shape) < 0.02] = np.nan
 config = ModelConfig(features=("a", "b"), interval_s=1.0, hidden=8, linear=2)
 told = []
 fitted = fit(config, [x[:2000], x[2000:]], [np.arange(2000) * 1000, np.arange(1000) * 1000],
-             Recipe(updates=60, lanes=7, lane_steps=128, window=32, burn_in=16), told.append, team=team)
-write_tensors(folder / f"{rank}-of-{size}", fitted.network.state_dict())
+             Recipe(updates=60, lanes=lanes, lane_steps=128, window=32, burn_in=16), told.append, team=team)
+write_tensors(folder / f"{rank}-of-{size}-{lanes}", fitted.network.state_dict())
 losses = torch.tensor([[one.train_mse, one.validation_mse, one.persistence_mse] for one in told], dtype=torch.float64)
-write_tensors(folder / f"{rank}-of-{size}-losses", {"losses": losses})
+write_tensors(folder / f"{rank}-of-{size}-{lanes}-losses", {"losses": losses})
 """
 
 
@@ -49,23 +52,30 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "rank.py").write_text(RANK)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     started = [
-        subprocess.Popen([sys.executable, folder / "rank.py", folder, str(rank), str(size)], env=environment)
-        for rank, size in ((0, 1), (0, 2), (1, 2))
+        subprocess.Popen([sys.executable, folder / "rank.py", folder, *map(str, given)], env=environment)
+        for given in ((0, 1, ALL), (0, 2, ALL), (1, 2, ALL), (0, 2, FEW), (1, 2, FEW))
     ]
-    assert [one.wait(timeout=120) for one in started] == [0, 0, 0]
+    assert [one.wait(timeout=120) for one in started] == [0] * 5
     return folder
 
 
 def test_losses_are_those_of_one_process(ranks: Path) -> None:
-    alone, first, second = (read_tensors(ranks / f"{name}-losses")["losses"] for name in ("0-of-1", "0-of-2", "1-of-2"))
+    alone, first, second = (read_tensors(ranks / f"{name}-{ALL}-losses")["losses"] for name in RANKS)
     assert torch.equal(first, second)  # the two are of one mind about every epoch
     torch.testing.assert_close(first, alone, rtol=1e-3, atol=1e-6)
 
 
 def test_the_first_process_has_the_network_of_one_process(ranks: Path) -> None:
-    alone, shared = read_tensors(ranks / "0-of-1"), read_tensors(ranks / "0-of-2")
+    alone, shared = read_tensors(ranks / f"0-of-1-{ALL}"), read_tensors(ranks / f"0-of-2-{ALL}")
     for name, weight in alone.items():
         torch.testing.assert_close(shared[name], weight, rtol=0.02, atol=0.02, msg=name)
+
+
+def test_they_stay_of_one_mind_where_an_update_takes_a_few_of_the_lanes(ranks: Path) -> None:
+    first, second = (read_tensors(ranks / f"{name}-{FEW}-losses")["losses"] for name in RANKS[1:])
+    assert torch.equal(first, second) and first.isfinite().all()
+    whole = read_tensors(ranks / f"0-of-2-{ALL}-losses")["losses"]
+    assert len(first) == (len(whole) + 2) // 3  # three groups make one epoch
 
 
 def test_a_team_whose_group_is_gone_is_broken_and_not_a_wrong_argument(tmp_path: Path) -> None:
