@@ -69,7 +69,7 @@ class Live:
         self._settings = settings
         self._sent = stage.work / "sent.npy"
         self._got: list[tuple[int, list[bytes | None]]] = []  # (when, values)
-        self._ready = threading.Event()
+        self._ready, self._over = threading.Event(), threading.Event()
 
     @property
     def registry(self) -> str:
@@ -98,7 +98,10 @@ class Live:
                 "the sender", [sys.executable, "-m", "bench.sender", *given], stage.work / "sender.log"
             ) as sender:
                 sender.expect("sending", 180)
-                yield server
+                try:
+                    yield server
+                finally:
+                    self._over.set()
 
     def waits(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """When each answered reading was sent, ns of the monotonic clock, and what it waited, ms. After `serving`."""
@@ -121,13 +124,13 @@ class Live:
         return file
 
     def _listen(self) -> None:
-        """Predictions as they come, for as long as the process lives."""
+        """Predictions as they come, until the server ends."""
         from services.brokers.kafka_source import KafkaSource
 
         source = KafkaSource(self.stage.options, f"{PIPELINE}.predictions", range(PARTITIONS))
         source.seek(dict.fromkeys(range(PARTITIONS), 0))
         received = 0
-        while True:
+        while not self._over.is_set():
             for records in source.poll(10_000, 0.2):
                 received += len(records)
                 if received > self.past:
