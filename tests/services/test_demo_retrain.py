@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(660)]
 
 PROMISED = ["drift_detected", "retrained", "promoted", "mse_before", "mse_drifted", "mse_after", "lost", "doubled",
             "replay_identical"]  # fmt: skip
@@ -26,7 +26,7 @@ def demo(out: Path) -> subprocess.Popen[str]:
 def test_a_changed_sensor_is_noticed_and_a_retrained_model_takes_over(tmp_path: Path) -> None:
     with demo(tmp_path / "out") as run:
         try:
-            said = run.communicate(timeout=380)[0]
+            said = run.communicate(timeout=620)[0]
         finally:
             run.send_signal(signal.SIGINT)
     told = json.loads(said.splitlines()[-1])

@@ -15,7 +15,7 @@ from services.cli.demo.view import View, progress_bar
 if TYPE_CHECKING:
     from services.cli.demo.retrain import Plan
 
-LIMIT_S = 420.0
+LIMIT_S = 540.0
 """After so long it is over in any case."""
 QUIET_S = 60.0
 """How long to wait for missing predictions after the last reading before calling them lost."""
