@@ -3,7 +3,7 @@
 `streamrnn serve` with one shard, a registry and `retrain.cron`, on the development broker: 1,000,000 readings of the
 past, then a steady rate, which goes on while Ray Train trains the default network on the latest 1,000,000, with the
 settings that a server has by default. Percentiles before the retraining begins and while it runs, and in windows of
-10 s. About eight minutes; the last line is one JSON object.
+10 s. About six minutes; the last line is one JSON object.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 `streamrnn serve` with one shard follows its registry; a challenger follows all streams, and then the two change places
 again and again, by hand. The pause between two epochs is what the shard itself measured; latency around a change is
-beside that of quiet times. About four minutes; the last line is one JSON object.
+beside that of quiet times. About three minutes; the last line is one JSON object.
 """
 
 from __future__ import annotations
