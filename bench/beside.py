@@ -49,7 +49,12 @@ def main() -> None:
             ended_ns = time.monotonic_ns()
             say(f"it ended: {ended['end']}, {ended['message']}")
         found = told(*live.waits(), began_ns, ended_ns)
-    about = {"readings": ended.get("readings", 0), "readings_per_s": given.per_s, "workers": given.workers, "warm": not given.cold}
+    about = {
+        "readings": ended.get("readings", 0),
+        "readings_per_s": given.per_s,
+        "workers": given.workers,
+        "warm": not given.cold,
+    }
     print(json.dumps({"retraining_s": ended["seconds"], "retraining_end": ended["end"], **found, **about}))
 
 
