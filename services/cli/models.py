@@ -39,6 +39,10 @@ class NoRegistry(Exception):
     """Nobody said where the registry is. The message says how to."""
 
 
+class NoRows(Exception):
+    """Nobody said whose state rows count. The message says how to."""
+
+
 @app.command("list")
 def list_(where: Where = None, config: Config = None, json_form: Json = False) -> None:
     """Lists the models, the newest first, with what each one is now."""
@@ -166,15 +170,23 @@ def gc(
     config: Config = None,
     older_than_days: Annotated[float, typer.Option(min=0, help="Younger models stay.")] = 30.0,
     keep: Annotated[list[str] | None, typer.Option(help="Also keep this model; may be given often.")] = None,
+    without_rows: Annotated[
+        bool, typer.Option("--without-rows", help="In place of --config: no pipeline's state rows are to be looked at.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     by: By = "",
     json_form: Json = False,
 ) -> None:
-    """Removes models that nothing names: no alias, no parent of an aliased model, no --keep.
+    """Removes models that nothing names: no alias, no parent of an aliased model, no --keep, and no state row.
 
-    With --config also no state row of that pipeline: its changelog is read for it. Without, name models whose streams
-    may come back with --keep, or leave --older-than-days above the time that a pipeline may rest.
+    The rows are those of the pipeline of --config: its changelog is read. Where there is none, or it rests, say
+    --without-rows, and name models whose streams may come back with --keep.
     """
+    if config is None and not without_rows and not dry_run:
+        raise NoRows(
+            "models that state rows name must stay: give --config of the pipeline whose changelog is to be read, or "
+            "--without-rows where no pipeline has any; --dry-run only says what would go"
+        )
     registry = _registry(where, config)
     kept = [registry.resolve(model) for model in keep or []] + sorted(_named_by_rows(config))
     gone = registry.collect(kept, older_than_s=older_than_days * 86_400, by=by or _who(), dry_run=dry_run)

@@ -21,8 +21,9 @@ def retrain(
     champion: `streamrnn serve` runs it in shadow and decides.
 
     \b
-    Needs `registry`, and a champion in it. Runs at niceness 10, for servers may share the machine.
-    Exit codes: 0 trained and challenging, 1 not, with the reason.
+    Needs `registry`, and a champion in it. Runs at niceness 10, for servers may share the machine. While another model
+    is on trial nothing is trained, for it would take that one's place before its verdict.
+    Exit codes: 0 trained and challenging, or another is on trial; 1 not, with the reason.
     """
     from services.fleet.on_ray import NICE, prepare
     from services.fleet.ray_head import become_node
@@ -37,7 +38,10 @@ def retrain(
     if where is None:
         raise WrongRange("registry: name the one whose champion is to be challenged; without one nothing follows")
     registry = Registry(where)
-    champion = registry.resolve("champion")
+    champion, other = registry.resolve("champion"), registry.aliases().challenger
+    if other is not None:
+        typer.echo(f"{other} is on trial: nothing is trained until its verdict; `streamrnn models withdraw` ends it")
+        return
     processes = rules.workers if workers is None else workers
     if processes and fleet.ray_node is not None and fleet.ray_address is not None:
         prepare()
@@ -45,7 +49,7 @@ def retrain(
     outcome = job.retrain(
         settings,
         job.Order(
-            runs=rules.runs or Path("runs"), parent=registry.folder(champion), registry=where,
+            runs=rules.runs or Path("runs"), parent=champion, registry=where,
             asked=asked(last=rules.last), archive=rules.archive, workers=processes, gpus=fleet.gpus_per_shard > 0,
             warm=rules.warm, recipe=rules.recipe, limit_s=rules.limit_minutes * 60, reason=reason,
             by="streamrnn retrain",

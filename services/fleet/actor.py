@@ -58,7 +58,7 @@ class ShardActor:
         except Fenced as error:
             return Outcome(End.FENCED, str(error))
         except Refused as error:
-            return Outcome(End.REFUSED, str(error))
+            return Outcome(End.REFUSED, str(error), lineup.champion if self._shard is None else "")
         except Exception:
             return Outcome(End.CRASHED, traceback.format_exc(limit=-12))
         finally:
@@ -69,7 +69,7 @@ class ShardActor:
 
     def _build(self) -> Any:
         from services.fleet.assembly import build_shard, device_of
-        from services.fleet.models import Models
+        from services.fleet.models import Models, RegistryAway
 
         self._device = device_of(self._settings.device)
         if self._settings.telemetry.traces is not None:
@@ -92,7 +92,8 @@ class ShardActor:
                     tracer=None if self._traces is None else self._traces.epoch,
                 )
             except Unsettled as error:
-                self._notify("broker_away", error=str(error), retry_s=1.0)
+                event = "registry_problem" if isinstance(error, RegistryAway) else "broker_away"
+                self._notify(event, error=str(error), retry_s=1.0)
                 self._stop.wait(1.0)
 
     def stop(self) -> None:
@@ -103,6 +104,8 @@ class ShardActor:
         """Other models are to run. They are loaded here, beside the loop, which changes them between two epochs; where
         one cannot be run all stays as it is.
         """
+        from services.fleet.assembly import misfit
+
         with self._ordering:
             shard = self._shard
             if shard is None or not self._stats.ready:
@@ -112,24 +115,16 @@ class ShardActor:
             for model in filter(None, (lineup.champion, lineup.challenger)):
                 try:
                     seats.append(sitting[model] if model in sitting else self._models.seat(model))
-                    misfit = self._misfit(shard.engine.config, seats[-1].engine.config)
+                    why = misfit(shard.engine.config, seats[-1].engine.config)
                 except Unsettled:
                     return Obeyed()
                 except Refused as error:
-                    misfit = str(error)
-                if misfit:
-                    self._notify("model_refused", model=model, reason=misfit)
-                    return Obeyed(model=model, reason=misfit)
+                    why = str(error)
+                if why:
+                    self._notify("model_refused", model=model, reason=why)
+                    return Obeyed(model=model, reason=why)
             self._seats = (seats[0], seats[1] if len(seats) > 1 else None, lineup.share)
             return Obeyed(done=True)
-
-    @staticmethod
-    def _misfit(config: Any, its: Any) -> str:
-        from services.registry import compatible
-
-        if its.direction != "forward" and its != config:
-            return "it reads both ways: what waits in its streams cannot be brought over to another model"
-        return compatible(config, its) or ""
 
     def _sit_down(self) -> None:
         if self._seats is None:
@@ -161,7 +156,7 @@ class ShardActor:
         )
 
     def _notify(self, event: str, **fields: Any) -> None:
-        if self._stop.is_set() and event == "broker_away":
+        if self._stop.is_set() and event in ("broker_away", "registry_problem"):
             raise Stopped  # nothing is in flight that waiting could save
         if self._shard is not None:  # else nothing is read yet
             fields = {"epoch": sum(self._stats.epochs.values()), **fields}

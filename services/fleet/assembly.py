@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from services.fleet.models import Models
 from services.fleet.status import Lineup, dealt, transactional_id
-from services.predictor.ports import Refused
+from services.predictor.ports import Refused, Unsettled
 from services.records import Role
 from services.settings import Settings
 
 if TYPE_CHECKING:
     from rnn.config import ModelConfig
+    from services.predictor.seats import Seat
     from services.predictor.stats import ShardStats
 
 OVERHEAD_BYTES = 4096
@@ -57,7 +58,9 @@ def build_shard(
     notify: Callable[..., None],
     tracer: Callable[[Any], None] | None = None,
 ) -> Any:
-    """The `Shard` that owns its share of `partitions`. Raises Refused when the model cannot be served."""
+    """The `Shard` that owns its share of `partitions`; without the challenger if that cannot run. Raises Refused when
+    the champion cannot be served.
+    """
     import torch
 
     from services.brokers.kafka_changelog import KafkaChangelog
@@ -71,8 +74,8 @@ def build_shard(
 
     torch.set_num_threads(settings.fleet.torch_threads)
     champion = models.seat(lineup.champion)
-    challenger = models.seat(lineup.challenger) if lineup.challenger else None
     engine, config = champion.engine, champion.engine.config
+    challenger = _challenger(lineup.challenger, config, models) if lineup.challenger else None
     if broken := engine.check():
         notify("rows_depend_on_neighbours", buckets=broken)
 
@@ -123,6 +126,26 @@ def build_shard(
         notify=notify,
         tracer=tracer,
     )
+
+
+def _challenger(model: str, config: ModelConfig, models: Models) -> Seat | None:
+    """None where it cannot run, for it must not keep the champion from serving. The supervisor orders it again, and is
+    told the reason then.
+    """
+    try:
+        seat = models.seat(model)
+    except (Refused, Unsettled):
+        return None
+    return None if misfit(config, seat.engine.config) else seat
+
+
+def misfit(config: ModelConfig, its: ModelConfig) -> str:
+    """Why a model with the config `its` cannot run beside one with `config`; empty: it can."""
+    from services.registry import compatible
+
+    if its.direction != "forward" and its != config:
+        return "it reads both ways: what waits in its streams cannot be brought over to another model"
+    return compatible(config, its) or ""
 
 
 def answer_bytes(config: ModelConfig) -> int:

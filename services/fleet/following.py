@@ -58,6 +58,7 @@ class Following:
     def refused(self, model: str, reason: str) -> None:
         """A shard cannot run this model."""
         self._refused.append((model, reason))
+        self._events.told("model_refused", model=model, reason=reason)
 
     def stop(self) -> None:
         """Ends the thread; waits for a look under way for a moment only."""
@@ -119,6 +120,6 @@ class Following:
             whole = sum(figures[1:], figures[0])
             by_step = {str(step): whole.figures(step, present=True) for step in whole.steps}
             self._events.told("quality", model=champion, steps=by_step)
-        outcome = self._retraining.tick(champion, self._drift.drifts)
+        outcome = self._retraining.tick(champion, self._drift.drifts, rollout.on_trial)
         if outcome is not None:
             rollout.challenge(outcome.model, outcome.message, dict(outcome.scores))

@@ -41,4 +41,4 @@ class Member:
     lineup: Lineup = field(default_factory=Lineup)  # what it was told to run
     ordered: Any = None  # reference to the answer of an order under way
     ordering: Lineup | None = None  # the order under way
-    refused: Lineup | None = None  # an order that it cannot follow
+    served: Lineup | None = None  # what it ran last, in this incarnation or an earlier one; None: nothing yet

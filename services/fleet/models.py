@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from services.registry import Registry
 
 
+class RegistryAway(Unsettled):
+    """The registry cannot be reached."""
+
+
 class Models:
     """Where seats come from. The id "" is the folder that `model` names."""
 
@@ -23,8 +27,8 @@ class Models:
         self._settings, self._device = settings, device
 
     def seat(self, model: str) -> Seat:
-        """Raises Refused for a model that is damaged, missing, or cannot be served here, Unsettled while the registry
-        cannot be reached.
+        """Raises Refused for a model that is damaged, missing, or cannot be served here; RegistryAway while the
+        registry cannot be reached and this machine has no copy.
         """
         from rnn import weights
         from rnn.card import ModelRefused
@@ -54,7 +58,7 @@ class Models:
         try:
             return self._registry.folder(model)
         except Unreachable as error:
-            raise Unsettled(f"registry: {error}") from error
+            raise RegistryAway(f"registry: {error}") from error
         except (ModelUnknown, WrongRegistry) as error:
             raise Refused(f"registry: {error}") from error
 

@@ -44,11 +44,13 @@ class Retraining:
         """Whether one is under way."""
         return self._running is not None
 
-    def tick(self, champion: str, drifts: Sequence[Drift]) -> Any:
-        """Begins one that is due. Returns the Outcome of one that has ended with a model, else None."""
+    def tick(self, champion: str, drifts: Sequence[Drift], on_trial: bool = False) -> Any:
+        """Begins one that is due. Returns the Outcome of one that has ended with a model, else None. While a model is
+        `on_trial` drift begins none: the drift may be what that model has learned.
+        """
         if self._running is not None:
             return self._look()
-        reason = self._due(drifts)
+        reason = self._due([] if on_trial else drifts)
         if reason:
             self._begin(champion, reason)
         return None
@@ -87,7 +89,6 @@ class Retraining:
         import ray
 
         from services.fleet.on_ray import yielding
-        from services.registry import Registry
         from services.trainer.job import Order, retrain
         from services.trainer.ranges import asked
 
@@ -95,7 +96,7 @@ class Retraining:
         assert where is not None
         order = Order(
             runs=rules.runs or Path("runs"),
-            parent=Registry(where).folder(champion),
+            parent=champion,
             registry=where,
             asked=asked(last=rules.last),
             archive=rules.archive,

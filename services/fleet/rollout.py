@@ -6,15 +6,18 @@
     on watch          for a while after a change the old champion runs in shadow, and may prove better: rolled back
 
 The registry is the truth: this server, another one, and a person with `streamrnn models` all move its aliases by
-compare-and-swap, and whoever comes second looks again. What is not there is forgotten with this process and costs time
-only: a contest begins anew. Knows no Ray; its clock is an argument. Not safe for use by two threads at once.
+compare-and-swap, and whoever comes second looks again. What is not there is forgotten with this process: a contest
+begins anew, and with it its error rate, but not its deadline. Knows no Ray; its clock is an argument. Not safe for use
+by two threads at once.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -49,12 +52,13 @@ class Rollout:
         # The aliases, and when the champion became it: one value, for lineups are asked for from another thread.
         self._seen: tuple[Aliases | None, int] = (None, 0)
         self.verdicts: dict[str, int] = {}  # outcome -> count, of this server
-        self._pair = ("", "")  # champion and challenger that the contest is about
+        self._pair, self._trial = ("", ""), False  # champion and challenger of the contest; whether it is a trial
         self._contest: Contest | None = None
         self._won: tuple[Verdict, int] | None = None  # and when it may take over
         self._problem = ""
         self._refused: dict[str, str] = {}  # model -> why a shard could not take it
-        self._offered: tuple[str, str, dict[str, Any]] | None = None
+        self._offered: tuple[str, str, dict[str, Any]] | None = None  # waits for its turn
+        self._unkept: deque[tuple[str, dict[str, Any]]] = deque()  # verdicts that the registry has not got yet
 
     # ---- what runs where --------------------------------------------------------------------------------------------
 
@@ -127,6 +131,7 @@ class Rollout:
         try:
             self._see(self.registry.aliases())
             self._act()
+            self._keep_verdicts()
             self._problem = ""
         except Conflict:
             return  # somebody was quicker: what they did is seen next time
@@ -140,8 +145,15 @@ class Rollout:
         """How the contest that is on stands; None: there is none."""
         return None if self._contest is None else self._contest.verdict
 
+    @property
+    def on_trial(self) -> bool:
+        """Whether a model is judged, or waits for it: one that is trained now would come too early."""
+        return self._offered is not None or (self.aliases is not None and self.aliases.challenger is not None)
+
     def challenge(self, model: str, reason: str, numbers: Mapping[str, Any]) -> None:
-        """A model that was trained from what this pipeline reads is to run against the champion."""
+        """A model that was trained from what this pipeline reads is to run against the champion, once nobody else
+        does: where models come faster than verdicts, none would ever be promoted. The newest one waits.
+        """
         self._offered = (model, reason, dict(numbers))
 
     def refused(self, model: str, reason: str) -> None:
@@ -178,28 +190,42 @@ class Rollout:
         pair = (aliases.champion or "", challenger or "")
         if pair == self._pair:
             return
-        self._pair, self._contest, self._won = pair, None, None
+        deadline_ms = self._deadline_ms(aliases) if pair[1] else 0
+        contest = self._contest
+        if self._trial and contest is not None and (not contest.verdict.final or self._won is not None):
+            self._judged("undecided", self._pair[1], "another change came before the verdict", contest.verdict)
+        self._pair, self._contest, self._won, self._trial = pair, None, None, not self.on_watch
         if pair[1]:
-            hours = self.rules.watch_h if self.on_watch else self.rules.expires_h
-            begun_ms = self.changed_ms if self.on_watch else self._clock_ms()
             terms = Terms(
                 margin=self.rules.margin,
                 alpha=self.rules.error_rate,
                 least_readings=min(self.rules.least_readings, self.rules.most_readings),
                 most_readings=self.rules.most_readings,
-                deadline_ms=begun_ms + round(hours * HOUR_MS),
+                deadline_ms=deadline_ms,
             )
             self._contest = Contest(terms, self.shards)
 
+    def _deadline_ms(self, aliases: Aliases) -> int:
+        """When the contest is over in any case. A trial's time runs from its challenge, so that a server that is
+        started again and again does not prolong it without end; a late server gets a quarter of it at least.
+        """
+        if self.on_watch:
+            return self.changed_ms + round(self.rules.watch_h * HOUR_MS)
+        begun_ms = now_ms = self._clock_ms()
+        for change in reversed(self.registry.history()):
+            if change.aliases.challenger != aliases.challenger:
+                break
+            begun_ms = change.at_ms
+        whole_ms = round(self.rules.expires_h * HOUR_MS)
+        return max(begun_ms + whole_ms, now_ms + whole_ms // 4)
+
     def _act(self) -> None:
         aliases, contest = self.aliases, self._contest
-        if aliases is not None and self._offered is not None:
-            (model, reason, numbers), self._offered = self._offered, None
-            if model != aliases.champion:
-                self._see(self.registry.challenge(model, reason=reason, by=BY, numbers=numbers, seen=aliases))
-            return
         if aliases is not None and aliases.challenger in self._refused:
             self._withdraw_refused(aliases, aliases.challenger)
+            return
+        if aliases is not None and aliases.challenger is None and self._offered is not None:
+            self._offer(aliases, *self._offered)
             return
         if aliases is None or contest is None or not self.rules.automatic or aliases.pinned:
             return
@@ -217,9 +243,22 @@ class Rollout:
             self.registry.promote(model, reason=str(verdict), by=BY, numbers=numbers, seen=aliases)
         else:
             self.registry.withdraw(reason=str(verdict), by=BY, numbers=numbers, seen=aliases)
-        self.registry.add_verdict(model, {"verdict": str(verdict.outcome), **numbers})
-        self._judged(str(verdict.outcome), model, str(verdict))
+        self._trial = False  # that was its verdict
+        self._judged(str(verdict.outcome), model, str(verdict), verdict)
         self._see(self.registry.aliases())
+
+    def _offer(self, aliases: Aliases, model: str, reason: str, numbers: dict[str, Any]) -> None:
+        """Makes the model that waits the challenger. While the registry is away, or somebody is quicker, it waits."""
+        from rnn.card import ModelRefused
+        from services.registry import Mismatch, ModelUnknown
+
+        try:
+            if model != aliases.champion:
+                self._see(self.registry.challenge(model, reason=reason, by=BY, numbers=numbers, seen=aliases))
+        except (Mismatch, ModelRefused, ModelUnknown):
+            self._offered = None  # it will never do
+            raise
+        self._offered = None
 
     def _joined(self, verdict: Verdict) -> bool:
         """Whether a challenger that has won has followed all streams for long enough to know them."""
@@ -232,9 +271,10 @@ class Rollout:
         return now_ms >= self._won[1]
 
     def _withdraw_refused(self, aliases: Aliases, model: str) -> None:
-        reason = self._refused.pop(model)
+        reason = self._refused[model]
         self.registry.withdraw(reason=reason, by=BY, seen=aliases)
-        self.registry.add_verdict(model, {"verdict": "rejected", "reason": reason})
+        del self._refused[model]
+        self._trial = False  # that was its verdict
         self._judged("rejected", model, reason)
         self._see(self.registry.aliases())
 
@@ -242,13 +282,24 @@ class Rollout:
         model, numbers = aliases.champion or "", _numbers(verdict)
         reason = f"the model before it does better: {verdict}"
         self.registry.rollback(reason=reason, by=BY, numbers=numbers, seen=aliases)
-        self.registry.add_verdict(model, {"verdict": "rejected", "rolled_back": True, **numbers})
-        self._judged("rolled_back", model, reason)
+        self._judged("rolled_back", model, reason, verdict)
         self._see(self.registry.aliases())
 
-    def _judged(self, outcome: str, model: str, reason: str) -> None:
+    def _judged(self, outcome: str, model: str, reason: str, verdict: Verdict | None = None) -> None:
+        """Counts and tells what became of a model; the registry gets it at the end of this look, or of a later one."""
+        numbers = {} if verdict is None else _numbers(verdict)
         self.verdicts[outcome] = self.verdicts.get(outcome, 0) + 1
-        self._notify("verdict", outcome=outcome, model=model, reason=reason)
+        self._notify("verdict", outcome=outcome, model=model, reason=reason, **numbers)
+        kept = {"verdict": "rejected", "rolled_back": True} if outcome == "rolled_back" else {"verdict": outcome}
+        self._unkept.append((model, {**kept, "reason": reason, **numbers}))
+
+    def _keep_verdicts(self) -> None:
+        from services.registry import ModelUnknown
+
+        while self._unkept:
+            with suppress(ModelUnknown):  # somebody has removed it
+                self.registry.add_verdict(*self._unkept[0])
+            self._unkept.popleft()
 
 
 def _turned(one: Round) -> Round:

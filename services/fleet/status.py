@@ -25,6 +25,7 @@ class Outcome:
 
     end: End
     message: str = ""
+    model: str = ""  # the champion that was refused, where that is why
 
 
 @dataclass(frozen=True, slots=True)

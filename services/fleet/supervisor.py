@@ -36,6 +36,9 @@ GRACE_S = 5.0
 REPLACED_S = 30.0
 """How long it may live on in any case: it may hold the very resources that its replacement waits for."""
 
+REFUSED_S = 60.0
+"""After this a model that a shard could not run is tried again, for somebody may have mended it."""
+
 Notify = Callable[..., None]
 
 
@@ -54,6 +57,7 @@ class Supervisor:
         self._following: Following | None = None
         self._head = HeadWatch()
         self._points: list[Points] = []  # of streams in the spotlight, not fetched yet
+        self._refused: dict[str, float] = {}  # model that a shard cannot run -> monotonic, when to try again
 
     # ---- life -------------------------------------------------------------------------------------------------------
 
@@ -171,8 +175,8 @@ class Supervisor:
         member.moved_s, member.moved_at, member.restored = time.monotonic(), -1.0, 0.0
         spare, self._spare = self._spare, None
         member.actor = spare or self._actor_class.remote(self.settings, self.partitions, self._server)
-        member.lineup = Lineup() if self._following is None else self._following.lineup(member.shard)
-        member.ordered = member.ordering = member.refused = None
+        member.lineup = self._wanted(member)
+        member.ordered = member.ordering = None
         member.run = member.actor.run.remote(member.shard, member.incarnation, member.lineup)
         self._notify(
             "shard_started",
@@ -218,17 +222,32 @@ class Supervisor:
             with suppress(ray.exceptions.RayError):
                 self._answered(member, ray.get(member.ordered))
             member.ordered = member.ordering = None
-        wanted = self._following.lineup(member.shard)
-        if wanted not in (member.lineup, member.refused):
+        wanted = self._wanted(member)
+        if wanted != member.lineup:
             member.ordering, member.ordered = wanted, member.actor.order.remote(wanted)
 
     def _answered(self, member: Member, obeyed: Obeyed) -> None:
-        assert member.ordering is not None and self._following is not None
+        assert member.ordering is not None
         if obeyed.done:
-            member.lineup, member.refused = member.ordering, None
+            member.lineup = member.served = member.ordering
         elif obeyed.model:
-            member.refused = member.ordering
-            self._following.refused(obeyed.model, obeyed.reason)
+            self._refuse(obeyed.model, obeyed.reason)
+
+    def _refuse(self, model: str, reason: str) -> None:
+        assert self._following is not None
+        self._refused[model] = time.monotonic() + REFUSED_S
+        self._following.refused(model, reason)
+
+    def _wanted(self, member: Member) -> Lineup:
+        """What the registry asks for, without what a shard has just refused: then the champion that served serves on,
+        also in the next incarnation.
+        """
+        if self._following is None:
+            return Lineup()
+        wanted, now_s = self._following.lineup(member.shard), time.monotonic()
+        if now_s < self._refused.get(wanted.champion, 0.0) and member.served is not None:
+            return member.served
+        return Lineup(wanted.champion) if now_s < self._refused.get(wanted.challenger, 0.0) else wanted
 
     def _heard(self, member: Member, status: ShardStatus, now_s: float) -> None:
         if status.incarnation != member.incarnation:
@@ -242,8 +261,11 @@ class Supervisor:
         if not status.stats.ready and status.stats.restore_done >= member.restored + 0.1:
             member.restored = status.stats.restore_done
             self._notify("restoring", shard=member.shard, done=f"{member.restored:.0%}", rows=status.stats.restored)
-        if status.stats.ready:
-            member.ready_s = member.ready_s or now_s
+        if status.stats.ready and member.ready_s is None:
+            member.ready_s = now_s
+            if not status.stats.challenger:  # it cannot run, or the registry was away: it is ordered again
+                member.lineup = Lineup(member.lineup.champion)
+            member.served = member.lineup
         if status.stats.epochs["kept"]:
             member.failures = 0
         if self._following is not None:
@@ -286,7 +308,10 @@ class Supervisor:
             )
         member.doubted_s = 0.0 if outcome.end is End.FENCED else member.doubted_s
         if outcome.end is End.REFUSED:
-            raise Refused(outcome.message)
+            if not outcome.model or member.served is None or outcome.model == member.served.champion:
+                raise Refused(outcome.message)
+            self._notify("model_refused", shard=member.shard, model=outcome.model, reason=outcome.message)
+            self._refuse(outcome.model, outcome.message)
         self._count(member, "died")
         wait_s = BACKOFF_S[min(member.failures, len(BACKOFF_S) - 1)]
         member.failures += 1

@@ -18,7 +18,7 @@ from services.registry.fit_together import compatible
 from services.registry.marker import Marker
 from services.registry.moves import SAME, Moves, Same
 from services.registry.places import place_of
-from services.registry.problems import Conflict, Mismatch, ModelUnknown, Pinned
+from services.registry.problems import Conflict, Mismatch, ModelUnknown, Pinned, Unreachable
 from services.registry.shelf import ID, Added, Entry, Shelf
 
 
@@ -72,12 +72,18 @@ class Registry(Moves):
         return there
 
     def folder(self, model: str) -> Path:
-        """A folder on this machine with the model, checked whole: `weights.load` takes it. Do not write into it.
+        """A folder on this machine with the model, checked whole: `weights.load` takes it. Do not write into it. While
+        the place is away a copy that was made before does: an id is a digest of weights, so it can be no other model.
 
         Raises ModelUnknown, and ModelRefused with the reason.
         """
-        self._marker.check()
-        return self._shelf.folder(model)
+        try:
+            self._marker.check()
+            return self._shelf.folder(model)
+        except Unreachable:
+            if copy := self._shelf.copy(model):
+                return copy
+            raise
 
     def card(self, model: str) -> Card:
         """A model's card. Raises ModelUnknown and ModelRefused."""

@@ -124,13 +124,17 @@ class Shelf:
         if here is not None:
             weights.load(here)
             return here
+        return self.copy(model) or self._copied(model, self._copies() / model)
+
+    def copy(self, model: str) -> Path | None:
+        """The copy of a model that this machine has, if it is whole."""
+        from rnn import weights
+
         copy = self._copies() / model
         try:
-            if copy.is_dir() and weights.load(copy)[1].model == model:
-                return copy
+            return copy if ID.fullmatch(model) and copy.is_dir() and weights.load(copy)[1].model == model else None
         except ModelRefused:
-            pass  # a copy may be made anew
-        return self._copied(model, copy)
+            return None  # it may be made anew
 
     def _copied(self, model: str, copy: Path) -> Path:
         from rnn import weights

@@ -29,7 +29,7 @@ class Order:
     """What to retrain, and how. Plain values: it travels."""
 
     runs: Path  # gets a folder of this run
-    parent: Path | None = None  # folder of the champion: gives the shape, and is compared with
+    parent: Path | str | None = None  # folder, or id in `registry`, of the champion: gives the shape, is compared with
     registry: str | None = None  # where the model is published; None: nowhere
     asked: Asked = field(default_factory=Asked)  # which readings
     archive: str | None = None  # where readings are that the topic has lost
@@ -82,6 +82,15 @@ def retrain(settings: Settings, order: Order) -> Outcome:
         return Outcome(end, message[:MOST_WORDS], run=run, seconds=time.monotonic() - began_s)
 
 
+def _folder(parent: Path | str, registry: str | None) -> Path:
+    """On this machine, which need not be that of whoever gave the order."""
+    if isinstance(parent, Path) or registry is None:
+        return Path(parent)
+    from services.registry import Registry
+
+    return Registry(registry).folder(parent)
+
+
 def _retrained(settings: Settings, order: Order, began_s: float, begun: list[Any]) -> Outcome:
     from rnn import weights
     from services.trainer.making import Ears, Parent, Way, make
@@ -91,7 +100,7 @@ def _retrained(settings: Settings, order: Order, began_s: float, begun: list[Any
 
     topic = settings.topics.readings
     past = InKafka(settings.kafka, topic) if order.archive is None else Archived(settings.kafka, topic, order.archive)
-    parent = None if order.parent is None else Parent(*weights.load(order.parent))
+    parent = None if order.parent is None else Parent(*weights.load(_folder(order.parent, order.registry)))
     wanted = resolve(past, order.asked, time.time_ns() // 1_000_000)
     taken = take(
         past, wanted, parent=None if parent is None else parent.card.config, features=order.features, model=order.model
@@ -109,7 +118,8 @@ def _retrained(settings: Settings, order: Order, began_s: float, begun: list[Any
 
         Registry(order.registry).add(made.run.model, reason=order.reason, by=order.by)
         message += f", added to {order.registry}"
+    message += "".join(f"; {note}" for note in made.report["notes"])
     return Outcome(
-        End.TRAINED, message, made.card.model, made.run.id, made.run.model, made.report["scores"],
+        End.TRAINED, message[:MOST_WORDS], made.card.model, made.run.id, made.run.model, made.report["scores"],
         made.report.get("rivals", {}), taken.material.readings, time.monotonic() - began_s,
     )  # fmt: skip

@@ -50,9 +50,20 @@ class Verdict(Event):
     """A contest between two models has ended."""
 
     event: Literal["verdict"]
-    outcome: Literal["promoted", "rejected", "expired", "rolled_back"] = Field(description="How it ended.")
+    outcome: Literal["promoted", "rejected", "undecided", "expired", "rolled_back"] = Field(
+        description="How it ended; undecided: another change came first."
+    )
     model: str = Field(description="The model that was judged.")
     reason: str = Field(description="Why, in a sentence with the numbers.")
+    gain: float | None = Field(default=None, description="Mean share of the champion's loss that the challenger saves.")
+    gain_low: float | None = Field(default=None, description="The gain is above it, at the settings' error rate.")
+    gain_high: float | None = Field(default=None, description="The gain is below it, at the settings' error rate.")
+    better: float | None = Field(default=None, description="E-value for the challenger; promoted at 1 / error rate.")
+    not_better: float | None = Field(default=None, description="E-value against it; rejected at 1 / error rate.")
+    readings: int | None = Field(default=None, description="Readings on which both were scored.")
+    rounds: int | None = Field(default=None, description="Rounds of them.")
+    champion_loss: float | None = Field(default=None, description="Mean loss of the champion.")
+    challenger_loss: float | None = Field(default=None, description="Mean loss of the challenger.")
 
 
 class ModelRefused(Event):

@@ -53,8 +53,8 @@ class World:
             settings, lambda event, **told: self.said.append((event, told)), lambda: self.now_s
         )
 
-    def tick(self, *drifts: Drift) -> Any:
-        return self.retraining.tick(self.champion, drifts)
+    def tick(self, *drifts: Drift, on_trial: bool = False) -> Any:
+        return self.retraining.tick(self.champion, drifts, on_trial)
 
     def ended(self) -> dict[str, Any]:
         """Ticks until the one under way has ended; what was said of it."""
@@ -99,6 +99,15 @@ def test_drift_begins_one_and_then_there_is_a_rest(on_ray: None, tmp_path: Path)
     assert world.retraining.running
     world.retraining.stop()
     assert not world.retraining.running
+
+
+def test_drift_begins_none_while_a_model_is_on_trial(on_ray: None, tmp_path: Path) -> None:
+    world = World(tmp_path, on_drift=True, settle_h=0)
+    world.tick(DRIFTED, on_trial=True)
+    assert not world.retraining.running
+    world.tick(DRIFTED)
+    assert world.retraining.running
+    world.ended()
 
 
 def test_a_drift_must_last_before_it_begins_one(on_ray: None, tmp_path: Path) -> None:

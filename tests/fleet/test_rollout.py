@@ -240,6 +240,82 @@ def test_what_was_trained_challenges(world: World) -> None:
     assert world.registry.history()[-1].numbers == {"mse": 0.1}
 
 
+class Overtaken(Registry):
+    """A person is quicker, once."""
+
+    def challenge(self, *given: Any, **named: Any) -> Any:
+        if not self.aliases().pinned:
+            Registry(self.where).pin(reason="a person", by="me")
+        return super().challenge(*given, **named)
+
+
+def test_what_was_trained_is_not_forgotten_where_a_person_is_quicker(world: World) -> None:
+    rollout = world.rollout()
+    second = world.add(1)
+    rollout.registry = Overtaken(world.folder / "registry")
+    rollout.challenge(second, "trained", {})
+    rollout.look()
+    assert world.registry.aliases().challenger is None and world.registry.aliases().pinned
+    rollout.look()
+    assert world.registry.aliases().challenger == second
+
+
+def test_what_will_never_do_is_said_once_and_let_go(world: World) -> None:
+    rollout = world.rollout()
+    rollout.challenge("0" * 12, "trained, and removed by hand", {})
+    rollout.look()
+    rollout.look()
+    assert len(world.events("registry_problem")) == 1 and not rollout.on_trial
+
+
+def test_what_was_trained_waits_for_the_verdict_on_the_one_before(world: World) -> None:
+    rollout = world.rollout(watch_h=0)
+    second, third = world.add(1), world.add(2)
+    for model in (second, third):
+        rollout.challenge(model, "trained", {})
+        rollout.look()
+    assert world.registry.aliases().challenger == second and rollout.on_trial
+    rollout.heard(rounds(world.models[0], second, 0.2))
+    rollout.look()
+    assert world.registry.aliases().champion == second
+    rollout.look()
+    assert world.registry.aliases().challenger == third
+
+
+def test_a_challenger_that_another_replaces_has_a_verdict_with_numbers(world: World) -> None:
+    rollout = world.rollout()
+    second, third = world.add(1), world.add(2)
+    world.registry.challenge(second, reason="a test", by="test")
+    rollout.look()
+    rollout.heard(rounds(world.models[0], second, 0.01, count=8))
+    world.registry.challenge(third, reason="a person", by="me")
+    rollout.look()
+    verdict = world.registry.verdicts(second)[0]
+    assert verdict["verdict"] == "undecided" and verdict["readings"] == 8 * 200
+    told = world.events("verdict")[0]
+    assert (told["outcome"], told["model"], told["readings"]) == ("undecided", second, 8 * 200)
+    assert told["gain_low"] < told["gain"] < told["gain_high"]
+    assert rollout.verdicts == {"undecided": 1}
+
+
+def test_servers_that_come_and_go_do_not_prolong_a_trial_without_end(world: World) -> None:
+    world.rollout()
+    second = world.add(1)
+    world.registry.challenge(second, reason="a test", by="test")
+    for _ in range(4):  # of 2 hours
+        world.now_ms += round(0.45 * HOUR_MS)
+        rollout = world.rollout()
+        rollout.look()
+        assert world.registry.aliases().challenger == second
+    world.now_ms += round(0.45 * HOUR_MS)
+    rollout = world.rollout()
+    rollout.look()
+    assert world.registry.aliases().challenger == second  # a late server has a quarter of the time
+    world.now_ms += round(0.51 * HOUR_MS)
+    rollout.look()
+    assert world.registry.verdicts(second)[0]["verdict"] == "expired"
+
+
 def test_a_registry_that_is_away_changes_nothing_and_is_said_once(world: World) -> None:
     rollout = world.rollout()
     second = world.add(1)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from services.fleet.member import Member
-from services.fleet.status import End, Outcome
+from services.fleet.status import End, Lineup, Obeyed, Outcome
 from services.fleet.supervisor import Supervisor
-from services.predictor.ports import Fenced
+from services.predictor.ports import Fenced, Refused
 from services.settings import Settings
 
 FENCED = Outcome(End.FENCED, "another owner")
@@ -55,3 +55,45 @@ def test_a_crash_in_between_changes_nothing_about_that() -> None:
         told.ended(0, FENCED)
     with pytest.raises(Fenced):
         told.ended(1, FENCED)  # nobody of that shard was replaced
+
+
+class Asked:
+    """What follows the registry: every shard is to run this."""
+
+    def __init__(self) -> None:
+        self.wanted = Lineup("good")
+        self.heard: list[str] = []
+
+    def lineup(self, shard: int) -> Lineup:
+        return self.wanted
+
+    def refused(self, model: str, reason: str) -> None:
+        self.heard.append(model)
+
+
+def following() -> tuple[Told, Asked, Member]:
+    told, asked = Told(), Asked()
+    told._following = asked  # type: ignore[assignment]
+    member = told._members[0]
+    member.served = member.lineup = Lineup("good", "tried")
+    return told, asked, member
+
+
+def test_a_champion_that_cannot_run_leaves_the_one_that_served() -> None:
+    told, asked, member = following()
+    asked.wanted = Lineup("damaged", "good")
+    told.ended(0, Outcome(End.REFUSED, "model: damaged", "damaged"))
+    assert told.said == ["model_refused", "shard_died"] and asked.heard == ["damaged"]
+    assert told._wanted(member) == Lineup("good", "tried")
+    with pytest.raises(Refused):
+        told.ended(0, Outcome(End.REFUSED, "model: damaged", "good"))  # nothing is left to serve with
+    with pytest.raises(Refused):
+        told.ended(1, Outcome(End.REFUSED, "model: damaged", "damaged"))  # it has served nothing yet
+
+
+def test_a_challenger_that_cannot_run_is_left_out() -> None:
+    told, asked, member = following()
+    asked.wanted = member.ordering = Lineup("good", "damaged", 0.5)
+    told._answered(member, Obeyed(model="damaged", reason="damaged"))
+    assert asked.heard == ["damaged"]
+    assert told._wanted(member) == Lineup("good")

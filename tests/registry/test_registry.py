@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import secrets
 from pathlib import Path
 
 import pytest
 
 from rnn import weights
-from services.registry import Conflict, Mismatch, ModelUnknown, Pinned, Registry, WrongRegistry
+from services.registry import Conflict, Mismatch, ModelUnknown, Pinned, Registry, Unreachable, WrongRegistry
 
 WHO = {"reason": "test", "by": "me"}
 
@@ -314,3 +315,24 @@ def test_a_store_that_overwrites_what_it_should_create_is_found_out(make_model):
             registry.add(make_model(1), **WHO)
     finally:
         importlib.import_module("fsspec.registry")._registry.pop("gs")
+
+
+def test_a_copy_that_was_made_before_does_while_the_store_is_away(make_model, tmp_path, monkeypatch):
+    """So that a shard can start again."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    where, cache = f"memory://r{secrets.token_hex(4)}", tmp_path / "cache"
+    known, other = (Registry(where, cache=cache).add(make_model(seed), **WHO).model for seed in (1, 2))
+    folder = Registry(where, cache=cache).folder(known)
+
+    def away(*_: object, **__: object) -> bytes:
+        raise ConnectionError("no route to the store")
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", away)
+    registry = Registry(where, cache=cache)
+    assert registry.folder(known) == folder
+    with pytest.raises(Unreachable, match="no route"):
+        registry.folder(other)
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(Unreachable, match="no route"):
+        registry.folder(known)

@@ -93,6 +93,9 @@ def test_a_retraining_for_a_scheduler_challenges_the_champion(
     assert done.stdout.startswith(f"{challenger} challenges {first.model}: trained on 1,000 readings"), done.stdout
     assert registry.card(challenger).parent == first.model
     assert registry.added(challenger).reason == "CronJob"
+    again = streamrnn("retrain", "-c", str(config), "--workers", "0", "--reason", "CronJob")
+    assert again.returncode == 0 and again.stdout.startswith(f"{challenger} is on trial"), again.stdout
+    assert registry.aliases().challenger == challenger and len(registry.models()) == 2
 
 
 def test_a_retraining_by_hand_needs_a_registry_and_says_so(broker: DevBroker, tmp_path: Path) -> None:

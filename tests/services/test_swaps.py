@@ -202,6 +202,45 @@ def test_a_challenger_that_does_not_fit_is_refused_and_the_champion_serves_on(
             server.until(lambda: predicted(broker.bootstrap, pipeline), "predictions")
 
 
+def test_damaged_models_in_the_registry_keep_no_shard_from_starting(broker: DevBroker, tmp_path: Path) -> None:
+    where, pipeline = tmp_path / "registry", "scarred"
+    good = model(tmp_path / "good", 0.0)
+    config = write_config(
+        tmp_path, broker.bootstrap, good, pipeline, registry=str(where), rollout=QUICK, fleet={"shards": 1}
+    )
+    assert streamrnn("topics", "create", "-c", str(config)).returncode == 0
+    registry = Registry(where)
+    first = registry.add(good, reason="a test").model
+    registry.promote(first, reason="a test", by="test")
+    challenger, champion = (
+        registry.add(model(tmp_path / name, noise), reason="a test").model
+        for name, noise in (("challenger", 0.2), ("champion", 0.3))
+    )
+    registry.challenge(challenger, reason="a test", by="test")
+
+    def damage(which: str) -> None:
+        (where / "models" / which / "model.safetensors").write_bytes(b"damaged")
+
+    damage(challenger)
+    with Serving(config) as server, Sensors(broker.bootstrap, f"{pipeline}.readings") as sensors:
+        server.ready()
+        server.until(lambda: registry.aliases().challenger is None, "the challenger is withdrawn")
+        server.until(lambda: predicted(broker.bootstrap, pipeline), "predictions")
+        actor = actor_of(server)
+        os.kill(actor, signal.SIGSTOP)  # it must not take the model before it is damaged
+        registry.promote(champion, reason="a test", by="test")
+        damage(champion)
+        os.kill(actor, signal.SIGKILL)
+        server.until(lambda: server.events("model_refused"), "the champion is refused")
+        server.until(lambda: len(server.events("ready")) == 2, "another actor serves")
+        before = sensors.rounds
+        server.until(lambda: sensors.rounds > before + 20, "readings go on")
+        written = sensors.stop()
+        server.until(lambda: sum(map(len, predicted(broker.bootstrap, pipeline))) == written, "all is predicted")
+    assert {name for one in check_complete(broker.bootstrap, pipeline, written) for name in one} == {first}
+    assert f"model_refused/{champion}" in dict(told(broker.bootstrap, f"{pipeline}.events"))
+
+
 def actor_of(server: Serving) -> int:
     """The process of an actor."""
     import psutil
