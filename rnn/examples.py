@@ -55,6 +55,24 @@ def checked(config: ModelConfig, number: int, one: Examples) -> Examples:
                     (end[kept] != GOES_ON).astype(np.uint8), one.truth[kept].astype(np.float32))  # fmt: skip
 
 
+def missing_and_fixed(names: Sequence[str], x: NDArray[np.float32]) -> tuple[list[str], list[str]]:
+    """Names of the columns x [n, names] that hold no number, and of those that hold one number only."""
+    least, most = np.fmin.reduce(x, axis=0, initial=np.inf), np.fmax.reduce(x, axis=0, initial=-np.inf)
+    missing, fixed = ([names[k] for k in np.flatnonzero(one).tolist()] for one in (least > most, least == most))
+    return missing, fixed
+
+
+def still(names: Sequence[str], x: NDArray[np.float32]) -> str:
+    """What is wrong with the columns x [n, names] if none of them holds two numbers, for a sentence; else empty."""
+    missing, fixed = missing_and_fixed(names, x)
+    if len(missing) + len(fixed) < len(names):
+        return ""
+    values = np.unique(x[~np.isnan(x)]).tolist()
+    value = f", {values[0]:g}" if len(values) == 1 else ""
+    said = [f"{', '.join(fixed[:8])} never changes{value}"] if fixed else []
+    return " and ".join(said + ([f"{', '.join(missing[:8])} is missing"] if missing else []))
+
+
 def begins(end: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Where sequences begin. end [n] -> places, the first one 0."""
     return np.concatenate(([0], np.flatnonzero(end[:-1] != GOES_ON) + 1)) if len(end) else np.zeros(0, np.int64)

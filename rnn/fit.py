@@ -22,6 +22,7 @@ from rnn import epochs as training
 from rnn.calibrate import calibrate, solve_linear_path
 from rnn.config import ModelConfig
 from rnn.epochs import Epoch, Progress, with_path
+from rnn.examples import still
 from rnn.network import Network
 from rnn.recipe import Recipe
 from rnn.team import ALONE, Team
@@ -82,6 +83,11 @@ def fit(
             f"{rows + later_rows} readings are too few to train on: of the longest series the last "
             f"{recipe.validation:.0%}, for validation, must be {least} readings at least; lower recipe.burn_in "
             f"({recipe.burn_in}), or give more"
+        )
+    if said := still(config.targets, np.concatenate([x[:, list(config.target_index)] for x, _ in early])):
+        raise ValueError(
+            f"in the {rows:,} readings that are learned from {said}: there is nothing to learn; give more readings, or "
+            "name other targets"
         )
     with _reproducible(recipe):
         network = Network(config)

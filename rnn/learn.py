@@ -19,7 +19,7 @@ from rnn import checkpoint as checkpoints
 from rnn.calibrate import calibrate
 from rnn.config import ModelConfig
 from rnn.course import Course, Pass, answers
-from rnn.examples import Examples, checked, held_back
+from rnn.examples import Examples, checked, held_back, still
 from rnn.fit import Epoch, fit
 from rnn.network import Network
 from rnn.passages import Passage, passages
@@ -80,6 +80,7 @@ def learn(
     else:
         held = [np.arange(len(one)) >= count for one, count in zip(known, learned, strict=True)]
     rows = sum(int((~one).sum()) for one in held)
+    _refuse_still(config, known, held)
     with _reproducible(practice):
         network = Network(config)
         if start is not None:
@@ -126,6 +127,19 @@ def _calibrate(network: Network, late: list[Passage], practice: Practice) -> Non
         mean, truth, weight = (torch.cat([getattr(one, name) for one in said]) for name in ("mean", "truth", "weight"))
         scale = torch.cat([one.scale for one in said if one.scale is not None])
         calibrate(network.head, mean, scale, truth, weight)
+
+
+def _refuse_still(config: ModelConfig, series: Sequence[Examples], held: Sequence[NDArray[np.bool_]]) -> None:
+    """Raises ValueError for targets of which none takes two values where they are learned from. What was never known
+    has an error of its own.
+    """
+    if not config.targets:
+        return
+    parts = [(one.x[:, list(config.target_index)] if config.residual else one.truth)[~late]
+             for one, late in zip(series, held, strict=True)]  # fmt: skip
+    values = np.concatenate(parts).reshape(-1, len(config.targets))
+    if len(values) > 1 and not np.isnan(values).all() and (said := still(config.targets, values)):
+        raise ValueError(f"in the readings that are learned from {said}: there is nothing to learn; name other targets")
 
 
 def _set_scales(network: Network, series: Sequence[Examples], held: Sequence[NDArray[np.bool_]]) -> None:

@@ -48,7 +48,7 @@ def records(
     if not over_holes and (gone := [piece for piece in wanted if piece.gone]):
         raise Gone(
             f"{at.where}: offsets {gone[0].first} to {gone[0].last} of partition {partition} were deleted before they "
-            f"were archived; ask for what lies after {gone[-1].last}, or say that holes may be passed over"
+            f"were archived; ask for what lies after {gone[-1].last}, or pass over_holes=True"
         )
     return _read(at, topic, wanted, first, end)
 

@@ -24,7 +24,9 @@ def train(
     config: Annotated[Path | None, typer.Option(help="YAML with sections model, data, recipe, out.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Equal seed, table and machine give equal weights.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on where a training that was cut off stood.")] = False,
-    workers: Annotated[int, typer.Option(min=0, help="Processes on Ray that share the work; 0: this one.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes on Ray that share the work; 0, or none: this one.")
+    ] = None,
     gpus: Annotated[bool, typer.Option(help="With --workers: a GPU for each.")] = False,
     limit_minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after so long, without a model.")] = None,
     search: Annotated[float | None, typer.Option(min=0.01, help="Look for a better shape first: minutes.")] = None,
@@ -43,6 +45,9 @@ def train(
     model: Annotated[Path | None, typer.Option(help="Topic: the model to come after; gives the shape.")] = None,
     warm: Annotated[bool, typer.Option(help="With --model: begin from its weights.")] = False,
     again: Annotated[bool, typer.Option(help="With --model: the same range and recipe as it was trained on.")] = False,
+    registry: Annotated[
+        str | None, typer.Option(help="With --again: folder or URL that holds the parent of a model trained warm.")
+    ] = None,
 ) -> None:
     """Trains a network on what is known, to be served with `streamrnn serve`.
 
@@ -56,7 +61,7 @@ def train(
       streamrnn train --topic sensors.readings --bootstrap HOST:9092 --from 2026-11-01
     """
     topical = {"--from": from_, "--to": to, "--last": last, "--archive": archive, "--model": model, "--warm": warm,
-               "--again": again, "--bootstrap": bootstrap}  # fmt: skip
+               "--again": again, "--registry": registry, "--bootstrap": bootstrap}  # fmt: skip
     way = {"workers": workers, "gpus": gpus, "limit_minutes": limit_minutes, "search_minutes": search}
     if topic is not None or serve_config is not None or again:
         from services.cli.train_topic import train_topic
@@ -116,7 +121,7 @@ def train_model(
     from services.trainer.curve import draw_curve
     from services.trainer.learning import NotTrained, OutOfTime, Work, train
     from services.trainer.making import learn_work
-    from services.trainer.runs import CURVE, REPORT, open_run
+    from services.trainer.runs import CURVE, REPORT, nothing_to_resume, open_run
     from services.trainer.search import search
 
     recipe = recipe_of(plan.recipe, material.config, material.readings, seed)
@@ -132,6 +137,8 @@ def train_model(
             if asked.workers or runs is not None:
                 told = {"recipe": asdict(work.recipe), "source": str(plan.data.file or plan.data.set)}
                 run = open_run(runs or folder.parent / "runs", work.identity(), told, bool(resume))
+                if resume and not run.resumed:
+                    bar.say(nothing_to_resume(run.folder.parent, run))
                 learned = learn_work(work, run, asked, bar.ears())
             else:
                 learned = train(work, bar.passed, checkpoint, asked.limit_s)
@@ -173,7 +180,7 @@ def way_of(given: dict[str, Any], resume: bool) -> Way:
     if given.get("gpus") and not given.get("workers"):
         raise WrongTable("--gpus gives each worker a GPU: say how many with --workers")
     limit_s, search_s = seconds(given.get("limit_minutes")), seconds(given.get("search_minutes"))
-    return Way(given.get("workers", 0), given.get("gpus", False), None, limit_s, search_s, resume)
+    return Way(given.get("workers") or 0, given.get("gpus", False), None, limit_s, search_s, resume)
 
 
 def _checkpoint(folder: Path, resume: bool, console: Any) -> Path:

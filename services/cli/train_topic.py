@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from services.settings import Settings
     from services.trainer.making import Made, Parent
     from services.trainer.past import Past
     from services.trainer.ranges import Range
+    from services.trainer.taken import Taken
 
 
 def train_topic(
@@ -32,6 +34,7 @@ def train_topic(
     from rnn import weights
     from services.cli.train import way_of
     from services.cli.training_bar import TrainingBar
+    from services.settings import load
     from services.settings.training import TrainingFile, training_file
     from services.tables.sets import only
     from services.trainer.making import Parent, make
@@ -42,7 +45,9 @@ def train_topic(
         raise WrongRange(f"{idle[0]} is about a table, and --topic reads none: leave one of them out")
     if topical["--model"] is None and (idle := [name for name in ("--warm", "--again") if topical[name]]):
         raise WrongRange(f"{idle[0]} is about a model: name it with --model")
-    asked_way = way_of(way, resume)
+    if topical["--registry"] is not None and not topical["--again"]:
+        raise WrongRange("--registry says where the parent of a model lies that --again makes once more: leave it out")
+    asked_way = way_of({**way, "gpus": False} if topical["--again"] else way, resume)
     plan = TrainingFile() if config is None else training_file(config)
     only(plan.data, ("features",))
     parent = None if topical["--model"] is None else Parent(*weights.load(topical["--model"]))
@@ -52,18 +57,22 @@ def train_topic(
     folder = out or plan.out
     if folder is not None:
         folder = weights.place_for(folder)
-    past = _past(topic, serve_config, topical, parent)
-    wanted = _range(past, topical, parent)
+    flags = [] if topical["--bootstrap"] is None else [f"kafka.bootstrap_servers={topical['--bootstrap']}"]
+    settings = load(serve_config, flags)
+    past = _past(settings, topic, serve_config, topical, parent)
+    recipe, asked_seed, warm, model = dict(plan.recipe), seed, bool(topical["--warm"]), parent
+    if topical["--again"] and model is not None:
+        recipe, workers, parent = _again(model, topical["--registry"] or settings.registry)
+        warm, asked_seed = parent is not None, seed if seed is not None else recipe.get("seed")
+        asked_way = way_of({**way, "workers": workers if way["workers"] is None else way["workers"]}, resume)
+    wanted = _range(past, topical, model)
     console = Console(stderr=True)
     with console.status(f"reading {wanted}"):
         taken = take(
-            past, wanted, parent=None if parent is None else parent.card.config, features=names, model=plan.model
+            past, wanted, parent=None if model is None else model.card.config, features=names, model=plan.model
         )
-    recipe, asked_seed, warm = dict(plan.recipe), seed, bool(topical["--warm"])
-    if topical["--again"] and parent is not None:
-        recipe, warm, before = _again(parent)
-        asked_seed = seed if seed is not None else recipe.get("seed")
-        parent = before
+    if topical["--again"] and model is not None:
+        _refuse_others(model, taken, wanted)
     where = runs or (folder.parent if folder is not None else Path()) / "runs"
     with TrainingBar(console) as bar:
         for note in taken.notes:
@@ -71,16 +80,15 @@ def train_topic(
         made = make(taken, where, asked_way, parent=parent, warm=warm, recipe=recipe, seed=asked_seed, ears=bar.ears())
     if folder is not None:
         _copy(made, folder)
-    _tell(Console(), made, wanted, folder or made.run.model, parent)
+    _tell(Console(), made, wanted, folder or made.run.model, model if topical["--again"] else None)
 
 
-def _past(topic: str | None, serve_config: Path | None, topical: dict[str, Any], parent: Parent | None) -> Past:
-    from services.settings import load
+def _past(
+    settings: Settings, topic: str | None, serve_config: Path | None, topical: dict[str, Any], parent: Parent | None
+) -> Past:
     from services.trainer.past import Archived, InKafka
     from services.trainer.ranges import WrongRange
 
-    flags = [] if topical["--bootstrap"] is None else [f"kafka.bootstrap_servers={topical['--bootstrap']}"]
-    settings = load(serve_config, flags)
     source = None if parent is None or parent.card.data is None else parent.card.data.source
     if topic is None and serve_config is None and source is None:
         raise WrongRange("name the topic with --topic, or the pipeline's settings with --serve-config")
@@ -109,22 +117,56 @@ def _range(past: Past, topical: dict[str, Any], parent: Parent | None) -> Range:
     return same(past, data.source.partitions)
 
 
-def _again(parent: Parent) -> tuple[dict[str, Any], bool, Parent | None]:
-    """The recipe of a model as it was carried out, and whether it began from other weights, which are not here."""
+def _again(model: Parent, registry: str | None) -> tuple[dict[str, Any], int, Parent | None]:
+    """(the recipe of a model as it was carried out, its number of processes, the model whose weights it began from).
+    Raises WrongRange where the latter is not to be had.
+    """
+    from rnn import weights
+    from services.registry import ModelUnknown, Registry, WrongRegistry
+    from services.trainer.making import Parent
     from services.trainer.ranges import WrongRange
 
-    recipe = dict(parent.card.recipe)
+    card, recipe = model.card, dict(model.card.recipe)
     if not recipe:
-        raise WrongRange(f"the card of model {parent.card.model} names no recipe: it is of an older release")
-    warm = recipe.pop("warm", False)
-    for name in ("workers", "test_ms"):
-        recipe.pop(name, None)
-    if warm:
+        raise WrongRange(f"the card of model {card.model} names no recipe: it is of an older release")
+    warm, workers = recipe.pop("warm", False), recipe.pop("workers", 0)
+    recipe.pop("test_ms", None)
+    if not warm:
+        return recipe, workers, None
+    began = f"model {card.model} began from the weights of {card.parent}"
+    if card.parent is None or registry is None:
+        raise WrongRange(f"{began}: name the registry that holds that model with --registry")
+    try:
+        return recipe, workers, Parent(*weights.load(Registry(registry).folder(card.parent)))
+    except (ModelUnknown, WrongRegistry) as error:
         raise WrongRange(
-            f"model {parent.card.model} began from the weights of {parent.card.parent}: name that one with --model and "
-            "--warm, and the range with --from and --to"
+            f"{began}, which was looked for in {registry} and is not there: {error} Name the registry that holds it "
+            "with --registry"
+        ) from None
+
+
+def _refuse_others(model: Parent, taken: Taken, wanted: Range) -> None:
+    """Raises WrongRange where the range holds other readings than the model learned from."""
+    from services.trainer.ranges import WrongRange
+
+    data, digest = model.card.data, taken.material.digest
+    if data is not None and data.digest != digest:
+        raise WrongRange(
+            f"{wanted} does not hold what model {model.card.model} learned from: {taken.material.readings:,} readings "
+            f"with a digest that begins {digest[:12]}, where its card says {data.rows:,} with {data.digest[:12]}: the "
+            "topic was made anew or compacted since; name an archive that has them with --archive, or train without "
+            "--again"
         )
-    return recipe, False, None
+
+
+def _compared(model: Parent, made: Made) -> str:
+    """Whether the weights came out the same."""
+    before, after = model.card, made.card
+    if after.model == before.model:
+        return f"the weights of {before.model}, bit for bit"
+    ways = [f"{card.recipe.get('workers', 0)} workers" for card in (after, before)]
+    others = f"{ways[0]} and not {ways[1]}" if ways[0] != ways[1] else "another machine, device or release"
+    return f"other weights than {before.model}: the same readings and recipe, but {others}"
 
 
 def _copy(made: Made, folder: Path) -> None:
@@ -139,7 +181,8 @@ def _copy(made: Made, folder: Path) -> None:
         shutil.copy(made.run.model / name, folder / name)
 
 
-def _tell(console: Any, made: Made, wanted: Range, folder: Path, parent: Parent | None) -> None:
+def _tell(console: Any, made: Made, wanted: Range, folder: Path, again: Parent | None) -> None:
+    """What came of it; `again` is the model that was to be made once more."""
     told, rows = made.report, made.report["rows"]
     scores, rivals = told["scores"], told.get("rivals", {})
     lines = [
@@ -157,5 +200,7 @@ def _tell(console: Any, made: Made, wanted: Range, folder: Path, parent: Parent 
         ("run", f"{made.run.folder}: events.jsonl, learning-curve.png, report.json"),
         ("next", f"model: {folder} in your settings, then streamrnn serve"),
     ]
+    if again is not None:
+        lines.insert(1, ("again", _compared(again, made)))
     for name, value in lines:
         console.print(f"{name:<9} {value}", highlight=False, soft_wrap=True)

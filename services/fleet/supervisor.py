@@ -239,9 +239,7 @@ class Supervisor:
         self._following.refused(model, reason)
 
     def _wanted(self, member: Member) -> Lineup:
-        """What the registry asks for, without what a shard has just refused: then the champion that served serves on,
-        also in the next incarnation.
-        """
+        """What the registry asks for, without what a shard has just refused: the champion that served serves on."""
         if self._following is None:
             return Lineup()
         wanted, now_s = self._following.lineup(member.shard), time.monotonic()

@@ -93,7 +93,9 @@ class Frame:
         return ["" if none else str(cell) for cell, none in zip(column.tolist(), column.isna().tolist(), strict=True)]
 
     def numbers(self, name: str) -> NDArray[np.float32]:
-        """A column as numbers; an empty cell is NaN. Raises WrongTable for a cell that is none."""
+        """A column as numbers; an empty cell is NaN. Raises WrongTable for a cell that is none, warns of an Oddity for
+        one that is infinite or too large.
+        """
         import pandas as pd
 
         column = self.column(name)
@@ -104,8 +106,18 @@ class Frame:
             cell = str(column.iloc[bad[0]])[:40]
             comma = "; write its decimal comma as a point" if _DECIMAL_COMMA.fullmatch(cell.strip()) else ""
             raise self.wrong(int(bad[0]), name, f"{cell!r} is not a number{comma}")
-        x = values.to_numpy(np.float64).astype(np.float32)
-        x[~np.isfinite(x)] = np.nan
+        with np.errstate(over="ignore"):
+            x = values.to_numpy(np.float64).astype(np.float32)
+        beyond = np.flatnonzero(np.isinf(x))
+        if len(beyond):
+            more = f", and there are {len(beyond) - 1} more such" if len(beyond) > 1 else ""
+            what = (
+                f"{str(column.iloc[beyond[0]])[:40]!r} is no number up to 3.4e38{more}: read as missing; mend it, or "
+                "leave the cell empty"
+            )
+            # Level 1, so that a column that is read twice is told of once.
+            warnings.warn(str(self.wrong(int(beyond[0]), name, what)), Oddity, stacklevel=1)
+        x[beyond] = np.nan
         return np.asarray(x)
 
     def share_of_numbers(self, name: str) -> float:

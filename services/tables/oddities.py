@@ -25,10 +25,13 @@ def refuse_empty(table: Frame, features: Sequence[str], x: NDArray[np.float32]) 
 
 
 def look_at_targets(table: Frame, targets: Sequence[str], truth: NDArray[np.float32]) -> list[str]:
-    """A sentence about targets that are one number from end to end, if there are any; truth [n, targets or more]."""
+    """A sentence about targets that are one number from end to end, if there are any; truth [n, targets or more].
+    None where all of it is: there is nothing to learn then, and who learns refuses it.
+    """
     low, high = (np.where(np.isnan(truth), fill, truth) for fill in (np.inf, -np.inf))
-    constant = np.flatnonzero((low.min(axis=0) == high.max(axis=0))[: len(targets)])
-    if len(table) < 2 or not len(constant):
+    fixed = low.min(axis=0) == high.max(axis=0)
+    constant = np.flatnonzero(fixed[: len(targets)])
+    if len(table) < 2 or not len(constant) or fixed.all():
         return []
     names = ", ".join(repr(targets[place]) for place in constant.tolist())
     return [f"{table.path}: {names} never changes: there is nothing to learn of it; name the targets without it"]

@@ -103,7 +103,7 @@ def within(limit_s: float | None, told: Told | None, clock: Callable[[float], fl
             raise OutOfTime(
                 f"stopped by the limit of {limit_s / 60:g} minutes after pass {one.number} of {one.passes}: raise the "
                 "limit, lower recipe.updates or take a shorter range; or set recipe.budget_s, which keeps the best so "
-                "far. The checkpoint is kept: --resume goes on from it"
+                "far. The checkpoint is kept: `streamrnn train` goes on from it with --resume, a server begins anew"
             )
 
     return heard

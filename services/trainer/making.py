@@ -18,10 +18,12 @@ from rnn.network import Network
 from rnn.practice import Practice
 from rnn.weights import Card, DataRange
 from services.tables.recipes import recipe_of
+from services.trainer import judged
 from services.trainer.curve import draw_curve
 from services.trainer.learning import Told, Work, train
+from services.trainer.ranges import Range
 from services.trainer.report import HeldBack, reference, report
-from services.trainer.runs import CURVE, REPORT, Run, open_run, write_json
+from services.trainer.runs import CURVE, REPORT, Run, nothing_to_resume, open_run, write_json
 from services.trainer.search import Tried, search
 from services.trainer.split import TEST_SHARE, Split, fitting, split
 from services.trainer.taken import Taken
@@ -98,7 +100,10 @@ def make(
     material = taken.material
     practice = recipe_of(recipe or {}, material.config, material.readings, seed)
     parts = split(material.series, practice.validation)
-    notes, start = list(taken.notes), None
+    wanted = Range(taken.source.topic, taken.source.partitions)
+    notes, start = [*taken.notes, *judged.parts(wanted, material.config, material.series, parts)], None
+    for note in notes[len(taken.notes) :]:
+        ears.noted(note)
     if parent is not None and _seen_ms(parent.card) > parts.test_ms:
         notes.append(
             "the parent has learned from readings of the part that tests, so its figure flatters it"
@@ -123,6 +128,8 @@ def make(
     }
     run = open_run(runs, work.identity(), plan, way.resume)
     ears.begun(run)
+    if way.resume and not run.resumed:
+        ears.noted(nothing_to_resume(runs, run, plan["source"]))
     tried: list[Tried] = []
     if way.search_s is not None:
         work, tried = search(work, way.search_s, ears.tried)

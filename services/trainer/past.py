@@ -28,7 +28,10 @@ class Past(Protocol):
         """Partition -> the first offset whose record has at least the time given, ms; None where none has."""
 
     def read(self, wanted: Mapping[int, tuple[int, int]]) -> Iterator[Records]:
-        """The records of [from, to) of each partition, oldest first, partition after partition."""
+        """The records of [from, to) of each partition, oldest first, partition after partition, without the holes."""
+
+    def holes(self, wanted: Mapping[int, tuple[int, int]]) -> list[tuple[int, int, int]]:
+        """(partition, from, to) of what was lost for good within [from, to) of each partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,10 @@ class InKafka:
     def read(self, wanted: Mapping[int, tuple[int, int]]) -> Iterator[Records]:
         """See Past."""
         return kafka_range.read_range(self.options, self.topic, wanted)
+
+    def holes(self, wanted: Mapping[int, tuple[int, int]]) -> list[tuple[int, int, int]]:
+        """See Past. Kafka eats from the front only."""
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,19 @@ class Archived:
 
         topic = KafkaHistory(self.options, self.topic)
         for partition, (first, end) in sorted(wanted.items()):
-            yield from reading.onward(self.where, topic, partition, first, end, over_holes=False)
+            yield from reading.onward(self.where, topic, partition, first, end, over_holes=True)
+
+    def holes(self, wanted: Mapping[int, tuple[int, int]]) -> list[tuple[int, int, int]]:
+        """See Past. What retention took before the archive had it."""
+        from services.archive import reading
+
+        there = reading.holes(self.where, self.topic)
+        return [
+            (partition, max(first, begin), min(end, until))
+            for partition, (first, end) in sorted(wanted.items())
+            for begin, until in there.get(partition, [])
+            if begin < end and first < until
+        ]
 
     def _archived_at(self, partition: int, at_ms: int, end: int) -> int | None:
         """The first archived offset before `end` with at least that time."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+import numpy as np
 
 from services.trainer.past import Past
 
@@ -47,6 +49,7 @@ class Range:
 
     topic: str
     partitions: Mapping[int, tuple[int, int]]  # partition -> [from, to), only those with any
+    notes: tuple[str, ...] = field(default=(), compare=False)  # how it is not what was asked for
 
     @property
     def offsets(self) -> int:
@@ -80,14 +83,15 @@ def resolve(past: Past, wanted: Asked, now_ms: int) -> Range:
     """The offsets that are meant. Raises WrongRange for offsets that are gone or not there yet, naming what is left,
     and for a range without any; Refused for a missing topic; Unsettled when the broker does not answer.
     """
-    topic, left = past.topic, past.spans()
+    topic, left, notes = past.topic, past.spans(), []
     ends = _offsets(past, wanted.end, left, first=False)
     begins = {partition: first for partition, (first, _) in left.items()}
     if wanted.begin is not None:
         begins = _offsets(past, wanted.begin, left, first=True)
     elif wanted.last_ms is not None:
         until_ms = wanted.end.at_ms if wanted.end is not None and wanted.end.at_ms is not None else now_ms
-        since = past.offsets_at(dict.fromkeys(left, max(0, until_ms - wanted.last_ms)))
+        since_ms = max(0, until_ms - wanted.last_ms)
+        since = past.offsets_at(dict.fromkeys(left, since_ms))
         begins = {partition: ends[partition] if at is None else at for partition, at in since.items()}
     else:
         most = wanted.last_records or MOST_RECORDS
@@ -101,7 +105,9 @@ def resolve(past: Past, wanted: Asked, now_ms: int) -> Range:
     chosen = {partition: (first, ends[partition]) for partition, first in begins.items() if first < ends[partition]}
     if not chosen:
         raise WrongRange(f"{topic} has no reading in the range asked for; {said_left(left)}")
-    return Range(topic, chosen)
+    if wanted.last_ms is not None:
+        notes = _eaten(past, chosen, left, since_ms)
+    return Range(topic, chosen, tuple(notes))
 
 
 def said_left(left: Mapping[int, tuple[int, int]]) -> str:
@@ -109,6 +115,34 @@ def said_left(left: Mapping[int, tuple[int, int]]) -> str:
     parts = [f"{first} to {end} of partition {partition}" for partition, (first, end) in sorted(left.items())]
     some = ", ".join(parts[:8]) + (", ..." if len(parts) > 8 else "")
     return f"what is left is offsets {some}" if any(first < end for first, end in left.values()) else "it is empty"
+
+
+def said_time(at_ms: int) -> str:
+    """A time for people, whatever a sensor's clock says."""
+    return str(np.datetime_as_string(np.datetime64(at_ms, "ms"), unit="s", timezone="UTC"))
+
+
+def _eaten(
+    past: Past, chosen: Mapping[int, tuple[int, int]], left: Mapping[int, tuple[int, int]], since_ms: int
+) -> list[str]:
+    """A sentence about the partitions of which retention has eaten what came between `since_ms` and what is left."""
+    firsts = []
+    for partition, (first, end) in sorted(chosen.items()):
+        if not first or first != left[partition][0]:
+            continue
+        some = next(iter(past.read({partition: (first, end)})), None)
+        if some is not None and len(some) and int(some.timestamps_ms[0]) > since_ms:
+            at = said_time(int(some.timestamps_ms[0]))
+            firsts.append(f"offset {int(some.offsets[0])} of partition {partition}, {at}")
+    if not firsts:
+        return []
+    more = f" and of {len(firsts) - 8} more" if len(firsts) > 8 else ""
+    note = (
+        f"the range was to begin at {said_time(since_ms)}, and retention has eaten everything before "
+        f"{'; '.join(firsts[:8])}{more}: training does with what is left; raise the topic's retention, or train on the "
+        "archive"
+    )
+    return [note]
 
 
 def _edge(said: str, name: str) -> Edge:

@@ -67,7 +67,7 @@ def open_run(runs: Path, identity: str, config: Mapping[str, Any], resume: bool 
     """A new folder in `runs`; or, to resume, the latest one of the same work that came to no end. Raises OSError."""
     if resume:
         for folder in sorted(runs.glob(f"*-{identity[:6]}*"), reverse=True):
-            if not (folder / REPORT).exists() and _identity(folder) == identity:
+            if not (folder / REPORT).exists() and _config(folder).get("identity") == identity:
                 run = Run(folder.name, folder, resumed=True)
                 run.tell("resumed")
                 return run
@@ -84,9 +84,38 @@ def open_run(runs: Path, identity: str, config: Mapping[str, Any], resume: bool 
     raise FileExistsError(f"{runs} has a thousand runs of this second")
 
 
-def _identity(folder: Path) -> str | None:
+def nothing_to_resume(runs: Path, run: Run, source: Mapping[str, Any] | None = None) -> str:
+    """Why `run` begins anew, though one was to go on; of a topic's `source`, as a run's config has it, also which run
+    could go on, and how to ask for its range.
+    """
+    said = f"nothing to resume in {runs}: training from the beginning"
+    if source is None:
+        return said
+    mine = _spans(source)
+    for folder in sorted(runs.glob("*"), reverse=True):
+        other = _config(folder).get("source")
+        if folder.name == run.id or (folder / REPORT).exists() or not isinstance(other, dict):
+            continue
+        if other.get("topic") != source["topic"] or not (spans := _spans(other)):
+            continue
+        if spans == mine:
+            return (
+                f"{said}; run {folder.name} of this range came to no end, but its model, recipe or readings were other"
+            )
+        begin, end = (",".join(f"{one}:{spans[one][edge]}" for one in sorted(spans, key=int)) for edge in (0, 1))
+        return f"{said}; run {folder.name} came to no end, its range is --from {begin} --to {end}"
+    return said
+
+
+def _spans(source: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Partition -> [from, to]; JSON has made text of the one and a list of the other."""
+    return {str(partition): list(span) for partition, span in source.get("partitions", {}).items()}
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """What was to be trained; empty where nobody can say."""
     try:
         found = json.loads((folder / CONFIG).read_text("utf-8"))
     except (OSError, ValueError):
-        return None
-    return found.get("identity") if isinstance(found, dict) else None
+        return {}
+    return found if isinstance(found, dict) else {}

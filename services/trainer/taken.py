@@ -25,6 +25,7 @@ from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
 from services.records import NO_SEQ, Readings, Records
 from services.tables.material import Material
+from services.trainer import judged
 from services.trainer.past import Past
 from services.trainer.ranges import Range, WrongRange
 
@@ -94,11 +95,12 @@ def take(
         _refuse_untold(parent)
         schema = Schema(parent.features, parent.vocabulary)
     columns = _decoded(records, schema)
+    holes = past.holes(wanted.partitions)
     if not columns.rows:
-        raise _nothing(wanted, columns)
+        raise _nothing(wanted, columns, holes)
     config = parent or _config(schema.features, columns, model or {})
     series, names_of, repeated = _series(columns)
-    notes = _judged(wanted, config, series)
+    notes = [*wanted.notes, *(_hole(*one) for one in holes), *judged.whole(wanted, config, series)]
     if refused := sum(columns.reasons.values()):
         notes.append(f"{refused:,} records were refused ({_said(columns.reasons)}); the first one: {columns.example}")
     rows = dict(sorted(columns.rows.items()))
@@ -237,45 +239,21 @@ def _digest(names: Sequence[str], series: Sequence[Examples]) -> str:
     return digest.hexdigest()
 
 
-# ---- what is wrong with it ------------------------------------------------------------------------------------------
-
-
-def _judged(wanted: Range, config: ModelConfig, series: Sequence[Examples]) -> list[str]:
-    """What a person should know. Raises WrongRange where there is nothing to learn."""
-    if config.symbolic:
-        return []
-    readings = sum(map(len, series))
-    if readings < 2:
-        raise WrongRange(f"{wanted} holds one reading: give a longer range")
-    x = np.concatenate([one.x for one in series])
-    some = ~np.isnan(x).all(axis=0)
-    if not some.any():
-        raise WrongRange(
-            f"{wanted}: all values of {', '.join(config.features[:8])} are missing in all {readings:,} readings: look "
-            "at the sensors, or take another range"
-        )
-    low, high = np.full(x.shape[1], np.nan), np.full(x.shape[1], np.nan)
-    low[some], high[some] = np.nanmin(x[:, some], axis=0), np.nanmax(x[:, some], axis=0)
-    still = [config.features[k] for k in np.flatnonzero(some) if low[k] == high[k]]
-    dead = [config.features[k] for k in np.flatnonzero(~some)]
-    targets = set(config.targets) or set(config.features)
-    if not targets - set(still) - set(dead):
-        value = next((f", {low[config.features.index(name)]:g}" for name in still), "")
-        raise WrongRange(
-            f"{wanted}: {', '.join(sorted(targets)[:8])} never changes{value}: there is nothing to learn; take a range "
-            "in which it does, or name other targets"
-        )
-    notes = [f"{name} is missing in the whole range" for name in dead]
-    return notes + [f"{name} never changes in the whole range" for name in still]
-
-
-def _nothing(wanted: Range, columns: _Columns) -> WrongRange:
+def _nothing(wanted: Range, columns: _Columns, holes: Sequence[tuple[int, int, int]]) -> WrongRange:
     refused = sum(columns.reasons.values())
     if not refused:
-        return WrongRange(f"{wanted} holds no committed record, only marks of transactions: take another range")
+        only = "what was deleted before it was archived, and " if holes else ""
+        return WrongRange(f"{wanted} holds no committed record, only {only}marks of transactions: take another range")
     return WrongRange(
         f"{wanted}: all {refused:,} records were refused ({_said(columns.reasons)}); the first one: {columns.example} "
         "Name the model that they are for with --model, or their values with --features"
+    )
+
+
+def _hole(partition: int, first: int, end: int) -> str:
+    return (
+        f"offsets {first} to {end - 1} of partition {partition} were deleted before they were archived: training does "
+        "without them"
     )
 
 

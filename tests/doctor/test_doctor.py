@@ -82,9 +82,14 @@ def worst(lines: list[Line]) -> list[Line]:
 
 
 def changed(settings: Settings, topic: str, **configs: str) -> None:
+    """Returns once the broker says so itself: it hears of it from the controller."""
     with open_admin(settings.kafka) as admin:
         named = {key.replace("_", "."): value for key, value in configs.items()}
         admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=named)])
+        while True:
+            found = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])["topic"][topic]
+            if all(str(found[key]["value"]) == value for key, value in named.items()):
+                return
 
 
 def written(settings: Settings, topic: str, count: int, at_ms: int | None = None) -> None:

@@ -11,10 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rnn.config import ModelConfig
+from rnn.fit import fit
+from rnn.network import Network
+from rnn.recipe import Recipe
+from rnn.serving import engine_of
+from services.codecs.readings_write import encode
 from services.datasets.catalogue import series_of
 from services.datasets.series import Series
+from services.driver import StreamDriver
+from services.predictor.seats import Seat
 from services.quality.drift import Drift, First, InputWatch, Recent
 from services.quality.loss_drift import LossWatch
+from services.quality.pipeline import DriftWatch
 from services.quality.reference import Reference, binned
 
 NAMES = ("a", "b")
@@ -227,3 +236,53 @@ def test_a_watch_of_losses_takes_what_it_gets() -> None:
     for wrong in ({"confidence": 2.0}, {"rise": 0.5}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             LossWatch(**wrong)
+
+
+class Known(StreamDriver):
+    """A driver whose model comes with the reference that its trainer made."""
+
+    def __init__(self, network: Network, reference: Reference) -> None:
+        self._reference = reference
+        super().__init__(network)
+
+    def _seat(self, network: Network, model: str) -> Seat:
+        return Seat(model, engine_of(network, self._slots), self._reference)
+
+
+def test_kilowatts_that_become_watts_are_told_of_inputs_and_of_the_loss(household: Series) -> None:
+    """Eight meters, each with days of its own, through a shard; the watch gets what a server's watch gets of it. In the
+    middle of them the power is sent in W. The model forecasts the other channels: of the power itself persistence
+    would be as wrong, in the new unit, as the model.
+    """
+    trained, meters, before, readings, poll = 40_000, 8, 3000, 4500, 50
+    power = household.features[0]
+    first = int(np.searchsorted(household.at_ms, np.datetime64("2009-01-05", "ms").astype(np.int64)))
+    train, rest = slice(first, first + trained), slice(first + trained, first + trained + meters * readings)
+    x, at_ms = np.asarray(household.x[train]), np.asarray(household.at_ms[train])
+    config = ModelConfig(household.features, household.features[1:], hidden=8, linear=4, scaler_memory=10_000)
+    network = fit(config, x, at_ms, Recipe(updates=60)).network
+    driver, watch = Known(network, Reference.of(household.features, x)), DriftWatch()
+    sent = np.array(household.x[rest]).reshape(meters, readings, -1)
+    sent[:, before:, 0] *= 1000
+    times = household.at_ms[rest].reshape(meters, readings)
+
+    since: dict[tuple[str, str], int] = {}  # what has drifted -> minute that it was first said to have
+    for minute in range(0, readings, poll):
+        for meter in range(meters):
+            for value in encode(sent[meter, minute : minute + poll], times[meter, minute : minute + poll]):
+                driver.send_record(f"meter-{meter}", value)
+        driver.run()
+        assert driver.shard is not None
+        stats = driver.shard.stats
+        driver.shard.outcomes.show(stats)
+        assert stats.inputs is not None and stats.figures is not None
+        told = watch.look(stats.model, [stats.inputs], [stats.figures], minute + poll)
+        for one in told:
+            if one.drifted and one.since_ms is not None:
+                assert since.setdefault((one.name, one.measure), one.since_ms) == one.since_ms
+        if minute + poll <= before:
+            assert since == {}, minute
+    assert {one.measure for one in told} == {"psi", "ks", "missing", "adwin"}
+    assert set(since) == {(power, "psi"), (power, "ks"), ("loss", "adwin")}  # and of no other channel
+    late = {measure: minute - before for (_, measure), minute in since.items()}
+    assert 0 < late["psi"] <= 200 and 0 < late["ks"] <= 700 and 0 < late["adwin"] <= 1000, late

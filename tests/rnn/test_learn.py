@@ -280,6 +280,9 @@ def test_what_cannot_be_learned_from_is_said():
         learn(config, [dataclasses.replace(good, x=x)])
     with pytest.raises(ValueError, match=r"truth wants \[\d+, 1\]"):
         learn(config, [dataclasses.replace(good, truth=good.truth[:, :0])])
+    still = measured(np.random.default_rng(0).uniform(-2, 2, (500, 1)), np.full(500, 4.0))
+    with pytest.raises(ValueError, match="learned from power never changes, 4: there is nothing to learn"):
+        learn(ModelConfig(features=("a",), targets=("power",), predicts="now", task="one-to-one"), [still])
     with pytest.raises(ValueError, match="no reading has a truth to learn from"):
         learn(config, [dataclasses.replace(good, truth=good.truth * np.nan)])
     with pytest.raises(ValueError, match="too few"):

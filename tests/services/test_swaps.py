@@ -196,8 +196,8 @@ def test_a_challenger_that_does_not_fit_is_refused_and_the_champion_serves_on(
         damaged = registry.add(model(tmp_path / "damaged", 0.3), reason="a test").model
         registry.challenge(damaged, reason="a test", by="test")
         (where / "models" / damaged / "model.safetensors").write_bytes(b"damaged")
-        server.until(lambda: registry.aliases().challenger is None, "it is withdrawn")
-        assert registry.verdicts(damaged)[0]["verdict"] == "rejected"
+        server.until(lambda: registry.verdicts(damaged), "it is judged")
+        assert registry.verdicts(damaged)[0]["verdict"] == "rejected" and registry.aliases().challenger is None
         with Sensors(broker.bootstrap, f"{pipeline}.readings"):
             server.until(lambda: predicted(broker.bootstrap, pipeline), "predictions")
 

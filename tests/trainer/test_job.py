@@ -69,6 +69,7 @@ def test_out_of_time_is_an_outcome_of_its_own(topic: ReadingsTopic, tmp_path: Pa
     order = Order(tmp_path / "runs", features=("flow", "level"), workers=0, recipe=recipe, limit_s=1.5)
     outcome = retrain(settings(topic), order)
     assert outcome.end is End.TIMED_OUT and "stopped by the limit" in outcome.message
+    assert "`streamrnn train` goes on from it with --resume, a server begins anew" in outcome.message
     assert outcome.run is not None and (tmp_path / "runs" / outcome.run / "standing").exists()
     assert not (tmp_path / "runs" / outcome.run / "model").exists()
 

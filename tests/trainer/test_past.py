@@ -19,6 +19,27 @@ from services.trainer.taken import take
 DAY_MS = 86_400_000
 
 
+def test_what_was_lost_before_it_was_archived_is_noted_and_passed_over(
+    broker: DevBroker, topic_names: Callable[[], str], tmp_path: Path
+) -> None:
+    topic = ReadingsTopic(broker.bootstrap, topic_names(), partitions=1)
+    archive = Archive(tmp_path, broker.bootstrap, topic.name)
+    topic.write(0, b"a", encode(waves(100, 0), times(100)))
+    assert archive.once()[0] == 0
+    topic.write(0, b"a", encode(waves(100, 1), times(100) + DAY_MS), START_MS + DAY_MS)
+    topic.forget(0, 130)
+    assert archive.once()[0] == 0
+    both = Archived(topic.options, topic.name, archive.to)
+    found = take(both, resolve(both, asked("20"), 0), features=("flow", "level"))
+    assert found.source.rows == {0: 150} and found.source.partitions == {0: (20, 200)}
+    assert found.notes == (
+        "offsets 100 to 129 of partition 0 were deleted before they were archived: training does without them",
+    )
+    assert take(both, resolve(both, asked("140"), 0), features=("flow", "level")).notes == ()
+    with pytest.raises(WrongRange, match="only what was deleted before it was archived, and marks of transactions"):
+        take(both, resolve(both, asked("105", "120"), 0), features=("flow", "level"))
+
+
 def test_what_retention_has_eaten_is_read_from_the_archive(
     broker: DevBroker, topic_names: Callable[[], str], tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from serving import streamrnn, write_config
 
 from rnn import weights
 from services.brokers.devbroker import DevBroker
+from services.registry import Registry
 
 
 @pytest.fixture
@@ -54,6 +55,7 @@ def test_a_range_becomes_a_model_that_can_be_made_again(topic: ReadingsTopic, tm
     assert again.returncode == 0, again.stderr
     first, second = ((tmp_path / name / weights.WEIGHTS).read_bytes() for name in ("model", "again"))
     assert first == second
+    assert f"the weights of {card.model}, bit for bit" in again.stdout
 
     topic.forget(0, 200)
     eaten = streamrnn("train", *where, "--again", "--model", str(tmp_path / "model"))
@@ -84,11 +86,59 @@ def test_a_successor_is_compared_with_its_parent_and_a_search_says_what_it_tried
     assert "its parent" in second.stdout
     before, card = weights.read_card(tmp_path / "parent"), weights.read_card(tmp_path / "child")
     assert card.parent == before.model and card.config == before.config and card.recipe["warm"] is True
+
+    remade = ["train", "--serve-config", str(config), "--again", "--model", str(tmp_path / "child")]
+    nowhere = streamrnn(*remade)
+    assert nowhere.returncode == 1 and f"began from the weights of {before.model}: name the registry" in nowhere.stderr
+    Registry(tmp_path / "registry").add(tmp_path / "child", reason="without its parent")
+    remade += ["--registry", str(tmp_path / "registry"), "--out", str(tmp_path / "remade")]
+    absent = streamrnn(*remade)
+    assert absent.returncode == 1 and "Traceback" not in absent.stderr
+    assert f"{before.model}, which was looked for in {tmp_path / 'registry'} and is not there" in absent.stderr
+    Registry(tmp_path / "registry").add(tmp_path / "parent", reason="first")
+    found = streamrnn(*remade)
+    assert found.returncode == 0, found.stderr
+    assert f"the weights of {card.model}, bit for bit" in found.stdout
+    twin = weights.read_card(tmp_path / "remade")
+    assert (twin.model, twin.parent, twin.recipe) == (card.model, before.model, card.recipe)
+
     overlap = streamrnn(*common, *parent, "--warm", "--to", "600")
     assert "the parent has learned from readings of the part that tests" in overlap.stderr
     late = streamrnn(*common, *parent, "--limit-minutes", "0.0101", "--seed", "5", "--config", str(endless(tmp_path)))
     assert late.returncode == 1
     assert "stopped by the limit of 0.0101 minutes after pass" in late.stderr and "Traceback" not in late.stderr
+
+
+def test_a_model_is_made_again_of_its_own_readings_and_by_as_many_processes(
+    topic: ReadingsTopic, tmp_path: Path, topic_names: Callable[[], str]
+) -> None:
+    where = ["--bootstrap", topic.options["bootstrap_servers"]]
+    first = streamrnn(
+        "train", *where, "--topic", topic.name, "--features", "flow,level", "--config", str(recipe(tmp_path)),
+        "--out", str(tmp_path / "model"),
+    )  # fmt: skip
+    assert first.returncode == 0, first.stderr
+    card = weights.read_card(tmp_path / "model")
+    assert card.data is not None
+
+    other = ReadingsTopic(topic.options["bootstrap_servers"], topic_names())
+    other.fill({"b": 1, "a": 0}, 1500)
+    again = ["train", *where, "--again", "--model", str(tmp_path / "model")]
+    refused = streamrnn(*again, "--topic", other.name)
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    said = refused.stderr.replace("\n", " ")
+    assert f"does not hold what model {card.model} learned from: 3,000 readings with a digest that begins" in said
+    assert f"its card says 3,000 with {card.data.digest[:12]}: the topic was made anew or compacted since" in said
+
+    path = tmp_path / "model" / weights.CARD
+    fields = json.loads(path.read_text())
+    fields["recipe"]["workers"] = 1  # which gives the weights that this process gave
+    path.write_text(json.dumps(fields))
+    made = streamrnn(*again, "--runs", str(tmp_path / "again"))
+    assert made.returncode == 0, made.stderr
+    (folder,) = (tmp_path / "again").iterdir()
+    assert json.loads((folder / "config.json").read_text())["workers"] == 1
+    assert f"the weights of {card.model}, bit for bit" in made.stdout
 
 
 def endless(folder: Path) -> Path:
@@ -101,6 +151,7 @@ def endless(folder: Path) -> Path:
     ("arguments", "said"),
     [
         (["--topic", "t", "table.csv"], "FILE is about a table"),
+        (["--topic", "t", "--registry", "r"], "--registry says where the parent of a model lies"),
         (["--topic", "t", "--warm"], "--warm is about a model: name it with --model"),
         (["table.csv", "--time", "at", "--last", "7d"], "--last is about a topic: name one"),
         (["--topic", "t", "--last", "soon"], "--last 'soon' is neither"),
