@@ -59,7 +59,8 @@ class KafkaSource:
         self._held: dict[int, Records] = {}  # partition -> records fetched but not given out
         self._ends: dict[int, int] = {}  # partition -> end when the consumer was opened
         self._seen_s = time.monotonic()  # when the broker was last known to be there
-        self._away_since_s: float | None = None
+        self.away_since_s: float | None = None
+        """Monotonic clock when the broker was first found away; None: it answers."""
         self._broken: Refused | None = None
 
     def beginning(self) -> Mapping[int, int]:
@@ -185,15 +186,15 @@ class KafkaSource:
         return meaning(error, self._options, f"reading {self._topic}")
 
     def _away(self, sentence: str) -> None:
-        if self._away_since_s is None:
-            self._away_since_s = time.monotonic()
+        if self.away_since_s is None:
+            self.away_since_s = time.monotonic()
             self._notify("broker_away", error=sentence)
 
     def _answered(self) -> None:
         self._seen_s = time.monotonic()
-        if self._away_since_s is not None:
-            self._notify("broker_back", away_s=round(self._seen_s - self._away_since_s, 1))
-            self._away_since_s = None
+        if self.away_since_s is not None:
+            self._notify("broker_back", away_s=round(self._seen_s - self.away_since_s, 1))
+            self.away_since_s = None
 
 
 def _log_event(event: str, **fields: Any) -> None:

@@ -77,6 +77,7 @@ class ShardActor:
 
             self._traces = Traces(self._settings, self._shard_index, self._incarnation)
         self._models = Models(self._settings, self._device)
+        began_s = time.monotonic()
         while True:
             try:
                 return build_shard(
@@ -93,6 +94,7 @@ class ShardActor:
                 )
             except Unsettled as error:
                 event = "registry_problem" if isinstance(error, RegistryAway) else "broker_away"
+                self._stats.away_s = time.monotonic() - began_s if event == "broker_away" else 0.0
                 self._notify(event, error=str(error), retry_s=1.0)
                 self._stop.wait(1.0)
 

@@ -308,7 +308,7 @@ class Supervisor:
         if outcome.end is End.REFUSED:
             if not outcome.model or member.served is None or outcome.model == member.served.champion:
                 raise Refused(outcome.message)
-            self._notify("model_refused", shard=member.shard, model=outcome.model, reason=outcome.message)
+            self._notify("model_refused", model=outcome.model, reason=outcome.message)
             self._refuse(outcome.model, outcome.message)
         self._count(member, "died")
         wait_s = BACKOFF_S[min(member.failures, len(BACKOFF_S) - 1)]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from services.predictor.ports import Unsettled
+from services.predictor.ports import Source, Unsettled
 
 T = TypeVar("T")
 
@@ -20,16 +21,30 @@ class Patience:
         self, pause: Callable[[float], object], notify: Callable[..., None], progress: Callable[[], None]
     ) -> None:
         self._pause, self._notify, self._progress = pause, notify, progress
+        self._since_s: float | None = None  # monotonic clock when the attempt under way first failed
 
     def __call__(self, attempt: Callable[[], T]) -> T:
         """Tries until the attempt does not raise Unsettled; says so, and that this is progress, each time."""
         tries = 0
         while True:
             try:
-                return attempt()
+                value = attempt()
+                self._since_s = None
+                return value
             except Unsettled as error:
+                if self._since_s is None:
+                    self._since_s = time.monotonic()
                 wait_s = RETRY_S[min(tries, len(RETRY_S) - 1)]
                 tries += 1
                 self._notify("broker_away", error=str(error), retry_s=wait_s)
                 self._progress()
                 self._pause(wait_s)
+
+    def away_s(self, source: Source) -> float:
+        """For how long the broker has not answered, an attempt or the source; 0: it answers. Waiting is progress, so
+        that is how a shard that does nothing else can be told.
+        """
+        # A source in memory has no broker that could be away.
+        since_s = (self._since_s, getattr(source, "away_since_s", None))
+        away = [one for one in since_s if one is not None]
+        return time.monotonic() - min(away) if away else 0.0

@@ -327,4 +327,4 @@ class Shard:
         self.outcomes.show(stats)
 
     def _progress(self) -> None:
-        self.stats.last_progress_s = self._clock_ms() / 1000
+        self.stats.last_progress_s, self.stats.away_s = self._clock_ms() / 1000, self._patiently.away_s(self.source)

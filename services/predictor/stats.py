@@ -97,6 +97,7 @@ class ShardStats:
     restore_done: float = 0.0  # share of the changelog read, 0..1
     lag: dict[int, int] = field(default_factory=dict)  # partition -> records not yet read
     lag_s: float = 0.0  # age of the oldest of them, at most; 0: all is read
+    away_s: float = 0.0  # for how long Kafka has not answered; 0: it answers
     live_streams: int = 0
     slots: int = 0
     slots_used: int = 0

@@ -67,6 +67,7 @@ class Live:
         self._life = f"{time.time_ns():x}"
         self._number, self._made_s = 0, -1.0
         self._marks: deque[tuple[str, dict[str, int]]] = deque(maxlen=REMEMBERED)
+        self._shown_points: dict[str, Points] = {}  # as they were when the newest mark was made
         self._bodies: dict[str, bytes] = {}
 
     # ---- what the server says ---------------------------------------------------------------------------------------
@@ -125,7 +126,7 @@ class Live:
                 self._made_s = self._clock_s()
                 self._number += 1
                 self._marks.append((f"{self._life}-{self._number}", dict(self._counts)))
-                self._bodies, self._shown = {}, self._numbers()
+                self._bodies, self._shown, self._shown_points = {}, self._numbers(), dict(self._points)
             known = next((counts for mark, counts in self._marks if mark == after), None)
             after = after if known is not None else ""
             if after not in self._bodies:
@@ -203,9 +204,10 @@ class Live:
         return {name: [step[name] for step in steps] for name in ("readings_per_s", "p50_ms", "p99_ms")}
 
     def _spotlight(self, known: Mapping[str, int] | None) -> list[dict[str, Any]]:
-        found = []
+        # What came after the mark belongs to the next document: whoever asks for what is newer than it gets it there.
+        found, counts = [], self._marks[-1][1]
         for stream in self._streams:
-            count, points = self._counts[stream], self._points.get(stream)
+            count, points = counts[stream], self._shown_points.get(stream)
             shown: dict[str, Any] = {"stream": stream, "count": count, "targets": ()}
             if points is not None:
                 points = points.last(count if known is None else count - known.get(stream, 0))

@@ -33,7 +33,7 @@ FLAGS = tuple(str(flag.name).lower() for flag in Flag)
 OUTCOMES = ("kept", "dropped")
 EVICTIONS = ("spilled", "idle")
 CAUSES = ("died", "stalled")
-VERDICTS = ("promoted", "rejected", "expired", "rolled_back")
+VERDICTS = ("promoted", "rejected", "undecided", "expired", "rolled_back")
 RETRAININGS = ("trained", "failed", "timed_out")
 
 
@@ -106,6 +106,10 @@ METRICS = (
     Metric(
         "streamrnn_consumer_lag_seconds", "gauge",
         "Age of the oldest record that is not read yet, at most; 0: all are read.", "seconds", "lag_s",
+    ),
+    Metric(
+        "streamrnn_broker_away_seconds", "gauge", "Time for which Kafka has not answered the shard; 0: it answers.",
+        "seconds", "away_s",
     ),
     Metric(
         "streamrnn_phase_seconds_total", "counter", "Time that the shard's loop has spent, by phase.",

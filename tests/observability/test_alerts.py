@@ -32,6 +32,7 @@ HEALTHY = {  # name and labels beside cluster and pipeline -> values
     f"streamrnn_last_progress_timestamp_seconds{{{SHARD}}}": "0+60x200",
     f'streamrnn_consumer_lag_messages{{{SHARD},partition="0"}}': "7x200",
     f"streamrnn_consumer_lag_seconds{{{SHARD}}}": "0.2x200",
+    f"streamrnn_broker_away_seconds{{{SHARD}}}": "0x200",
     f"streamrnn_readings_total{{{SHARD}}}": "0+6000x200",
     f"streamrnn_lost_readings_total{{{SHARD}}}": "0x200",
     'streamrnn_rejected_total{reason="not_json"}': "0+6x200",
@@ -109,6 +110,12 @@ def rejected(*pieces: tuple[int, float]) -> dict[str, str]:
             f"streamrnn_lost_readings_total{{{SHARD}}}": summed(pieces, lambda burn: 0)}  # fmt: skip
 
 
+def few(start: int, lost: int) -> dict[str, str]:
+    """One record a sample, and a shard that started then and found so many lost."""
+    return {'streamrnn_rejected_total{reason="not_json"}': "0x200", f"streamrnn_readings_total{{{SHARD}}}": "0+1x200",
+            f"streamrnn_lost_readings_total{{{SHARD}}}": f"{f'_x{start} ' if start else ''}{lost}x140"}  # fmt: skip
+
+
 CASES: dict[str, list[Case]] = {
     "StreamrnnDown": [
         Case("9m", {'up{job="streamrnn"}': "1x5 0x10"}, {"job": "streamrnn"}, {'up{job="streamrnn"}': "1x5 0 0 1x9"}),
@@ -133,6 +140,13 @@ CASES: dict[str, list[Case]] = {
               f'streamrnn_consumer_lag_messages{{{SHARD},partition="0"}}': "0x20"}),
         Case("10m", {f"streamrnn_last_progress_timestamp_seconds{{{SHARD}}}": "0+60x5 300x20"}, ON_SHARD,
              {f"streamrnn_last_progress_timestamp_seconds{{{SHARD}}}": "-100+60x20"}),
+    ],
+    "StreamrnnBrokerAway": [
+        Case("10m", {f"streamrnn_broker_away_seconds{{{SHARD}}}": "0x5 0+60x20"},
+             near={f"streamrnn_broker_away_seconds{{{SHARD}}}": "0x5 0 60 119 0 60 119x5"}),
+        Case("10m", {f"streamrnn_broker_away_seconds{{{SHARD}}}": "0x20",
+                     'streamrnn_broker_away_seconds{shard="1"}': "121x20"},
+             near={f"streamrnn_broker_away_seconds{{{SHARD}}}": "0+60x8 0x12"}),
     ],
     "StreamrnnReadingsStopped": [
         Case("60m", {f"streamrnn_readings_total{{{SHARD}}}": "0+6000x35 210000x40"},
@@ -202,6 +216,8 @@ CASES: dict[str, list[Case]] = {
         *(Case("350m", rejected(*fires), near=rejected(*near)) for fires, near in FAST),
         Case("90m", {f"streamrnn_lost_readings_total{{{SHARD}}}": "0+300x120"},
              near={f"streamrnn_lost_readings_total{{{SHARD}}}": "0+100x120"}),
+        Case("63m", few(60, lost=17), near=few(60, lost=0)),  # found at a start, in a series that begins with it
+        Case("63m", few(60, lost=17), near=few(0, lost=17)),  # an hour ago
     ],
     "StreamrnnCompletenessBudgetSlow": [
         Case("4310m", rejected(*fires), near=rejected(*near), every="10m") for fires, near in SLOW
@@ -254,9 +270,17 @@ def run(folder: Path, tests: list[dict[str, Any]], rules: Path = RULES, every: s
 
 def alone(alert: str, folder: Path) -> Path:
     """The rules with this alert only, and what it reads: the others take most of the time."""
+    recorded = {rule["record"]: rule["expr"] for group in GROUPS for rule in group["rules"] if "record" in rule}
+    wanted: set[str] = set()
+    asked = [ALERTS[alert]["expr"]]
+    while asked:
+        expression = asked.pop()
+        found = {name for name in recorded if name in expression} - wanted
+        wanted |= found
+        asked += [recorded[name] for name in found]
     kept = [
         {**group, "rules": [rule for rule in group["rules"]
-                            if rule.get("alert") == alert or rule.get("record", "-") in ALERTS[alert]["expr"]]}
+                            if rule.get("alert") == alert or rule.get("record") in wanted]}
         for group in GROUPS
     ]  # fmt: skip
     (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": kept}))
@@ -290,6 +314,31 @@ def test_a_healthy_pipeline_wakes_nobody(tmp_path: Path) -> None:
     at = [f"{minute}m" for minute in range(5, 200, 15)]
     silence = [{"expr": 'ALERTS{alertstate="firing"}', "eval_time": time} for time in at]
     run(tmp_path, [{"interval": "1m", "input_series": series({}), "promql_expr_test": silence}])
+
+
+@pytest.mark.parametrize(
+    ("lost", "seen"),
+    [
+        ("_x60 17x140", {59: None, 60: 17, 100: 17, 119: 17, 121: 0}),  # a server that is new
+        ("_x60 17x10 0x130", {65: 17, 100: 17, 121: 0}),  # and a shard that started once more, to which nothing is lost
+        ("_x60 0x10 17x130", {65: 0, 71: 17, 100: 17}),  # its shard started again
+        ("5x200", {5: 5, 61: 0}),  # lost long ago
+        ("5x80 stale", {79: 0, 100: 0, 139: 0, 140: None}),  # and its server is gone since, too
+        ("0x200", {5: 0, 100: 0}),
+    ],
+)
+def test_what_retention_took_is_counted_from_the_first_sample_on(
+    lost: str, seen: dict[int, float | None], tmp_path: Path
+) -> None:
+    asked = [
+        {"expr": "streamrnn:pipeline_lost:increase1h", "eval_time": f"{minute}m",
+         "exp_samples": [] if value is None else
+         [{"labels": '{__name__="streamrnn:pipeline_lost:increase1h",cluster="c",pipeline="p"}', "value": value}]}
+        for minute, value in seen.items()
+    ]  # fmt: skip
+    given = series({f"streamrnn_lost_readings_total{{{SHARD}}}": lost})
+    run(tmp_path, [{"interval": "1m", "input_series": given, "promql_expr_test": asked}],
+        alone("StreamrnnCompletenessBudgetFast", tmp_path))  # fmt: skip
 
 
 def test_an_idle_pipeline_wakes_nobody(tmp_path: Path) -> None:
