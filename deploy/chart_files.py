@@ -26,33 +26,113 @@ KNOWN = {"": ("model", "registry"), "fleet": ("ray_address", "ray_node"), "retra
          "telemetry": ("host", "port")}  # fmt: skip
 """Settings that the chart itself makes: in values they are refused."""
 FREE = {"type": "object"}
+TEXT = {"type": "string"}
+NUMBER = {"type": "integer", "minimum": 0}
+YES_NO = {"type": "boolean"}
 QUANTITY = r"^([0-9]+(\.[0-9]+)?)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
 AMOUNT = {"anyOf": [{"type": "string", "pattern": QUANTITY}, {"type": "number", "minimum": 0}]}
 AMOUNTS = {"type": "object", "additionalProperties": AMOUNT}
-RESOURCES = {"type": "object", "properties": {"requests": AMOUNTS, "limits": AMOUNTS}, "additionalProperties": False}
-TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
-OBJECTS = {"type": "array", "items": {"type": "object"}}
-NAME = {"type": "string", "pattern": r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$", "maxLength": 253}
-LABEL = {"type": "string", "pattern": r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?)?$", "maxLength": 40}
+TEXTS = {"type": "object", "additionalProperties": TEXT}
+DNS = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+
+
+def _object(required: str = "", **known: Any) -> dict[str, Any]:
+    """With these keys and no others."""
+    rest = {"required": required.split()} if required else {}
+    return {"type": "object", "properties": known, "additionalProperties": False, **rest}
+
+
+def _list(item: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": item}
+
+
+def _text(pattern: str, most: int = 253) -> dict[str, Any]:
+    return {"type": "string", "pattern": f"^({pattern})$", "maxLength": most}
+
+
+RESOURCES = _object(requests=AMOUNTS, limits=AMOUNTS)
+NAME = _text(rf"({DNS}(\.{DNS})*)?")  # a subdomain of RFC 1123, or empty
+NAMED = _text(rf"{DNS}(\.{DNS})*")
+LABEL = _text(f"({DNS})?", 40)
+LABEL_KEY = rf"^({DNS}(\.{DNS})*/)?[A-Za-z0-9]([A-Za-z0-9_.-]{{0,61}}[A-Za-z0-9])?$"
+LABELS = {  # not by propertyNames, of which helm 4 says another path
+    "type": "object",
+    "patternProperties": {LABEL_KEY: _text("([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?", 63)},
+    "additionalProperties": False,
+}
+SELECTOR = _object(matchLabels=LABELS, matchExpressions=_list(FREE))
+BLOCK = _object("cidr", cidr=TEXT, **{"except": _list(TEXT)})
+PEERS = _list({**_object(podSelector=SELECTOR, namespaceSelector=SELECTOR, ipBlock=BLOCK), "minProperties": 1})
+PORTS = _list(_object(port={"type": ["integer", "string"]}, protocol={"enum": ["TCP", "UDP", "SCTP"]}, endPort=NUMBER))
+TOLERATIONS = _list(
+    _object(
+        key=TEXT,
+        operator={"enum": ["Exists", "Equal"]},
+        value=TEXT,
+        effect={"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]},
+        tolerationSeconds={"type": "integer"},
+    )
+)
+AFFINITY = _object(nodeAffinity=FREE, podAffinity=FREE, podAntiAffinity=FREE)
+REFERENCES = ("configMapKeyRef", "fieldRef", "fileKeyRef", "resourceFieldRef", "secretKeyRef")
+VARIABLE = {
+    **_object(
+        "name",
+        name=_text("[A-Za-z_][A-Za-z0-9_.-]*"),
+        value=TEXT,
+        valueFrom={**_object(**dict.fromkeys(REFERENCES, FREE)), "minProperties": 1, "maxProperties": 1},
+    ),
+    "minProperties": 2,
+    "maxProperties": 2,
+}
+VOLUMES = (
+    "awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "configMap", "csi", "downwardAPI", "emptyDir",
+    "ephemeral", "fc", "flexVolume", "gcePersistentDisk", "glusterfs", "hostPath", "image", "iscsi", "nfs",
+    "persistentVolumeClaim", "portworxVolume", "projected", "rbd", "secret", "vsphereVolume",
+)  # fmt: skip
+VOLUME = {
+    **_object("name", name=_text(DNS, 63), **dict.fromkeys(VOLUMES, FREE)),
+    "minProperties": 2,
+    "maxProperties": 2,
+}
+MOUNT = _object(
+    "name mountPath", name=_text(DNS, 63), mountPath=_text("/.+", 4096), subPath=TEXT, subPathExpr=TEXT,
+    readOnly=YES_NO, recursiveReadOnly=TEXT, mountPropagation=TEXT,
+)  # fmt: skip
+CONFINED = {"enum": ["RuntimeDefault", "Localhost", "Unconfined"]}
+POD_SECURITY = _object(
+    runAsNonRoot=YES_NO, runAsUser=NUMBER, runAsGroup=NUMBER, fsGroup=NUMBER, supplementalGroups=_list(NUMBER),
+    fsGroupChangePolicy={"enum": ["OnRootMismatch", "Always"]}, supplementalGroupsPolicy={"enum": ["Merge", "Strict"]},
+    seccompProfile=_object("type", type=CONFINED, localhostProfile=TEXT),
+    appArmorProfile=_object("type", type=CONFINED, localhostProfile=TEXT),
+    seLinuxOptions=_object(level=TEXT, role=TEXT, type=TEXT, user=TEXT), seLinuxChangePolicy=TEXT,
+    sysctls=_list(_object("name value", name=TEXT, value=TEXT)),
+)  # fmt: skip
+PATH = r"[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*"  # a part of an image's name
+
 
 RULES: dict[str, Any] = {
     "nameOverride": LABEL,
     "fullnameOverride": LABEL,
-    "commonLabels": TEXTS,
+    "commonLabels": LABELS,
     "image.digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
-    "image.repository": {"type": "string", "minLength": 1},
+    "image.repository": _text(rf"([A-Za-z0-9.-]+(:[0-9]+)?/)?{PATH}(/{PATH})*"),
+    "image.tag": _text("([A-Za-z0-9_][A-Za-z0-9_.-]*)?", 128),
     "image.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
-    "image.pullSecrets": OBJECTS,
+    "image.pullSecrets": _list(_object("name", name=NAMED)),
     "kafka.existingSecret": NAME,
     "kafka.secretKeys": {"type": "array", "items": {"type": "string", "pattern": "^[a-z0-9_]+$"}},
     "kafka.tlsSecret": NAME,
-    "kafka.dev.allowFrom": OBJECTS,
+    "kafka.dev.allowFrom": PEERS,
     "kafka.dev.storage.size": {"type": "string", "pattern": f"^$|{QUANTITY}"},
     "topicCreation.by": {"enum": ["job", "strimzi", "none"]},
     "topicCreation.existingSecret": NAME,
+    "topicCreation.strimzi.cluster": NAME,
+    "topicCreation.strimzi.namespace": LABEL | {"maxLength": 63},
     "topicCreation.strimzi.replicas": {"type": "integer", "minimum": 1},
     "model.source": {"enum": ["example", "configMap", "claim", "registry"]},
     "model.name": NAME,
+    "model.path": {"type": "string", "pattern": "^([^/].*)?$"},
     "registry.url": {"type": "string", "pattern": "^(|(s3|s3a|gs|gcs|abfs|abfss|az)://.+)$"},
     "registry.existingSecret": NAME,
     "registry.existingClaim": NAME,
@@ -62,23 +142,26 @@ RULES: dict[str, Any] = {
     "ray.auth.existingSecret": NAME,
     "ray.objectStoreBytes": {"type": "integer", "minimum": 78643200},
     "workerDefaults.cpus": {"type": "integer", "minimum": 1},
-    "retraining.schedule": {"type": "string", "pattern": r"^\S+ \S+ \S+ \S+ \S+$"},
-    "metrics.podMonitor.labels": TEXTS,
-    "metrics.podMonitor.interval": {"type": "string", "pattern": "^[0-9]+(ms|s|m)$"},
-    "metrics.rules.labels": TEXTS,
-    "metrics.dashboards.labels": TEXTS,
+    "retraining.schedule": _text(r"\S+( +\S+){4}"),
+    "metrics.podMonitor.labels": LABELS,
+    "metrics.podMonitor.interval": {"type": "string", "pattern": "^[1-9][0-9]*(ms|s|m)$"},
+    "metrics.rules.labels": LABELS,
+    "metrics.dashboards.labels": LABELS,
     "metrics.dashboards.annotations": TEXTS,
     "serviceAccount.name": NAME,
     "serviceAccount.annotations": TEXTS,
-    "networkPolicy.metricsFrom": OBJECTS,
-    "networkPolicy.egress": OBJECTS,
-    "podSecurityContext": FREE,
-    "extraEnv": {"type": "array", "items": {"type": "object", "required": ["name"]}},
-    "extraVolumes": OBJECTS,
-    "extraVolumeMounts": OBJECTS,
+    "networkPolicy.metricsFrom": PEERS,
+    "networkPolicy.egress": _list(_object(to=PEERS, ports=PORTS)),
+    "podSecurityContext": POD_SECURITY,
+    "extraEnv": _list(VARIABLE),
+    "extraVolumes": _list(VOLUME),
+    "extraVolumeMounts": _list(MOUNT),
     "test.timeoutSeconds": {"type": "integer", "minimum": 1},
 }
-BY_NAME = {"resources": RESOURCES, "nodeSelector": TEXTS, "tolerations": OBJECTS, "affinity": FREE}
+BY_NAME = {
+    "resources": RESOURCES, "nodeSelector": LABELS, "tolerations": TOLERATIONS, "affinity": AFFINITY,
+    "priorityClassName": NAME, "runtimeClassName": NAME, "className": NAME,
+}  # fmt: skip
 
 
 def made() -> dict[Path, str]:
@@ -109,8 +192,8 @@ def _schema(values: dict[str, Any]) -> dict[str, Any]:
     group = schema["properties"]["workerDefaults"]
     schema["properties"]["workers"] = {
         "type": "object",
-        "propertyNames": {"pattern": "^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$"},
-        "additionalProperties": group,
+        "patternProperties": {"^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$": group},
+        "additionalProperties": False,
     }
     schema["properties"]["settings"] = _settings()
     schema["properties"]["global"] = FREE  # Helm adds it

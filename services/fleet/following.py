@@ -75,6 +75,7 @@ class Following:
     def stats(self) -> PipelineStats:
         """What is known of the pipeline now."""
         rollout, retraining = self._rollout, self._retraining
+        passed = retraining.passed
         verdict = rollout.standing
         figures = ("gain", "gain_low", "gain_high", "readings")
         return PipelineStats(
@@ -84,6 +85,8 @@ class Following:
             drift=worst(self._drift.drifts),
             retrainings=dict(retraining.outcomes),
             retraining=retraining.running,
+            retraining_done=passed["number"] / passed["passes"] if passed else 0.0,
+            retraining_loss={part: passed[f"{part}_loss"] for part in ("validation", "baseline")} if passed else {},
             retrained_s=retraining.retrained_s,
             retrain_every_s=retraining.every_s,
         )

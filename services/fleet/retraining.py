@@ -20,6 +20,9 @@ HOUR_S = 3600.0
 GRACE_S = 120.0
 """So much later than its own limit a retraining that has not ended is ended from here."""
 
+LOOK_S = 5.0
+"""Between two looks at how far the one under way has come."""
+
 Notify = Callable[..., None]
 
 
@@ -31,6 +34,8 @@ class Retraining:
         self._due_s = self._next_s()
         self._running: Any = None
         self._began_s = self._drift_from_s = 0.0
+        self._looked_s = 0.0
+        self.passed: dict[str, Any] = {}  # the newest pass of the one under way, where its folder is at hand
         self.retrained_s = 0.0  # wall clock
         self.outcomes: dict[str, int] = {}
 
@@ -59,7 +64,7 @@ class Retraining:
         """Ends the one under way."""
         if self._running is not None:
             self._cancel()
-            self._running = None
+            self._running, self.passed = None, {}
 
     def _due(self, drifts: Sequence[Drift]) -> str:
         """Why one should begin now; empty: it should not."""
@@ -119,6 +124,7 @@ class Retraining:
 
         ended, _ = ray.wait([self._running], timeout=0)
         if not ended:
+            self._look_at_passes()
             if self._clock_s() > self._began_s + self._rules.limit_minutes * 60 + GRACE_S:
                 self._cancel()
                 self._ended("timed_out", "it did not end at its limit", None)
@@ -131,8 +137,15 @@ class Retraining:
         self._ended(str(outcome.end), outcome.message, outcome)
         return outcome if outcome.model else None
 
+    def _look_at_passes(self) -> None:
+        from services.trainer.runs import latest_pass
+
+        if time.monotonic() >= self._looked_s + LOOK_S:
+            self._looked_s = time.monotonic()
+            self.passed = latest_pass(self._rules.runs or Path("runs"), round(self._began_s * 1000))
+
     def _ended(self, end: str, message: str, outcome: Any) -> None:
-        self._running = None
+        self._running, self.passed = None, {}
         self.outcomes[end] = self.outcomes.get(end, 0) + 1
         told = {} if outcome is None else {
             "model": outcome.model, "run": outcome.run, "readings": outcome.readings, "scores": dict(outcome.scores),

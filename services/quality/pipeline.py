@@ -23,6 +23,8 @@ class PipelineStats:
     drift: dict[str, float] = field(default_factory=dict)  # feature, or "loss" -> value over threshold, the worst
     retrainings: dict[str, int] = field(default_factory=dict)  # outcome -> how many, since the server started
     retraining: bool = False  # whether one is under way
+    retraining_done: float = 0.0  # share of its passes; 0: none is under way, or its folder is not on this machine
+    retraining_loss: dict[str, float] = field(default_factory=dict)  # "validation", "baseline"; empty: as above
     retrained_s: float = 0.0  # wall clock at which the last one gave a model; 0 = none has
     retrain_every_s: float = 0.0  # between two retrainings by schedule; 0 = there is none
 

@@ -237,6 +237,16 @@ METRICS = (
     ),
     Metric("streamrnn_retraining", "gauge", "1: a retraining is under way.", field="retraining", of="pipeline"),
     Metric(
+        "streamrnn_retraining_done_ratio", "gauge",
+        "Share of its passes that are done; 0: none is under way, or its folder is not on the server's machine.",
+        field="retraining_done", of="pipeline",
+    ),
+    Metric(
+        "streamrnn_retraining_loss", "gauge",
+        "Of the latest pass, on what chooses among passes: the model's loss, and that of knowing nothing.",
+        field="retraining_loss", label="part", of="pipeline",
+    ),
+    Metric(
         "streamrnn_retrained_timestamp_seconds", "gauge", "When a retraining last gave a model; 0: none has.",
         "seconds", "retrained_s", of="pipeline",
     ),

@@ -84,6 +84,20 @@ def open_run(runs: Path, identity: str, config: Mapping[str, Any], resume: bool 
     raise FileExistsError(f"{runs} has a thousand runs of this second")
 
 
+def latest_pass(runs: Path, since_ms: int) -> dict[str, Any]:
+    """The newest pass, a `Pass` as a tree, of the run in `runs` that began last; empty where none has begun since then,
+    or its folder is another machine's.
+    """
+    for folder in sorted(runs.glob("*-*"), reverse=True)[:1]:
+        try:
+            told = [json.loads(line) for line in (folder / LOG).read_text("utf-8").splitlines()]
+        except (OSError, ValueError):  # none yet, or a line that is only half there
+            return {}
+        passes = [one for one in told if one.get("event") == "pass" and one.get("at_ms", 0) >= since_ms]
+        return passes[-1] if passes else {}
+    return {}
+
+
 def nothing_to_resume(runs: Path, run: Run, source: Mapping[str, Any] | None = None) -> str:
     """Why `run` begins anew, though one was to go on; of a topic's `source`, as a run's config has it, also which run
     could go on, and how to ask for its range.

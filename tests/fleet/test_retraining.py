@@ -20,6 +20,7 @@ from services.fleet.retraining import Retraining
 from services.quality.drift import Drift
 from services.registry import Registry
 from services.settings import Settings
+from services.trainer.runs import latest_pass, open_run
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -123,6 +124,20 @@ def test_a_drift_must_last_before_it_begins_one(on_ray: None, tmp_path: Path) ->
     world.tick(STEADY, fresh)
     assert world.retraining.running
     world.ended()
+
+
+def test_how_far_one_has_come_is_read_from_its_folder(tmp_path: Path) -> None:
+    assert latest_pass(tmp_path / "nowhere", 0) == {}
+    run = open_run(tmp_path, "0" * 64, {})
+    assert latest_pass(tmp_path, 0) == {}
+    for number in (1, 2):
+        run.tell("pass", number=number, passes=8, validation_loss=0.1, baseline_loss=0.2)
+    run.tell("worker", rank=0)
+    assert latest_pass(tmp_path, 0)["number"] == 2
+    assert latest_pass(tmp_path, time.time_ns() // 1_000_000 + 1_000) == {}  # of one that began before
+    with (run.folder / "events.jsonl").open("a") as half:
+        half.write('{"at_ms": 17')
+    assert latest_pass(tmp_path, 0) == {}  # until the line is whole
 
 
 def test_one_that_does_not_end_is_ended(on_ray: None, tmp_path: Path) -> None:

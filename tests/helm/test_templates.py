@@ -73,7 +73,10 @@ def test_only_the_pod_that_makes_rayjobs_has_rights(render: Render, provider: st
     assert with_token == ["CronJob r-streamrnn-retraining.spec.jobTemplate.spec.template"]
     own = {"apiGroups": ["batch"], "resources": ["cronjobs"], "resourceNames": ["r-streamrnn-retraining"]}
     assert objects.one("Role")["rules"] == [
-        {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "list"]}, {**own, "verbs": ["get"]},
+        {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "list"]},
+        {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["delete"],
+         "resourceNames": [f"r-streamrnn-retrain-{number}" for number in range(4)]},
+        {**own, "verbs": ["get"]},
     ]  # fmt: skip
 
 
@@ -211,11 +214,13 @@ def templates(objects: Objects) -> dict[str, Any]:
         ("test.timeoutSeconds=10", set()),
         ("settings.log.level=debug", {"server"}),
         ("settings.epoch.timeout_s=60", {"server"}),
-        ("model.source=configMap,model.name=other", {"server", "head", "worker-cpu"}),
+        ("commonLabels.team=data", set()),
+        ("model.source=configMap,model.name=other", {"server", "worker-cpu"}),
+        ("settings.fleet.cpus_per_shard=0,model.source=configMap", {"server", "head", "worker-cpu"}),
     ],
 )
 def test_a_value_restarts_what_it_concerns_and_nothing_else(render: Render, change: str, restarted: set[str]) -> None:
-    on = "--set=metrics.podMonitor.enabled=true,metrics.rules.enabled=true"
+    on = "--set=metrics.podMonitor.enabled=true,metrics.rules.enabled=true,model.name=one"
     before, after = templates(render("small", on)), templates(render("small", on, f"--set={change}"))
     names = {name.removeprefix("streamrnn-") for name in before if before[name] != after[name]}
     assert names == restarted
@@ -282,6 +287,40 @@ def test_a_long_name_stays_within_what_names_may_be(newest: Helm) -> None:
         assert len(one["metadata"]["name"]) <= 63, one["metadata"]["name"]
 
 
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_every_pod_that_talks_to_ray_is_one_that_the_policy_lets_in(render: Render, provider: str) -> None:
+    objects = render("small", f"--set=ray.provider={provider}", *EVERYTHING)
+    (let_in,) = objects.one("NetworkPolicy", "r-streamrnn")["spec"]["ingress"][0]["from"]
+    wanted = let_in["podSelector"]["matchLabels"]
+    found = set()
+    for where, pod in objects.pods():
+        assert wanted.items() <= pod["metadata"]["labels"].items(), where
+        found.add(where.split(" ")[0] + (".submitter" if "submitter" in where else ""))
+    assert found == {"Deployment", "StatefulSet", "Job", "CronJob", "Pod"} | (
+        {"RayCluster", "ConfigMap", "ConfigMap.submitter"} if provider == "kuberay" else set()
+    ), found
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_common_labels_are_on_every_object_and_on_no_pod(render: Render, provider: str) -> None:
+    more = ("--set=commonLabels.team=data", f"--set=ray.provider={provider}", *EVERYTHING)
+    objects = render("small", *more)
+    for one in objects.all:
+        assert one["metadata"]["labels"]["team"] == "data", one["metadata"]["name"]
+        if one["kind"] != "Pod":
+            assert all("team" not in pod["metadata"]["labels"] for _, pod in Objects([one]).pods())
+
+
+def test_the_development_kafkas_volume_goes_with_the_release(render: Render) -> None:
+    kafka = render("small", "--set=kafka.dev.storage.size=1Gi").one("StatefulSet", "-kafka")["spec"]
+    assert kafka["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Delete"
+    assert "persistentVolumeClaimRetentionPolicy" not in render("small").one("StatefulSet", "-kafka")["spec"]
+
+
+def test_shards_of_the_gpu_profile_never_fall_back_to_the_cpu(render: Render) -> None:
+    assert render("gpu").settings()["device"] == "cuda"
+
+
 # ---- around it ------------------------------------------------------------------------------------------------------
 
 
@@ -308,7 +347,7 @@ def test_rules_and_dashboards_are_the_files_of_deploy(render: Render) -> None:
     boards = sorted((CHART.parents[1] / "deploy" / "grafana" / "dashboards").glob("*.json"))
     given = [one for one in objects.all if one["metadata"]["labels"].get("grafana_dashboard") == "1"]
     assert {name: text for one in given for name, text in one["data"].items()} == {
-        board.name: board.read_text() for board in boards
+        f"streamrnn-{board.name}": board.read_text() for board in boards
     }
 
 
@@ -325,6 +364,15 @@ def test_retrainings_never_overlap(render: Render) -> None:
         assert job["jobTemplate"]["spec"]["backoffLimit"] == 0
 
 
+@pytest.mark.parametrize("minutes", [60, 240])
+def test_a_training_that_hangs_is_ended_after_its_limit(render: Render, minutes: int) -> None:
+    given = f"--set=settings.retrain.limit_minutes={minutes}"
+    job = render("ha", given).one("CronJob")["spec"]["jobTemplate"]["spec"]
+    assert job["activeDeadlineSeconds"] == (minutes + 15) * 60
+    made = render("ha", given, "--set=ray.provider=kuberay").one("ConfigMap", "-rayjob")["data"]["rayjob.json"]
+    assert json.loads(made)["spec"]["activeDeadlineSeconds"] == (minutes + 15) * 60
+
+
 def test_notes_say_the_next_three_commands_and_shout_about_the_kafka(newest: Helm) -> None:
     done = newest("install", "r", CHART, "--dry-run=client", "--namespace", "ns", *profile("small"))
     assert done.returncode == 0, done.stderr
@@ -333,3 +381,9 @@ def test_notes_say_the_next_three_commands_and_shout_about_the_kafka(newest: Hel
                     "kubectl -n ns port-forward service/r-streamrnn-server 9464"):  # fmt: skip
         assert command in notes
     assert "FOR DEVELOPMENT ONLY" in notes
+
+
+def test_notes_say_that_nobody_has_the_image_until_another_is_named(newest: Helm) -> None:
+    for more, told in (((), True), (("--set=image.repository=registry.acme.com/streamrnn",), False)):
+        done = newest("install", "r", CHART, "--dry-run=client", "--namespace", "ns", *profile("small", *more))
+        assert ("No public registry has the image streamrnn:0.1.0" in done.stdout) == told, done.stdout + done.stderr

@@ -87,7 +87,7 @@ def some_points(n: int) -> Points:
 
 def test_every_named_metric_is_served_with_its_labels_and_no_other(served) -> None:
     endpoint, collector, _ = served
-    pipeline = PipelineStats(contest={"gain": 0.1}, drift={"loss": 1.2})
+    pipeline = PipelineStats(contest={"gain": 0.1}, drift={"loss": 1.2}, retraining_loss={"validation": 0.1})
     collector.update({0: some_stats(), 1: some_stats()}, {0: {}, 1: {}}, pipeline, [some_points(40)])
     status, content_type, text = get(f"{endpoint.url}/metrics")
     assert status == 200

@@ -7,8 +7,8 @@
 {{- end }}
 
 {{- define "streamrnn.selector" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "streamrnn.labels" -}}
@@ -21,13 +21,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- end }}
 
-{{- /* Labels of a pod: nothing that changes with the chart's version, or every upgrade would restart every pod. */ -}}
+{{- /* Labels of a pod: nothing that changes with the chart's version, or every upgrade would restart every pod, and for
+       the same reason no commonLabels. */ -}}
 {{- define "streamrnn.podLabels" -}}
 {{ include "streamrnn.selector" .root }}
 app.kubernetes.io/component: {{ .component }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
 {{- end }}
 
 {{- define "streamrnn.image" -}}

@@ -1,6 +1,6 @@
 {{- /* What all pods have in common. Argument: root, component. */ -}}
 {{- define "streamrnn.podSpec" -}}
-serviceAccountName: {{ include "streamrnn.serviceAccount" .root }}
+serviceAccountName: {{ include "streamrnn.serviceAccount" .root | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 securityContext:
@@ -20,10 +20,10 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 {{- with .priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .runtimeClassName }}
-runtimeClassName: {{ . }}
+runtimeClassName: {{ . | quote }}
 {{- end }}
 {{- end }}
 
@@ -46,7 +46,7 @@ securityContext:
 {{- if .root.Values.ray.auth.enabled }}
 - {name: RAY_AUTH_MODE, value: token}
 - name: RAY_AUTH_TOKEN
-  valueFrom: {secretKeyRef: {name: {{ include "streamrnn.raySecret" .root }}, key: auth_token}}
+  valueFrom: {secretKeyRef: {name: {{ include "streamrnn.raySecret" .root | quote }}, key: auth_token}}
 {{- else }}
 - {name: RAY_AUTH_MODE, value: disabled}
 {{- end }}
@@ -54,7 +54,7 @@ securityContext:
 {{- if $secret }}
 {{- range .root.Values.kafka.secretKeys }}
 - name: STREAMRNN__KAFKA__{{ . | upper }}
-  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ . }}}}
+  valueFrom: {secretKeyRef: {name: {{ $secret | quote }}, key: {{ . | quote }}}}
 {{- end }}
 {{- end }}
 {{- with .root.Values.extraEnv }}
@@ -64,22 +64,26 @@ securityContext:
 
 {{- define "streamrnn.envFrom" -}}
 {{- with .Values.registry.existingSecret }}
-envFrom: [{secretRef: {name: {{ . }}}}]
+envFrom: [{secretRef: {name: {{ . | quote }}}}]
 {{- end }}
 {{- end }}
 
 {{- define "streamrnn.mounts" -}}
-- {name: tmp, mountPath: /tmp}
-- {name: home, mountPath: /var/home}
-- {name: shm, mountPath: /dev/shm}
+{{ include "streamrnn.mountsWithoutModel" . }}
 {{- if ne .Values.model.source "registry" }}
 - name: model
   mountPath: /etc/streamrnn/model
   readOnly: true
   {{- if eq .Values.model.source "claim" }}
-  subPath: {{ .Values.model.path }}
+  subPath: {{ .Values.model.path | quote }}
   {{- end }}
 {{- end }}
+{{- end }}
+
+{{- define "streamrnn.mountsWithoutModel" -}}
+- {name: tmp, mountPath: /tmp}
+- {name: home, mountPath: /var/home}
+- {name: shm, mountPath: /dev/shm}
 {{- if include "streamrnn.registryClaim" . }}
 - {name: registry, mountPath: /var/lib/streamrnn}
 {{- end }}
@@ -90,24 +94,28 @@ envFrom: [{secretRef: {name: {{ . }}}}]
 {{- end }}
 
 {{- define "streamrnn.volumes" -}}
+{{ include "streamrnn.volumesWithoutModel" . }}
+{{- if eq .Values.model.source "claim" }}
+- name: model
+  persistentVolumeClaim: {claimName: {{ .Values.model.name | quote }}, readOnly: true}
+{{- else if eq .Values.model.source "configMap" }}
+- {name: model, configMap: {name: {{ .Values.model.name | quote }}}}
+{{- else if eq .Values.model.source "example" }}
+- {name: model, configMap: {name: {{ include "streamrnn.fullname" . }}-model}}
+{{- end }}
+{{- end }}
+
+{{- define "streamrnn.volumesWithoutModel" -}}
 - {name: tmp, emptyDir: {}}
 - {name: home, emptyDir: {}}
 - name: shm
   emptyDir: {medium: Memory, sizeLimit: {{ div (mul (int64 .Values.ray.objectStoreBytes) 3) 2097152 }}Mi}
-{{- if eq .Values.model.source "claim" }}
-- name: model
-  persistentVolumeClaim: {claimName: {{ .Values.model.name }}, readOnly: true}
-{{- else if eq .Values.model.source "configMap" }}
-- {name: model, configMap: {name: {{ .Values.model.name }}}}
-{{- else if eq .Values.model.source "example" }}
-- {name: model, configMap: {name: {{ include "streamrnn.fullname" . }}-model}}
-{{- end }}
 {{- with include "streamrnn.registryClaim" . }}
 - name: registry
-  persistentVolumeClaim: {claimName: {{ . }}}
+  persistentVolumeClaim: {claimName: {{ . | quote }}}
 {{- end }}
 {{- with .Values.kafka.tlsSecret }}
-- {name: kafka-tls, secret: {secretName: {{ . }}, defaultMode: 0440}}
+- {name: kafka-tls, secret: {secretName: {{ . | quote }}, defaultMode: 0440}}
 {{- end }}
 {{- include "streamrnn.extraVolumes" . }}
 {{- end }}

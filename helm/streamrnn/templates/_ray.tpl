@@ -28,7 +28,9 @@ done
 wait "$child"
 {{- end }}
 
+{{- /* Without the model, so that another one does not restart it: a shard that wants no CPU and no GPU alone may get here. */ -}}
 {{- define "streamrnn.headTemplate" -}}
+{{- $bare := ternary "WithoutModel" "" (or (gt (float64 (dig "fleet" "cpus_per_shard" 1.0 .Values.settings)) 0.0) (gt (float64 (dig "fleet" "gpus_per_shard" 0.0 .Values.settings)) 0.0)) }}
 metadata:
   labels:
     {{- include "streamrnn.podLabels" (dict "root" . "component" "head") | nindent 4 }}
@@ -45,9 +47,9 @@ spec:
       args:
         - |
           {{- include "streamrnn.headScript" . | nindent 10 }}
-      {{- include "streamrnn.rayContainer" (dict "root" . "port" "gcs" "number" 6379 "resources" .Values.ray.head.resources) | nindent 6 }}
+      {{- include "streamrnn.rayContainer" (dict "root" . "port" "gcs" "number" 6379 "resources" .Values.ray.head.resources "bare" $bare) | nindent 6 }}
   volumes:
-    {{- include "streamrnn.volumes" . | nindent 4 }}
+    {{- include (print "streamrnn.volumes" $bare) . | nindent 4 }}
 {{- end }}
 
 {{- /* Argument: root, name, group (with its defaults). */ -}}
@@ -74,7 +76,7 @@ spec:
       {{- if .group.gpus }}
       {{- $_ := set $resources "limits" (merge (dict "nvidia.com/gpu" (int .group.gpus)) ($resources.limits | default dict)) }}
       {{- end }}
-      {{- include "streamrnn.rayContainer" (dict "root" .root "port" "node-manager" "number" 6380 "resources" $resources) | nindent 6 }}
+      {{- include "streamrnn.rayContainer" (dict "root" .root "port" "node-manager" "number" 6380 "resources" $resources "bare" "") | nindent 6 }}
   volumes:
     {{- include "streamrnn.volumes" .root | nindent 4 }}
 {{- end }}
@@ -93,5 +95,5 @@ livenessProbe: {tcpSocket: {port: {{ .port }}}, periodSeconds: 10, failureThresh
 resources:
   {{- toYaml .resources | nindent 2 }}
 volumeMounts:
-  {{- include "streamrnn.mounts" .root | nindent 2 }}
+  {{- include (print "streamrnn.mounts" .bare) .root | nindent 2 }}
 {{- end }}

@@ -39,11 +39,22 @@ spec:
     {{- include "streamrnn.trainerVolumes" .root | nindent 4 }}
 {{- end }}
 
+{{- /* With -0 to -3 the names of RayJobs, of 47 characters at most. */ -}}
+{{- define "streamrnn.rayJobName" -}}
+{{- $full := include "streamrnn.fullname" . -}}
+{{- if gt (len $full) 37 }}{{ $full | trunc 31 | trimSuffix "-" }}-{{ $full | sha256sum | trunc 5 }}{{ else }}{{ $full }}{{ end }}-retrain
+{{- end }}
+
+{{- /* The training has a limit of its own, retrain.limit_minutes; this is for a process that hangs. */ -}}
+{{- define "streamrnn.retrainDeadline" -}}
+{{ mul (add (dig "retrain" "limit_minutes" 60 .Values.settings | int) 15) 60 }}
+{{- end }}
+
 {{- define "streamrnn.rayJob" -}}
 apiVersion: ray.io/v1
 kind: RayJob
 metadata:
-  generateName: {{ include "streamrnn.fullname" . | trunc 30 | trimSuffix "-" }}-retrain-
+  name: {{ include "streamrnn.rayJobName" . }}
   labels:
     {{- include "streamrnn.labels" . | nindent 4 }}
     app.kubernetes.io/component: retraining
@@ -52,7 +63,11 @@ spec:
   shutdownAfterJobFinishes: true
   ttlSecondsAfterFinished: 3600
   backoffLimit: 0
+  activeDeadlineSeconds: {{ include "streamrnn.retrainDeadline" . }}
   submitterPodTemplate:
+    metadata:
+      labels:
+        {{- include "streamrnn.podLabels" (dict "root" . "component" "retraining") | nindent 8 }}
     spec:
       {{- include "streamrnn.podSpec" (dict "root" .) | nindent 6 }}
       restartPolicy: Never
@@ -73,7 +88,7 @@ spec:
         {{- include "streamrnn.extraVolumes" . | indent 8 }}
   rayClusterSpec:
     rayVersion: 2.60.0
-    authOptions: {mode: {{ ternary "token" "disabled" .Values.ray.auth.enabled }}{{ if .Values.ray.auth.enabled }}, secretName: {{ include "streamrnn.raySecret" . }}{{ end }}}
+    authOptions: {mode: {{ ternary "token" "disabled" .Values.ray.auth.enabled }}{{ if .Values.ray.auth.enabled }}, secretName: {{ include "streamrnn.raySecret" . | quote }}{{ end }}}
     headGroupSpec:
       rayStartParams: {dashboard-host: 0.0.0.0, disable-usage-stats: "true", object-store-memory: {{ int64 .Values.ray.objectStoreBytes | quote }}}
       template:
