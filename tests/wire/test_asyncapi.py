@@ -179,6 +179,7 @@ def test_events_on_a_real_topic_are_as_shown(broker: DevBroker, topic_names: Cal
         event = json.loads(value or b"")
         name = event["event"]
         EVENTS[name].model_validate(event)
+        assert event.keys() <= EVENTS[name].model_fields.keys(), "shown and not declared"
         (shown,) = MESSAGES[re.sub(r"_(\w)", lambda found: found[1].upper(), name) + "Event"]["examples"]
         assert {**event, "at": 0} == {**shown["payload"], "at": 0}
         assert (key or b"").decode() == "/".join([name, *(str(event[field]) for field in TOLD[name])])
