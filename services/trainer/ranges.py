@@ -83,7 +83,7 @@ def resolve(past: Past, wanted: Asked, now_ms: int) -> Range:
     """The offsets that are meant. Raises WrongRange for offsets that are gone or not there yet, naming what is left,
     and for a range without any; Refused for a missing topic; Unsettled when the broker does not answer.
     """
-    topic, left, notes = past.topic, past.spans(), []
+    topic, left, since_ms = past.topic, past.spans(), None
     ends = _offsets(past, wanted.end, left, first=False)
     begins = {partition: first for partition, (first, _) in left.items()}
     if wanted.begin is not None:
@@ -105,9 +105,8 @@ def resolve(past: Past, wanted: Asked, now_ms: int) -> Range:
     chosen = {partition: (first, ends[partition]) for partition, first in begins.items() if first < ends[partition]}
     if not chosen:
         raise WrongRange(f"{topic} has no reading in the range asked for; {said_left(left)}")
-    if wanted.last_ms is not None:
-        notes = _eaten(past, chosen, left, since_ms)
-    return Range(topic, chosen, tuple(notes))
+    notes = () if since_ms is None else tuple(_eaten(past, chosen, left, since_ms))
+    return Range(topic, chosen, notes)
 
 
 def said_left(left: Mapping[int, tuple[int, int]]) -> str:

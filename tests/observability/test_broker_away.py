@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from typing import Any
 
 import pytest
@@ -51,9 +50,8 @@ def test_a_shard_whose_readings_cannot_be_polled(nobody: str) -> None:
     turned_s = shard.stats.last_progress_s
     first = away_s(shard.stats)
     assert first > 0
-    time.sleep(0.05)
     shard.turn()
-    assert away_s(shard.stats) >= first + 0.05
+    assert away_s(shard.stats) > first, "it waits since the first turn"
     assert shard.stats.last_progress_s >= turned_s, "which does not tell"
     shard.source = answering
     shard.turn()

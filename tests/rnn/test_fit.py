@@ -43,6 +43,15 @@ def same(a: Network, b: Network) -> bool:
     return all(torch.equal(ours[name], theirs[name]) for name in ours if name != "head.calibration")
 
 
+class Cut(Exception):
+    """Training was cut off."""
+
+
+def cut(done: Epoch) -> None:
+    if done.epoch == 2:
+        raise Cut
+
+
 @pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
 @pytest.mark.parametrize("head", ["point", "gaussian"])
 def test_it_beats_persistence_on_what_can_be_foreseen(cell: str, head: str):
@@ -116,14 +125,6 @@ def test_it_goes_on_after_the_last_whole_epoch_of_the_same_training_only(tmp_pat
     config = dataclasses.replace(CONFIG, layers=2, dropout=0.3, linear=2)
     recipe = dataclasses.replace(QUICK, averaging=0.5, learning_rate=0.05)  # not every epoch is better than before
     whole, file = fit(config, x, at_ms, recipe), tmp_path / "standing"
-
-    class Cut(Exception):
-        pass
-
-    def cut(done: Epoch) -> None:
-        if done.epoch == 2:
-            raise Cut
-
     with pytest.raises(Cut):
         fit(config, x, at_ms, recipe, cut, file)
     other = x.copy()
@@ -265,14 +266,6 @@ def test_many_short_series_cost_no_more_than_one_long_one(tmp_path: Path):
     in_one = -(-175 // recipe.window) * 48 // recipe.lanes  # windows of 8 of the 48 series
     assert fitted.epochs[0].epochs == -(-200 // in_one)
     assert fitted.best.validation_mse < 0.75 * fitted.best.persistence_mse
-
-    class Cut(Exception):
-        pass
-
-    def cut(done: Epoch) -> None:
-        if done.epoch == 2:
-            raise Cut
-
     with pytest.raises(Cut):
         fit(CONFIG, *train, recipe, cut, tmp_path / "standing")
     resumed = fit(CONFIG, *train, recipe, checkpoint=tmp_path / "standing")
