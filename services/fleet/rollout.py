@@ -155,6 +155,8 @@ class Rollout:
         does: where models come faster than verdicts, none would ever be promoted. The newest one waits.
         """
         self._offered = (model, reason, dict(numbers))
+        if self.aliases is not None and self.aliases.challenger is not None:
+            self._notify("challenger_waits", model=model, behind=self.aliases.challenger)
 
     def refused(self, model: str, reason: str) -> None:
         """A shard could not take a model: a challenger is withdrawn, a champion is a person's business."""

@@ -17,7 +17,7 @@ from services.fleet.status import Lineup
 from services.predictor.ports import Refused
 from services.predictor.stats import Paired
 from services.quality.contest import Round
-from services.registry import Registry
+from services.registry import Registry, Unreachable
 from services.settings import Settings
 
 START_MS = 1_700_000_000_000
@@ -260,6 +260,34 @@ def test_what_was_trained_is_not_forgotten_where_a_person_is_quicker(world: Worl
     assert world.registry.aliases().challenger == second
 
 
+class Interrupted(Registry):
+    """Away when a verdict is to be kept, once."""
+
+    tried = 0
+
+    def add_verdict(self, *given: Any, **named: Any) -> None:
+        self.tried += 1
+        if self.tried == 1:
+            raise Unreachable("no route to the store")
+        super().add_verdict(*given, **named)
+
+
+def test_a_verdict_that_the_registry_could_not_take_is_kept_at_the_next_look(world: World) -> None:
+    rollout = world.rollout()
+    second = world.add(1)
+    world.registry.challenge(second, reason="a test", by="test")
+    rollout.registry = Interrupted(world.folder / "registry")
+    rollout.look()
+    rollout.refused(second, "its weights are damaged")
+    rollout.look()
+    assert world.registry.aliases().challenger is None and not world.registry.verdicts(second)
+    assert world.events("registry_problem")[0]["error"] == "no route to the store"
+    for _ in range(2):
+        rollout.look()
+    assert [one["reason"] for one in world.registry.verdicts(second)] == ["its weights are damaged"]
+    assert len(world.events("verdict")) == 1
+
+
 def test_what_will_never_do_is_said_once_and_let_go(world: World) -> None:
     rollout = world.rollout()
     rollout.challenge("0" * 12, "trained, and removed by hand", {})
@@ -275,6 +303,7 @@ def test_what_was_trained_waits_for_the_verdict_on_the_one_before(world: World) 
         rollout.challenge(model, "trained", {})
         rollout.look()
     assert world.registry.aliases().challenger == second and rollout.on_trial
+    assert world.events("challenger_waits") == [{"model": third, "behind": second}]
     rollout.heard(rounds(world.models[0], second, 0.2))
     rollout.look()
     assert world.registry.aliases().champion == second
