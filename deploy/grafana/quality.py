@@ -144,6 +144,13 @@ def quality() -> Dashboard:
         )
         .with_panel(
             graph(
+                "The retraining that is on", "Share of its passes that are done, where its folder is at hand.",
+                "percentunit", {"{{pipeline}}": f"max by (pipeline) (streamrnn_retraining_done_ratio{{{TARGET}}})"},
+                most=1,
+            )
+        )
+        .with_panel(
+            graph(
                 "Swaps", "Time between two epochs that a change of the champion took, on average.", "s",
                 {"swap": f"sum(streamrnn_swap_seconds_sum{{{TARGET}}})"
                          f" / (sum(streamrnn_swap_seconds_count{{{TARGET}}}) > 0)"},
