@@ -47,7 +47,7 @@ def test_every_module_of_rnn_imports_without_the_services_libraries() -> None:
     code = (
         BLOCKED.replace("{blocked!r}", repr(blocked)) + "".join(f"import {name}\n" for name in mine) + "print('whole')"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "whole", done.stderr[-2000:]
     assert "kafka" in blocked and "ray" in blocked and len(mine) > 15
 
@@ -55,7 +55,7 @@ def test_every_module_of_rnn_imports_without_the_services_libraries() -> None:
 def test_the_gpu_benchmark_runs_on_a_cpu() -> None:
     command = [sys.executable, "bench/gpu.py", "--device", "cpu", "--batches", "8", "64", "--rounds", "2"]
     env = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=env)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert [row["streams"] for row in found["batches"]] == [8, 64]
@@ -66,9 +66,7 @@ def test_the_gpu_benchmark_runs_on_a_cpu() -> None:
 
 def test_without_a_gpu_it_says_so() -> None:
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "bench/gpu.py"], cwd=ROOT, capture_output=True, text=True, timeout=120, env=env
-    )
+    done = subprocess.run([sys.executable, "bench/gpu.py"], cwd=ROOT, capture_output=True, text=True, env=env)
     assert done.returncode == 1
     assert "torch sees no GPU here" in done.stderr
 

@@ -12,8 +12,6 @@ from services.brokers.devbroker import DevBroker
 from services.predictor.ports import Fenced, Source
 from services.records import Commit, Encoded, Header, Records, Role
 
-pytestmark = pytest.mark.timeout(120)
-
 NOW_MS = time.time_ns() // 1_000_000  # Kafka deletes records that are older than the topic's retention
 
 

@@ -17,13 +17,12 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from tcp_proxy import TcpProxy
 from typer.testing import CliRunner
+from waiting import wait_for
 
 from services.brokers.devbroker import DevBroker, JarDamaged, JarsMissing, StartFailed, default_cache
 from services.brokers.devbroker.jars import KAFKA_VERSION, class_path, digests
 from services.brokers.devbroker.os_process import ProcessId, ended
 from services.cli.broker import app
-
-pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def write(bootstrap: str, topic: str, values: list[bytes]) -> None:
     sent = [producer.send(topic, value, partition=0) for value in values]
     producer.flush()
     for one in sent:
-        one.get(timeout=30)
+        one.get(timeout=300)
     producer.close()
 
 
@@ -137,7 +136,7 @@ def test_an_owned_broker_ends_when_its_owner_is_killed(tmp_path: Path) -> None:
         process = ProcessId.of(int(owner.stdout.readline()))
         assert process is not None
         owner.kill()
-    assert ended(process, None, timeout_s=30)
+    assert ended(process, None, timeout_s=300)
     assert not DevBroker(tmp_path).alive()
 
 
@@ -195,11 +194,18 @@ def test_a_recycled_process_number_is_not_taken_for_the_broker(tmp_path: Path) -
     assert CliRunner().invoke(app, ["status", "--folder", str(tmp_path)]).exit_code == 3
 
 
+def all_threads_stand(pid: int) -> bool:
+    """SIGSTOP is under way when `kill` returns: a thread that waits for a core answers one request more."""
+    states = (stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat"))
+    return set(states) == {"T"}
+
+
 def test_status_tells_a_hung_broker_from_a_serving_one(own_broker: DevBroker) -> None:
     pid = own_broker.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     try:
+        wait_for(lambda: all_threads_stand(pid), "the broker stands still", progress=lambda: None)
         told = CliRunner().invoke(app, ["status", "--folder", str(own_broker.folder)])
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -216,17 +222,17 @@ def test_clients_of_a_proxy_stay_behind_it(tmp_path: Path, topic_names: Callable
             proxy.forward_to(broker.proxied_port)
             create_topic(proxy.bootstrap, topic)
             producer = KafkaProducer(bootstrap_servers=proxy.bootstrap, acks="all")
-            producer.send(topic, b"first", partition=0).get(timeout=30)
+            producer.send(topic, b"first", partition=0).get(timeout=300)
             proxy.stall()
             second = producer.send(topic, b"second", partition=0)
             write(broker.bootstrap, topic, [b"round the proxy"])  # the broker itself is well
             assert not second.is_done
             proxy.resume()
-            second.get(timeout=30)
+            second.get(timeout=300)
             proxy.cut()
             third = producer.send(topic, b"third", partition=0)
             proxy.heal()
-            third.get(timeout=30)
+            third.get(timeout=300)
             producer.close()
             assert read(broker.bootstrap, topic) == [b"first", b"round the proxy", b"second", b"third"]
         finally:

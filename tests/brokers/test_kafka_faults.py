@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 from commit_loop import names, offset, texts
 from tcp_proxy import TcpProxy, Way
+from waiting import wait_for
 
 from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_client import group_offsets, read_topic
@@ -23,7 +23,7 @@ from services.brokers.kafka_topics import TopicSpec, create
 from services.brokers.watchdog import EXIT_CODE
 from services.records import Role
 
-pytestmark = [pytest.mark.timeout(280), pytest.mark.chaos]
+pytestmark = pytest.mark.chaos
 
 TIMEOUT_S = 4.0
 ROOT = Path(__file__).parents[2]
@@ -66,19 +66,27 @@ class Committer:
                 return
             self.process = self._start()
 
-    def progress(self) -> None:
-        """Returns when it has come further than it was."""
-        seen = len(re.findall("reached", self.log.read_text()))
-        while len(re.findall("reached", self.log.read_text())) == seen and not self.ended(0.05):
-            pass
+    def reached(self) -> int:
+        """How many epochs it has said that it kept, of all its lives."""
+        return self.log.read_text().count("reached")
 
-    def ended(self, timeout_s: float) -> bool:
-        self.thread.join(timeout_s)
+    def progress(self, epochs: int = 1) -> None:
+        """Returns when it has kept so many epochs more, or has ended."""
+        goal = self.reached() + epochs
+        wait_for(lambda: self.reached() >= goal or self.ended(0), f"epoch {goal} is kept", progress=self.reached)
+
+    def ended(self, within_s: float) -> bool:
+        self.thread.join(within_s)
         return not self.thread.is_alive()
+
+    def end(self) -> None:
+        """Returns when it has ended by itself."""
+        wait_for(lambda: self.ended(0), "all epochs are kept", progress=self.reached)
+        assert self.exits[-1] == 0, self.log.read_text()[-3000:]
 
     def stop(self) -> None:
         self.process.terminate()
-        self.thread.join(10)
+        self.thread.join(60)
 
 
 def check(broker: DevBroker, pipeline: str, epochs: int) -> None:
@@ -126,8 +134,12 @@ def test_commits_survive_cut_and_stalled_connections_and_kills(
     try:
         committer.progress()
         while not committer.ended(chance.uniform(0.05, 0.6)):
-            chance.choice(faults)()
-        assert committer.exits[-1] == 0, committer.log.read_text()[-3000:]
+            before = committer.reached()
+            for _ in range(chance.randint(1, 3)):  # the later ones fall into what the first one left to be settled
+                chance.choice(faults)()
+                committer.ended(chance.uniform(0.05, 0.6))
+            committer.progress(before + 1 - committer.reached())  # so a slow machine has no more of them, an epoch
+        committer.end()
     except BaseException:
         print(committer.log.read_text()[-6000:])
         raise
@@ -145,12 +157,11 @@ def test_commits_survive_the_broker_being_killed(
     committer = Committer(own_broker.bootstrap, pipeline, epochs, "BULK", tmp_path / "log")
     try:
         for _ in range(4):
-            committer.progress()
+            committer.progress(10)
             time.sleep(chance.uniform(0, 0.1))
             own_broker.kill()
             own_broker.start()
-        assert committer.ended(200)
-        assert committer.exits[-1] == 0
+        committer.end()
     except BaseException:
         print(committer.log.read_text()[-6000:])
         raise

@@ -17,8 +17,6 @@ from services.brokers.kafka_source import KafkaSource
 from services.predictor.ports import Refused, Unsettled
 from services.records import Records
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 def options(broker: DevBroker) -> dict[str, Any]:

@@ -15,8 +15,6 @@ from services.brokers.kafka_topics import TopicSpec
 from services.predictor.ports import Refused, Unsettled
 from services.records import Role
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 def options(broker: DevBroker) -> dict[str, Any]:

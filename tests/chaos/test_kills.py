@@ -20,7 +20,6 @@ def test_nothing_is_lost_or_doubled_by_fifty_kills_of_actors_ten_of_the_broker_a
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(600)
 def test_the_same_blows_without_transactions_do_double_readings() -> None:
     """Shows that the check above can fail: the only difference is the transaction. A reading is doubled when the kill
     falls between its prediction and its state row, so the writing must hardly ever pause.

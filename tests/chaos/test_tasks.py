@@ -94,7 +94,6 @@ def last_rows(records: Any) -> dict[bytes, bytes]:
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", TASKS)
 def test_a_kill_changes_no_prediction_of(name: str) -> None:
     with TaskChaos(TASKS[name]) as chaos:

@@ -44,8 +44,6 @@ from services.settings import Settings, load
 from services.telemetry.collector import StatsCollector, new_registry
 from services.telemetry.endpoint import Endpoint, Health
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:

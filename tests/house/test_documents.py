@@ -98,7 +98,6 @@ def test_settings_have_no_value_that_the_listing_does_not_show() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
     )
     for leaf in leaves():
         assert re.search(rf"^\s*{leaf[-1]}:", done.stdout, re.MULTILINE), leaf

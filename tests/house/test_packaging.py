@@ -72,7 +72,7 @@ def test_wheel_holds_the_two_packages_and_nothing_else(root: Path, tmp_path: Pat
         tmp_path,
         copy,
     ]
-    done = subprocess.run(build, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(build, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("streamrnn-*.whl")
     names = zipfile.ZipFile(wheel).namelist()

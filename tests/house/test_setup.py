@@ -29,7 +29,7 @@ def python_that(folder: Path, script: str) -> Path:
 
 def make(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    return subprocess.run(["make", *args], cwd=folder, capture_output=True, text=True, env=env, timeout=60)
+    return subprocess.run(["make", *args], cwd=folder, capture_output=True, text=True, env=env)
 
 
 def test_make_alone_lists_the_targets(copy: Path) -> None:

@@ -113,7 +113,7 @@ def test_errors_are_one_line_that_teaches(tmp_path):
     def fails(*args: str, **env: str) -> str:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("STREAMRNN__")}
         done = subprocess.run([sys.executable, "-m", "services.cli.main", "models", *args], capture_output=True,
-                              text=True, env=clean | env, timeout=60, check=False)  # fmt: skip
+                              text=True, env=clean | env, check=False)  # fmt: skip
         assert done.returncode in (1, 2) and done.stdout == ""
         (line,) = done.stderr.splitlines()
         return line
@@ -154,7 +154,6 @@ def test_an_mlflow_folder_predicts_as_streamrnn_predict_does(models, make_model,
         [sys.executable, "-m", "services.cli.main", "predict", tmp_path / "table.csv", *args],
         check=True,
         capture_output=True,
-        timeout=60,
     )
     pd.testing.assert_frame_equal(found, pd.read_parquet(tmp_path / "said.parquet"))
 

@@ -20,7 +20,6 @@ def run(*args: str, env: dict[str, str] | None = None) -> subprocess.CompletedPr
         capture_output=True,
         text=True,
         env=clean | (env or {}),
-        timeout=60,
     )
 
 
@@ -40,7 +39,7 @@ def test_help_and_version_import_nothing_heavy(args: list[str]) -> None:
         "except SystemExit: pass\n"
         f"print('heavy:', [name for name in {HEAVY!r} if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "heavy: []"
 
 
@@ -107,7 +106,6 @@ def test_a_reader_that_leaves_is_no_traceback() -> None:
         shell=True,
         capture_output=True,
         text=True,
-        timeout=60,
     )
     assert "Traceback" not in done.stderr
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(660)]
+pytestmark = pytest.mark.slow
 
 PROMISED = ["drift_detected", "retrained", "promoted", "mse_before", "mse_drifted", "mse_after", "lost", "doubled",
             "replay_identical"]  # fmt: skip
@@ -26,7 +26,7 @@ def demo(out: Path) -> subprocess.Popen[str]:
 def test_a_changed_sensor_is_noticed_and_a_retrained_model_takes_over(tmp_path: Path) -> None:
     with demo(tmp_path / "out") as run:
         try:
-            said = run.communicate(timeout=620)[0]
+            said = run.communicate()[0]
         finally:
             run.send_signal(signal.SIGINT)
     told = json.loads(said.splitlines()[-1])
@@ -49,6 +49,6 @@ def test_ctrl_c_ends_everything_that_it_started(tmp_path: Path) -> None:
         assert len(family) > 5, said
         os.kill(run.pid, signal.SIGINT)
         run.stdout.read()
-        assert run.wait(60) == 130
-    left = psutil.wait_procs(family, timeout=30)[1]
+        assert run.wait() == 130
+    left = psutil.wait_procs(family, timeout=300)[1]
     assert not left, [one.cmdline() for one in left]

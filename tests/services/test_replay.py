@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 from serving import Serving, streamrnn, write_config
 
 from services.brokers.devbroker import DevBroker
@@ -18,7 +17,6 @@ out: model
 """
 
 
-@pytest.mark.timeout(300)
 def test_a_table_is_written_as_its_sensors_would_and_the_answers_are_shown(broker: DevBroker, tmp_path: Path) -> None:
     pairs = [("the cat chased the mouse", "bad"), ("the mouse chased the cat", "good")] * 60
     (tmp_path / "t.csv").write_text("text,mood\n" + "".join(f"{text},{mood}\n" for text, mood in pairs))

@@ -15,8 +15,6 @@ from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_client import ColumnProducer, group_offsets, read_topic
 from services.codecs import predictions
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -55,7 +53,7 @@ def test_serves_refuses_bad_records_and_leaves_in_time_on_sigterm(
         began_s = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         assert server.ended() == 0
-        assert time.monotonic() - began_s < 10, server.tail()
+        assert time.monotonic() - began_s < 30, server.tail()  # what Kubernetes gives it
         (stopped,) = server.events("shard_stopped")
         assert stopped["position"] == {"0": 6, "1": 0}
         assert stopped.items() >= {"level": "info", "shard": 0, "incarnation": 0, "readings": 2}.items()
@@ -185,6 +183,6 @@ def test_a_broker_that_is_away_for_a_minute_costs_nothing(own_broker: DevBroker,
         time.sleep(60)  # the length of the outage is the case, not a wait for something
         own_broker.restart()
         send(own_broker.bootstrap, "outage.readings", [reading(step) for step in range(3, 6)])
-        server.until(lambda: answered(own_broker.bootstrap, "outage") == 6, "the rest", timeout_s=150)
+        server.until(lambda: answered(own_broker.bootstrap, "outage") == 6, "the rest")
     got = predictions.decode(read_topic({"bootstrap_servers": own_broker.bootstrap}, "outage.predictions")[0])
     assert got.offsets.tolist() == list(range(6))

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from serving import Serving, streamrnn, write_config
 
@@ -22,8 +21,6 @@ from services.brokers.kafka_client import ColumnProducer, read_topic
 from services.brokers.kafka_named import models_named
 from services.codecs import predictions
 from services.registry import Registry
-
-pytestmark = pytest.mark.timeout(300)
 
 STREAMS, PARTITIONS = 16, 2
 QUICK = {"margin": 0.02, "least_readings": 400, "watch_h": 0.002, "join_h": 0.001, "expires_h": 1}
@@ -117,20 +114,24 @@ def test_a_better_challenger_takes_over_and_a_worse_one_is_withdrawn(broker: Dev
         registry = Registry(where)
         first = registry.aliases().champion
         with Sensors(broker.bootstrap, f"{pipeline}.readings") as sensors:
-            server.until(lambda: predicted(broker.bootstrap, pipeline), "predictions")
+            server.until(lambda: predicted(broker.bootstrap, pipeline), "predictions", server.stepped)
             better = registry.add(good, reason="a test").model
             registry.challenge(better, reason="a test", by="test")
             server.until(lambda: len(server.events("seated")) >= 2, "the challenger runs in shadow")
             os.kill(actor_of(server), signal.SIGKILL)
-            server.until(lambda: registry.aliases().champion == better, "promotion", 120)
+            server.until(lambda: registry.aliases().champion == better, "promotion", server.stepped)
             os.kill(actor_of(server), signal.SIGKILL)  # in the middle of the swap: shards follow within a second or two
             server.until(lambda: "previous" not in metrics_seats(server), "both shards serve it")
             server.until(lambda: registry.aliases().challenger is None, "no challenger")
             worse = registry.add(model(tmp_path / "worse", 0.3, seed=6), reason="a test").model
             registry.challenge(worse, reason="a test", by="test")
-            server.until(lambda: [v for v in registry.verdicts(worse) if v["verdict"] == "rejected"], "rejection", 120)
+            server.until(
+                lambda: [v for v in registry.verdicts(worse) if v["verdict"] == "rejected"], "rejection", server.stepped
+            )
             written = sensors.stop()
-        server.until(lambda: sum(map(len, predicted(broker.bootstrap, pipeline))) >= written, "all predictions")
+        server.until(
+            lambda: sum(map(len, predicted(broker.bootstrap, pipeline))) >= written, "all predictions", server.stepped
+        )
         events = {key: json.loads(value) for key, value in told(broker.bootstrap, f"{pipeline}.events")}
         assert events[f"verdict/{better}"]["outcome"] == "promoted"
         assert events[f"verdict/{worse}"]["outcome"] == "rejected"
@@ -162,15 +163,17 @@ def test_a_champion_that_does_worse_than_the_one_before_is_rolled_back(broker: D
         registry = Registry(where)
         first = registry.aliases().champion
         with Sensors(broker.bootstrap, f"{pipeline}.readings") as sensors:
-            server.until(lambda: predicted(broker.bootstrap, pipeline), "predictions")
+            server.until(lambda: predicted(broker.bootstrap, pipeline), "predictions", server.stepped)
             second = registry.add(bad, reason="a test").model
             done = streamrnn("models", "promote", second, "--registry", str(where), "--reason", "I like it")
             assert done.returncode == 0, done.stderr
-            server.until(lambda: registry.aliases().champion == first, "rollback", 120)
+            server.until(lambda: registry.aliases().champion == first, "rollback", server.stepped)
             assert registry.aliases().previous == second
             server.until(lambda: len(server.events("seated")) >= 4, "both shards are back")
             written = sensors.stop()
-        server.until(lambda: sum(map(len, predicted(broker.bootstrap, pipeline))) >= written, "all predictions")
+        server.until(
+            lambda: sum(map(len, predicted(broker.bootstrap, pipeline))) >= written, "all predictions", server.stepped
+        )
         assert [change.what for change in registry.history()] == ["promoted", "promoted", "rolled back"]
     parts = predicted(broker.bootstrap, pipeline)
     assert second in parts[0].models and second not in parts[1].models  # the canary's shard alone
@@ -199,7 +202,7 @@ def test_a_challenger_that_does_not_fit_is_refused_and_the_champion_serves_on(
         server.until(lambda: registry.verdicts(damaged), "it is judged")
         assert registry.verdicts(damaged)[0]["verdict"] == "rejected" and registry.aliases().challenger is None
         with Sensors(broker.bootstrap, f"{pipeline}.readings"):
-            server.until(lambda: predicted(broker.bootstrap, pipeline), "predictions")
+            server.until(lambda: predicted(broker.bootstrap, pipeline), "predictions", server.stepped)
 
 
 def test_damaged_models_in_the_registry_keep_no_shard_from_starting(broker: DevBroker, tmp_path: Path) -> None:
@@ -225,7 +228,7 @@ def test_damaged_models_in_the_registry_keep_no_shard_from_starting(broker: DevB
     with Serving(config) as server, Sensors(broker.bootstrap, f"{pipeline}.readings") as sensors:
         server.ready()
         server.until(lambda: registry.aliases().challenger is None, "the challenger is withdrawn")
-        server.until(lambda: predicted(broker.bootstrap, pipeline), "predictions")
+        server.until(lambda: predicted(broker.bootstrap, pipeline), "predictions", server.stepped)
         actor = actor_of(server)
         os.kill(actor, signal.SIGSTOP)  # it must not take the model before it is damaged
         registry.promote(champion, reason="a test", by="test")
@@ -236,7 +239,9 @@ def test_damaged_models_in_the_registry_keep_no_shard_from_starting(broker: DevB
         before = sensors.rounds
         server.until(lambda: sensors.rounds > before + 20, "readings go on")
         written = sensors.stop()
-        server.until(lambda: sum(map(len, predicted(broker.bootstrap, pipeline))) == written, "all is predicted")
+        server.until(
+            lambda: sum(map(len, predicted(broker.bootstrap, pipeline))) == written, "all is predicted", server.stepped
+        )
     assert {name for one in check_complete(broker.bootstrap, pipeline, written) for name in one} == {first}
     assert f"model_refused/{champion}" in dict(told(broker.bootstrap, f"{pipeline}.events"))
 

@@ -42,7 +42,7 @@ def served():
 
 def get(url: str, accept: str = "") -> tuple[int, str, str]:
     try:
-        with urlopen(Request(url, headers={"Accept": accept}), timeout=10) as answer:
+        with urlopen(Request(url, headers={"Accept": accept}), timeout=300) as answer:
             return answer.status, answer.headers["Content-Type"], answer.read().decode()
     except HTTPError as error:
         return error.code, error.headers["Content-Type"], error.read().decode()
@@ -281,7 +281,7 @@ def test_other_paths(served, path: str, status: int) -> None:
 
 def test_head_gives_the_status_without_a_body_on_a_connection_that_stays(served) -> None:
     endpoint, _, _ = served
-    connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=300)
     for _ in range(2):
         connection.request("HEAD", "/healthz")
         answer = connection.getresponse()

@@ -64,7 +64,7 @@ class Archive:
     def once(self, *more: str) -> tuple[int, str, list[dict[str, Any]]]:
         """Exit code, what it printed, and its events, of `--once`."""
         process = self.start("--once", *more)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate()
         return process.returncode, out, [json.loads(line) for line in err.splitlines() if line.startswith("{")]
 
     def files(self) -> list[str]:
@@ -77,13 +77,13 @@ class Archive:
         for process in self._running:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=20)
+            process.communicate()
 
 
 def verified(to: Path) -> tuple[int, list[str], list[str]]:
     """Exit code of `streamrnn archive verify`, its lines about partitions, and what it calls wrong."""
     command = [sys.executable, "-m", "services.cli.main", "archive", "verify", "--to", str(to)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [line.strip() for line in done.stdout.splitlines()]
     assert not done.stderr, done.stderr
     return (

@@ -36,6 +36,7 @@ def opened(browser: Any, url: str, **context: Any) -> Iterator[Seen]:
     """A new window, as if of another person. `context`: color_scheme, reduced_motion, viewport and so on."""
     window = browser.new_context(**context)
     try:
+        window.set_default_timeout(300_000)  # ms: it waits for what it sees
         seen = Seen(window.new_page())
         seen.page.on("request", lambda request: seen.asked.append(request.url))
         seen.page.on("console", lambda said: said.type in ("error", "warning") and seen.complaints.append(said.text))

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from waiting import wait_for
 
 FEATURES = ("flow", "level", "temperature")
 BAD = (b"not json", b'{"at": 1, "x": [1]}', b'{"at": 1, "x": [1, 2, "3"]}', b"", b'{"at": 1, "x": [1, 1e999, 0]}')
@@ -181,17 +182,23 @@ class Chaos:
         statuses = supervisor.statuses() if supervisor is not None else []
         return {status.shard: status for status in statuses if status.stats.ready}
 
-    def until(self, done: Callable[[], Any], what: str, timeout_s: float = 120.0) -> Any:
-        """Polls until `done()` is true and returns its value."""
-        began_s = time.monotonic()
-        while True:
+    def until(self, done: Callable[[], Any], what: str, progress: Callable[[], object] | None = None) -> Any:
+        """Waits until `done()` is true, for as long as events come or `progress()` moves, and returns its value."""
+
+        def look() -> Any:
             if self._errors:
                 raise self._errors[0]
-            if value := done():
-                return value
-            if time.monotonic() - began_s > timeout_s:
-                raise TimeoutError(f"not within {timeout_s:.0f} s: {what}; last events {self.events[-5:]}")
-            self._quiet.wait(0.02)
+            return done()
+
+        def moved() -> object:
+            return len(self.events), progress() if progress is not None else None
+
+        return wait_for(look, what, progress=moved, said=lambda: f"last events {self.events[-5:]}")
+
+    def _far(self, shard: int) -> tuple[int, int] | None:
+        """How far a shard is: its incarnation, and the epochs that one has kept."""
+        status = self.ready().get(shard)
+        return None if status is None else (status.incarnation, status.stats.epochs["kept"])
 
     def moving(self, shard: int, epochs: int = 1) -> Any:
         """Waits until the shard's present incarnation has kept `epochs` epochs; returns its status."""
@@ -200,7 +207,7 @@ class Chaos:
             status = self.ready().get(shard)
             return status if status is not None and status.stats.epochs["kept"] >= epochs else None
 
-        return self.until(look, f"shard {shard} keeps {epochs} epochs")
+        return self.until(look, f"shard {shard} keeps {epochs} epochs", lambda: self._far(shard))
 
     # ---- the blows --------------------------------------------------------------------------------------------------
 
@@ -265,11 +272,13 @@ class Chaos:
         supervisor = self.server.supervisor
         assert supervisor is not None
 
+        out: dict[int, int] = {}
+
         def drained() -> bool:
-            out = read_offsets(self.settings)
+            out.update(read_offsets(self.settings))
             return all(out.get(p, 0) >= int(r.offsets[-1]) + 1 for p, r in readings.items() if len(r))
 
-        self.until(drained, "all readings are committed", 180)
+        self.until(drained, "all readings are committed", lambda: dict(out))
         self.server.stop()
         self._run_thread.join()
         supervisor.stop()

@@ -34,7 +34,7 @@ class Helm:
         """Runs it, without a cluster and without anybody's configuration."""
         env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "KUBECONFIG": "/nonexistent"}
         return subprocess.run(
-            [self.program, *args], capture_output=True, text=True, env=env, timeout=60, check=False
+            [self.program, *args], capture_output=True, text=True, env=env, check=False
         )  # fmt: skip
 
     def template(self, *args: str, release: str = "r") -> list[dict[str, Any]]:

@@ -75,8 +75,7 @@ def run(bootstrap: str, pipeline: str, epochs: int, timeout_s: float, bulk: bool
             if not kept:
                 continue
         epoch += 1
-        if epoch % 10 == 0:
-            say(f"reached {epoch}")
+        say(f"reached {epoch}")
     ledger.close()
 
 

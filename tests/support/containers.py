@@ -62,7 +62,7 @@ class Container:
     def inside(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Runs another command in it, as its user."""
         return subprocess.run(
-            ["runc", "exec", self.name, *command], capture_output=True, text=True, timeout=60, check=False,
+            ["runc", "exec", self.name, *command], capture_output=True, text=True, check=False,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 from binaries import prometheus
+from waiting import wait_for
 
 
 def free_port() -> int:
@@ -57,7 +58,7 @@ class Server:
         """Gone when this returns."""
         self._process.terminate()
         try:
-            self._process.wait(10)
+            self._process.wait(60)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -109,7 +110,7 @@ class Scraping:
         """`data` of an answer of /api/v1. Raises NotPromQL."""
         url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
-            with urllib.request.urlopen(url, timeout=20) as answer:
+            with urllib.request.urlopen(url) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             raise NotPromQL(f"{parameters}: {json.load(error)['error']}") from None
@@ -124,14 +125,17 @@ class Scraping:
         series = self.ask("query_range", query=query, start=began_s, end=time.time(), step=step_s)["result"]
         return [[float(value) for _, value in one["values"]] for one in series]
 
-    def until(self, done: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
-        """Polls until `done()` is true; Prometheus's log is in the error when it never is."""
-        end_s = time.monotonic() + timeout_s
-        while not (value := done()):
+    def until(self, done: Callable[[], Any], what: str, progress: str = "") -> Any:
+        """Waits until `done()` is true, for as long as what the query `progress` finds moves (see `wait_for`)."""
+
+        def look() -> Any:
             self._server.check()
-            assert time.monotonic() < end_s, f"not: {what}\n{self._server.said()}"
-            time.sleep(0.2)
-        return value
+            return done()
+
+        def moved() -> object:
+            return [sample["value"][1] for sample in self.now(progress)] if progress else None
+
+        return wait_for(look, what, progress=moved, said=self._server.said, pause_s=0.2)
 
     def _answers(self, path: str) -> bool:
         try:

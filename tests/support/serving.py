@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from waiting import wait_for
 
 
 def write_config(folder: Path, bootstrap: str, model: Path, pipeline: str, **more: Any) -> Path:
@@ -37,11 +38,11 @@ def write_config(folder: Path, bootstrap: str, model: Path, pipeline: str, **mor
     return path
 
 
-def streamrnn(*args: str, timeout_s: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
+def streamrnn(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Runs one command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "services.cli.main", *args],
-        capture_output=True, text=True, timeout=timeout_s, env={**os.environ, **env}, check=False,
+        capture_output=True, text=True, env={**os.environ, **env}, check=False,
     )  # fmt: skip
 
 
@@ -64,10 +65,10 @@ class Serving:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(20)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)
-        self._reader.join(10)
+        self._reader.join(60)
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -84,16 +85,24 @@ class Serving:
                     found.append(fields)
         return found
 
-    def until(self, done: Callable[[], Any], what: str, timeout_s: float = 90.0) -> Any:
-        """Polls until `done()` is true; the server's log is in the error when it never is."""
-        began_s = time.monotonic()
-        while not (value := done()):
-            if self.process.poll() is not None and not done():
-                raise AssertionError(f"server ended with {self.process.returncode} before {what}:\n" + self.tail())
-            if time.monotonic() - began_s > timeout_s:
-                raise AssertionError(f"not within {timeout_s:.0f} s: {what}\n" + self.tail())
-            time.sleep(0.05)
-        return value
+    def until(self, done: Callable[[], Any], what: str, progress: Callable[[], object] | None = None) -> Any:
+        """Waits until `done()` is true, for as long as it logs something or `progress()` moves (see `wait_for`)."""
+
+        def look() -> Any:
+            ended = self.process.poll() is not None  # before the look: what it did last is still to be seen
+            value = done()
+            assert value or not ended, f"server ended with {self.process.returncode} before {what}:\n{self.tail()}"
+            return value
+
+        def moved() -> object:
+            return len(self.lines), progress() if progress is not None else None
+
+        return wait_for(look, what, progress=moved, said=self.tail, pause_s=0.05)
+
+    def stepped(self) -> float:
+        """Readings that it has stepped, of all shards: how far a server under load is, a `progress` for `until`."""
+        lines = self.get("/metrics")[1].splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("streamrnn_readings_total{"))
 
     def ready(self) -> Serving:
         """Waits until every shard has said that it is ready."""
@@ -107,16 +116,18 @@ class Serving:
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of a page of the telemetry port."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port()}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port()}{path}", timeout=60) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    def ended(self, timeout_s: float = 60.0) -> int:
+    def ended(self) -> int:
         """Waits for the end; returns the exit code."""
-        code = self.process.wait(timeout_s)
-        self._reader.join(10)
-        return code
+        wait_for(
+            lambda: self.process.poll() is not None, "the server ends", progress=lambda: len(self.lines), said=self.tail
+        )
+        self._reader.join(60)
+        return self.process.returncode
 
     def tail(self) -> str:
         """The last lines it printed."""

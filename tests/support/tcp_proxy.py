@@ -100,7 +100,7 @@ class TcpProxy:
     # All below runs on the proxy's own thread -----------------------------------------------------------------------
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=300)
 
     async def _listen(self) -> None:
         self._server = await self._loop.create_server(

@@ -18,8 +18,6 @@ from services.telemetry.endpoint import Endpoint, Health
 from services.telemetry.live import Live
 from services.telemetry.page import Page
 
-pytestmark = pytest.mark.timeout(180)
-
 LUMINANCE = "() => getComputedStyle(document.body).backgroundColor"
 
 
@@ -172,7 +170,7 @@ def test_without_a_spotlight_it_says_how_to_set_one_and_why_nothing_is_served_ye
 def test_page_forbids_what_it_does_not_need(serving: Serving) -> None:
     import urllib.request
 
-    with urllib.request.urlopen(f"http://127.0.0.1:{serving.port()}/", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{serving.port()}/") as answer:
         policy = answer.headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy and "unsafe" not in policy
         assert "<script>" not in (text := answer.read().decode()) and "style=" not in text
