@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from services.predictor.seats import Seat, Seats
 from services.predictor.stats import Paired, ShardStats
 from services.quality.contest import Rounds
 from services.quality.drift import First, Recent
@@ -23,6 +22,7 @@ from services.records import Flag
 
 if TYPE_CHECKING:
     from rnn.result import Result
+    from services.predictor.seats import Seat, Seats
 
 MOST_ROUNDS = 100_000
 """Closed rounds that wait to be fetched; older ones are let go."""
