@@ -11,7 +11,7 @@ from waiting import wait_for
 
 OWN_CLOCK = re.compile(
     r"(?:monotonic|perf_counter)\(\) *\+|"  # a deadline
-    r"\b(?:communicate|check_output|subprocess\.run)\([^\n]*\btimeout=|"
+    r"\btimeout=(?:[1-9]\d|[12]\d\d)\b|"  # of a process, or of an answer
     r"mark\.timeout\((?:\d|\d\d|[1-8]\d\d)\)|"  # tighter than everybody's
     r"\.wait\((?:timeout=)?[1-5]\d\)"
 )

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from forked import command
 from waiting import wait_for
 
 
@@ -39,7 +40,9 @@ def write_config(folder: Path, bootstrap: str, model: Path, pipeline: str, **mor
 
 
 def streamrnn(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Runs one command to its end."""
+    """Runs one command to its end. With `env` it's started afresh, as some of that is read when Python starts."""
+    if not env:
+        return command(*args)
     return subprocess.run(
         [sys.executable, "-m", "services.cli.main", *args],
         capture_output=True, text=True, env={**os.environ, **env}, check=False,
@@ -116,7 +119,7 @@ class Serving:
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of a page of the telemetry port."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port()}{path}", timeout=60) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port()}{path}", timeout=300) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
