@@ -18,6 +18,14 @@ from forked import command
 from waiting import wait_for
 
 
+def python_s_own() -> dict[str, str]:
+    """What of the environment is read when Python starts: PYTHONPATH and the like."""
+    return {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
+
+
+PYTHON_S = python_s_own()
+
+
 def write_config(folder: Path, bootstrap: str, model: Path, pipeline: str, **more: Any) -> Path:
     """A settings file for one pipeline; `more` are sections such as fleet={"shards": 1}."""
     tree: dict[str, Any] = {
@@ -40,8 +48,8 @@ def write_config(folder: Path, bootstrap: str, model: Path, pipeline: str, **mor
 
 
 def streamrnn(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Runs one command to its end. With `env` it's started afresh, as some of that is read when Python starts."""
-    if not env:
+    """Runs one command to its end. Python is started afresh for it where the environment says how Python starts."""
+    if not env and python_s_own() == PYTHON_S:
         return command(*args)
     return subprocess.run(
         [sys.executable, "-m", "services.cli.main", *args],
