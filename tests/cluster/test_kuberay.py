@@ -1,5 +1,5 @@
-"""The same chart with `ray.provider: kuberay`, against a real API server that knows KubeRay's resources. There is no
-operator: its pod templates are started as plain pods. In this order, on one release.
+"""The same chart with `ray.provider: kuberay`, against a real API server that knows KubeRay's resources. What the
+operator would make and end there, tests/support/as_operator.py does. In this order, on one release.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ def test_it_predicts(trial: Trial, operator: Operator, until: Callable[..., Any]
     operator.fill_in()
     operator.reconcile()
     until(lambda: trial.ready(RELEASE), "the server is ready", 240)
+    (service,) = trial.node.get("services", trial.namespace, label="ray.io/node-type=head")
+    assert {one["name"]: one["port"] for one in service["spec"]["ports"]} == {"gcs": 6379, "metrics": 8080}
     with trial.sensors(RELEASE, PIPELINE) as sensors:
         until(lambda: trial.total(RELEASE, "streamrnn_predictions_total") > 500, "predictions")
     told = trial.check(RELEASE, PIPELINE)
@@ -78,16 +80,10 @@ def test_the_schedule_makes_one_rayjob_at_a_time(trial: Trial, until: Callable[.
     assert len(rayjobs(trial)) == 2
 
 
-def test_pods_of_a_rayjob_are_let_in(trial: Trial) -> None:
-    """By the `restricted` level, which judges pods and not what will make them."""
-    spec = rayjobs(trial)[0]["spec"]
-    inner = spec["rayClusterSpec"]
-    templates = [spec["submitterPodTemplate"], inner["headGroupSpec"]["template"]]
-    templates += [one["template"] for one in inner["workerGroupSpecs"]]
-    assert len(templates) == 3
-    for template in templates:
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one"}, "spec": template["spec"]}
-        trial.kubectl("create", "--dry-run=server", "-f", "-", given=json.dumps(pod))
+def test_the_server_takes_what_the_operator_makes_of_a_rayjob(trial: Trial, operator: Operator) -> None:
+    """The `restricted` level judges pods and not what will make them; ports of a Service are judged by it alone."""
+    for job in rayjobs(trial):
+        operator.would_make(job)
 
 
 def test_who_makes_rayjobs_may_do_nothing_else(trial: Trial) -> None:
@@ -115,7 +111,7 @@ def test_who_makes_rayjobs_may_do_nothing_else(trial: Trial) -> None:
 def test_uninstall_leaves_nothing(trial: Trial, until: Callable[..., Any]) -> None:
     trial.node.helm("uninstall", RELEASE, "-n", trial.namespace, "--wait", "--timeout", "3m")
     kinds = "all,configmap,secret,networkpolicy,poddisruptionbudget,serviceaccount,role,rolebinding,rayclusters,rayjobs"
-    label = f"app.kubernetes.io/instance={RELEASE},!ray.io/is-ray-node"  # those pods the operator would end
+    label = f"app.kubernetes.io/instance={RELEASE}"
     until(lambda: not trial.kubectl("get", kinds, "-l", label, "-o", "name").strip(), "nothing is left", 60)
 
 

@@ -88,7 +88,7 @@ env:
 {{- include "streamrnn.envFrom" .root }}
 ports:
   - {name: {{ .port }}, containerPort: {{ .number }}}
-  - {name: ray-metrics, containerPort: 8080}
+  - {name: metrics, containerPort: 8080} # KubeRay adds one of this number unless there is one of this name
 startupProbe: {tcpSocket: {port: {{ .port }}}, periodSeconds: 2, failureThreshold: 300}
 readinessProbe: {tcpSocket: {port: {{ .port }}}, periodSeconds: 5}
 livenessProbe: {tcpSocket: {port: {{ .port }}}, periodSeconds: 10, failureThreshold: 6}
