@@ -71,6 +71,11 @@ def test_all_that_it_mounts_is_there_and_read_only(service: str, services: dict[
             assert one["read_only"], one
 
 
+@pytest.mark.parametrize("service", ["grafana", "prometheus"])
+def test_images_of_others_are_named_by_their_digest(service: str, services: dict[str, Any]) -> None:
+    assert "@sha256:" in services[service]["image"]
+
+
 def test_nothing_listens_beyond_this_machine(services: dict[str, Any]) -> None:
     published = [port for service in services.values() for port in service.get("ports", [])]
     assert len(published) == 4

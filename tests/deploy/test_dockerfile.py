@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -44,6 +45,26 @@ def test_what_is_mounted_can_be_more_than_torch() -> None:
 def test_each_chosen_package_keeps_its_hashes() -> None:
     for name, lines in entries(chosen(CONSTRAINTS, NEEDED[:2], "cpu")):
         assert any("--hash=sha256:" in line for line in lines), name
+
+
+def test_torch_for_cpus_is_the_same_version_by_its_own_hashes() -> None:
+    ((name, lines),) = entries((ROOT / "deploy" / "torch_cpu.txt").read_text().splitlines(keepends=True))
+    (pinned,) = (of[0].split()[0] for one, of in entries(CONSTRAINTS) if one == name == "torch")
+    assert lines[0].split()[0] == f"{pinned}+cpu", (
+        "constraints.txt has another torch: give its hashes of PyTorch's index"
+    )
+    hashes = [line.strip().removesuffix("\\").strip() for line in lines[1:]]
+    assert hashes and all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", one) for one in hashes)
+    assert not set(hashes) & {line.strip().removesuffix("\\").strip() for line in CONSTRAINTS}
+
+
+def test_nothing_is_installed_without_a_hash_and_no_base_without_a_digest() -> None:
+    text = (ROOT / "deploy" / "Dockerfile").read_text()
+    (base,) = re.findall("^ARG BASE=(.+)$", text, re.MULTILINE)
+    assert re.fullmatch(r"[a-z0-9./:-]+@sha256:[0-9a-f]{64}", base)
+    assert set(re.findall("^FROM (\\S+)", text, re.MULTILINE)) == {"${BASE}", "packages"}
+    for command in re.findall("uv pip install [^;]+", text):
+        assert "--require-hashes" in command or command.rstrip().endswith(" ."), command  # or streamrnn itself
 
 
 def test_a_package_without_a_pin_is_named() -> None:

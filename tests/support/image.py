@@ -41,8 +41,8 @@ _STORED = "localhost/streamrnn-test"
 _BASE, _SUITE, _PYTHON = "localhost/streamrnn-base:bookworm", "bookworm", (3, 11)
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _PARTS = (
-    ".dockerignore", "deploy/Dockerfile", "deploy/image_packages.py", "pyproject.toml", "constraints.txt", "README.md",
-    "LICENSE",
+    ".dockerignore", "deploy/Dockerfile", "deploy/image_packages.py", "deploy/torch_cpu.txt", "pyproject.toml",
+    "constraints.txt", "README.md", "LICENSE",
 )  # fmt: skip
 _MAX_STORAGE_BYTES = 15 << 30
 _KEPT = 3
