@@ -108,6 +108,7 @@ POD_SECURITY = _object(
     seLinuxOptions=_object(level=TEXT, role=TEXT, type=TEXT, user=TEXT), seLinuxChangePolicy=TEXT,
     sysctls=_list(_object("name value", name=TEXT, value=TEXT)),
 )  # fmt: skip
+HEADGROUP = "another name: KubeRay calls the head's own group headgroup, and would count the head as its worker"
 PATH = r"[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*"  # a part of an image's name
 
 
@@ -139,6 +140,7 @@ RULES: dict[str, Any] = {
     "registry.size": {"type": "string", "pattern": QUANTITY},
     "registry.accessMode": {"enum": ["ReadWriteMany", "ReadWriteOnce"]},
     "ray.provider": {"enum": ["builtin", "kuberay"]},
+    "ray.operatorNamespace": LABEL | {"maxLength": 63},
     "ray.auth.existingSecret": NAME,
     "ray.objectStoreBytes": {"type": "integer", "minimum": 78643200},
     "workerDefaults.cpus": {"type": "integer", "minimum": 1},
@@ -153,6 +155,7 @@ RULES: dict[str, Any] = {
     "networkPolicy.metricsFrom": PEERS,
     "networkPolicy.egress": _list(_object(to=PEERS, ports=PORTS)),
     "podSecurityContext": POD_SECURITY,
+    "scratchSize": {"type": "string", "pattern": QUANTITY},
     "extraEnv": _list(VARIABLE),
     "extraVolumes": _list(VOLUME),
     "extraVolumeMounts": _list(MOUNT),
@@ -192,6 +195,7 @@ def _schema(values: dict[str, Any]) -> dict[str, Any]:
     group = schema["properties"]["workerDefaults"]
     schema["properties"]["workers"] = {
         "type": "object",
+        "properties": {"headgroup": {"const": HEADGROUP}},  # helm says it
         "patternProperties": {"^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$": group},
         "additionalProperties": False,
     }

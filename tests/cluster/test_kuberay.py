@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(
 RELEASE, PIPELINE, FULL = "k", "power", "k-streamrnn"
 VALUES: dict[str, Any] = {
     "ray__provider": "kuberay",
+    "ray__operatorNamespace": "kuberay",
     "registry__existingClaim": "registry",
     "retraining__enabled": True,
     "retraining__workers": 1,

@@ -25,6 +25,7 @@ COMMON: dict[str, Any] = {
     "workers__cpu__cpus": 2,
     "metrics__podMonitor__enabled": CRDS.is_dir(),
     "metrics__podMonitor__interval": "2s",
+    "networkPolicy__metricsFrom": [{"namespaceSelector": {}}],
     "metrics__rules__enabled": CRDS.is_dir(),
 }
 VALUES: dict[str, dict[str, Any]] = {

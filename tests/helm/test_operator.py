@@ -48,6 +48,40 @@ def test_the_operator_takes_every_profile(newest: Helm, name: str, release: str)
         as_operator.check(cluster)
 
 
+@pytest.mark.parametrize(
+    ("change", "restarts"),
+    [
+        ("image.tag=other", True),
+        ("extraEnv[0].name=MORE,extraEnv[0].value=yes", True),
+        ("workers.cpu.resources.limits.memory=7Gi", True),
+        ("model.source=configMap,model.name=other", True),
+        ("workers.cpu=null", True),
+        ("workers.cpu.replicas=5", False),
+        ("workers.cpu.replicas=0", False),
+        ("workers.gpu.replicas=1", False),
+        ("settings.log.level=debug", False),
+        ("networkPolicy.enabled=false", False),
+        ("commonLabels.team=data", False),
+    ],
+)
+def test_what_changes_pods_makes_them_anew_and_replicas_do_not(render: Render, change: str, restarts: bool) -> None:
+    on = ("--set=ray.provider=kuberay,workers.big.replicas=1,workers.big.cpus=3",)
+    before, after = (render("small", *on, *more).one("RayCluster")["spec"] for more in ((), (f"--set={change}",)))
+    assert as_operator.recreates(after)
+    assert (as_operator.hashed(before) != as_operator.hashed(after)) == restarts
+
+
+def test_a_group_of_none_stays_so_that_the_operator_ends_its_pods(render: Render) -> None:
+    groups = render("gpu", *KUBERAY).one("RayCluster")["spec"]["workerGroupSpecs"]
+    assert {one["groupName"]: as_operator.replicas(one) for one in groups} == {"cpu": 0, "gpu": 2}
+
+
+def test_a_finished_retraining_gives_its_gpus_back_within_a_minute(render: Render) -> None:
+    spec = rayjob(render("gpu", *KUBERAY))["spec"]
+    assert spec["shutdownAfterJobFinishes"] is True
+    assert spec["ttlSecondsAfterFinished"] <= 60
+
+
 def pods(cluster: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield as_operator.head_pod(cluster)
     for group in cluster["spec"].get("workerGroupSpecs", []):

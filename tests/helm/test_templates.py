@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from charts import CHART, KAFKA, NO_CRDS, PROFILES, PROVIDERS, Helm, Objects, Render, profile
+from charts import CHART, EVERYBODY, KAFKA, NO_CRDS, PROFILES, PROVIDERS, Helm, Objects, Render, profile
 
 from rnn import weights
 from services.brokers import kafka_topics
@@ -20,7 +20,7 @@ from services.settings import Settings, load
 EVERYTHING = (
     "--set=registry.create=true", "--set=registry.url=", "--set=retraining.enabled=true", "--set=retraining.workers=1",
     "--set=kafka.existingSecret=kafka-login", "--set=kafka.tlsSecret=kafka-ca", "--set=metrics.podMonitor.enabled=true",
-    "--set=metrics.rules.enabled=true", "--set=metrics.dashboards.enabled=true",
+    "--set=metrics.rules.enabled=true", "--set=metrics.dashboards.enabled=true", EVERYBODY,
 )  # fmt: skip
 
 
@@ -130,7 +130,7 @@ def test_ports_of_ray_are_fixed_and_stay_inside(render: Render) -> None:
     inside = policies["r-streamrnn"]
     assert inside["ingress"] == [{"from": [{"podSelector": inside["podSelector"]}]}]
     assert {str(port["port"]) for name, one in policies.items() if name != "r-streamrnn"
-            for rule in one["ingress"] for port in rule["ports"]} == {"9464", "9092"}  # fmt: skip
+            for rule in one["ingress"] for port in rule["ports"]} == {"9092"}  # fmt: skip
     for kind, name in (("StatefulSet", "-head"), ("Deployment", "-worker-cpu")):
         container = objects.one(kind, name)["spec"]["template"]["spec"]["containers"][0]
         assert "--node-manager-port=6380 --object-manager-port=6381" in container["args"][0]
@@ -220,8 +220,8 @@ def templates(objects: Objects) -> dict[str, Any]:
     ],
 )
 def test_a_value_restarts_what_it_concerns_and_nothing_else(render: Render, change: str, restarted: set[str]) -> None:
-    on = "--set=metrics.podMonitor.enabled=true,metrics.rules.enabled=true,model.name=one"
-    before, after = templates(render("small", on)), templates(render("small", on, f"--set={change}"))
+    on = ("--set=metrics.podMonitor.enabled=true,metrics.rules.enabled=true,model.name=one", EVERYBODY)
+    before, after = templates(render("small", *on)), templates(render("small", *on, f"--set={change}"))
     names = {name.removeprefix("streamrnn-") for name in before if before[name] != after[name]}
     assert names == restarted
 
@@ -325,7 +325,7 @@ def test_shards_of_the_gpu_profile_never_fall_back_to_the_cpu(render: Render) ->
 
 
 def test_prometheus_is_told_which_pipeline_and_cluster_it_scrapes(render: Render) -> None:
-    objects = render("small", "--set=metrics.podMonitor.enabled=true,metrics.cluster=blue")
+    objects = render("small", "--set=metrics.podMonitor.enabled=true,metrics.cluster=blue", EVERYBODY)
     for name, job, pods in (("r-streamrnn", "streamrnn", {"server"}), ("-ray", "ray", {"head", "worker-cpu"})):
         spec = objects.one("PodMonitor", name)["spec"]
         (endpoint,) = spec["podMetricsEndpoints"]
@@ -381,6 +381,10 @@ def test_notes_say_the_next_three_commands_and_shout_about_the_kafka(newest: Hel
                     "kubectl -n ns port-forward service/r-streamrnn-server 9464"):  # fmt: skip
         assert command in notes
     assert "FOR DEVELOPMENT ONLY" in notes
+    lost = "IT HAS NO VOLUME. All topics, every reading and every stream's state ARE LOST"
+    assert lost in notes
+    kept = newest("install", "r", CHART, "--dry-run=client", *profile("small", "--set=kafka.dev.storage.size=1Gi"))
+    assert "FOR DEVELOPMENT ONLY" in kept.stdout and "NO VOLUME" not in kept.stdout
 
 
 def test_notes_say_that_nobody_has_the_image_until_another_is_named(newest: Helm) -> None:

@@ -10,7 +10,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from charts import CHART, CRDS, KAFKA, NO_CRDS, PROFILES, PROVIDERS, Helm, Render, profile
+from charts import CHART, CRDS, EVERYBODY, KAFKA, NO_CRDS, PROFILES, PROVIDERS, Helm, Render, profile
 
 from deploy import chart_files
 
@@ -39,6 +39,10 @@ WRONG = {
     "an unknown value in a section": ("server.replicas=2", "server.*replicas"),
     "an unknown value of a group": ("workers.cpu.count=2", "workers.cpu.*count"),
     "a group's name": ("workers.Big_One.replicas=1", "workers.*Big_One"),
+    "the name of KubeRay's own group": (
+        "workers.headgroup.replicas=1",
+        "workers.headgroup(.|\n)*another name: KubeRay",
+    ),
     "an unknown setting": ("settings.epoch.timeout=3", "settings.epoch.*timeout"),
     "a setting of another kind": ("settings.epoch.timeout_s=soon", "settings.epoch.timeout_s"),
     "a setting out of its bounds": ("settings.state.slots=1", "settings.state.slots"),
@@ -181,6 +185,15 @@ MISSING = {
     "a name that no Service may have": (
         ("kafka.dev.enabled=true", "fullnameOverride=1st"), 'fullnameOverride: objects would be named "1st"',
     ),
+    "an operator that no policy lets in": (
+        ("kafka.dev.enabled=true", "ray.provider=kuberay,retraining.enabled=true,registry.url=s3://b/m",
+         "validate.crds=false"),
+        "ray.operatorNamespace: KubeRay's operator asks the Ray of a retraining how it goes",
+    ),
+    "a Prometheus that no policy lets in": (
+        ("kafka.dev.enabled=true", "metrics.podMonitor.enabled=true,validate.crds=false"),
+        "metrics.podMonitor.enabled: networkPolicy.metricsFrom lets nobody in",
+    ),
     "no Strimzi cluster": (
         ("kafka.dev.enabled=true", "topicCreation.by=strimzi", "validate.crds=false"), "topicCreation.strimzi.cluster",
     ),
@@ -203,7 +216,7 @@ def test_what_is_missing_is_said_before_anything_starts(newest: Helm, what: str)
     ],
 )
 def test_a_kind_that_the_cluster_lacks_is_named_with_the_remedy(helm: Helm, given: str, kind: str) -> None:
-    asked = ["--set=kafka.dev.enabled=true", "--set=topicCreation.strimzi.cluster=c", f"--set={given}"]
+    asked = ["--set=kafka.dev.enabled=true", "--set=topicCreation.strimzi.cluster=c", f"--set={given}", EVERYBODY]
     said = helm.refuses(*asked)
     assert f"needs the kind {kind}, which this cluster does not know: install" in said
     assert helm.template(*asked, "--api-versions", kind)
@@ -234,7 +247,7 @@ def test_names_that_yaml_would_read_as_something_else_stay_text(newest: Helm, pr
     )  # fmt: skip
     more = ["--set=retraining.enabled=true,model.source=claim", "--set-string=kafka.dev.storage.size=10",
             "--namespace=2024",
-            f"--set=metrics.podMonitor.enabled=true,metrics.rules.enabled=true,ray.provider={provider}",
+            f"--set=metrics.podMonitor.enabled=true,metrics.rules.enabled=true,ray.provider={provider}", EVERYBODY,
             "--set=workers.true.replicas=1,fullnameOverride=r",
             *(f"--set-string={name}={digits}" for name in names)]  # fmt: skip
     objects = newest.template(*profile("small", *more), release=digits)

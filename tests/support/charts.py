@@ -20,6 +20,8 @@ PROFILES = ("small", "gpu", "ha")
 PROVIDERS = ("builtin", "kuberay")
 KAFKA = "--set=settings.kafka.bootstrap_servers=kafka:9092"
 NO_CRDS = "--set=validate.crds=false"
+OPERATOR = "--set=ray.operatorNamespace=kuberay"
+EVERYBODY = '--set-json=networkPolicy.metricsFrom=[{"namespaceSelector":{}}]'
 CRDS = Path(os.environ.get("STREAMRNN_CRDS", ROOT.parent / "shared" / "crds"))
 
 
@@ -57,7 +59,7 @@ def helm_named(name: str) -> Helm:
 
 def profile(name: str, *more: str) -> list[str]:
     """Arguments that make a profile render anywhere."""
-    given = ["-f", str(CHART / "profiles" / f"{name}.yaml"), NO_CRDS]
+    given = ["-f", str(CHART / "profiles" / f"{name}.yaml"), NO_CRDS, OPERATOR]
     return [*given, *([] if name == "small" else [KAFKA]), *more]
 
 

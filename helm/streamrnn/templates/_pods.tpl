@@ -106,8 +106,8 @@ envFrom: [{secretRef: {name: {{ . | quote }}}}]
 {{- end }}
 
 {{- define "streamrnn.volumesWithoutModel" -}}
-- {name: tmp, emptyDir: {}}
-- {name: home, emptyDir: {}}
+- {name: tmp, emptyDir: {sizeLimit: {{ .Values.scratchSize | quote }}}}
+- {name: home, emptyDir: {sizeLimit: {{ .Values.scratchSize | quote }}}}
 - name: shm
   emptyDir: {medium: Memory, sizeLimit: {{ div (mul (int64 .Values.ray.objectStoreBytes) 3) 2097152 }}Mi}
 {{- with include "streamrnn.registryClaim" . }}

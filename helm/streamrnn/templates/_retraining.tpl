@@ -61,7 +61,7 @@ metadata:
 spec:
   entrypoint: {{ include "streamrnn.retrain" (dict "root" . "flags" (printf " --set fleet.ray_address=auto --set fleet.ray_node=null --set fleet.gpus_per_shard=%d" (int .Values.retraining.gpus))) }}
   shutdownAfterJobFinishes: true
-  ttlSecondsAfterFinished: 3600
+  ttlSecondsAfterFinished: 30 # as long does its cluster live on, with its GPUs; the log is the submitter's, which stays
   backoffLimit: 0
   activeDeadlineSeconds: {{ include "streamrnn.retrainDeadline" . }}
   submitterPodTemplate:
@@ -84,7 +84,7 @@ spec:
             - {name: tmp, mountPath: /tmp}
             {{- include "streamrnn.extraMounts" . | indent 12 }}
       volumes:
-        - {name: tmp, emptyDir: {}}
+        - {name: tmp, emptyDir: {sizeLimit: {{ .Values.scratchSize | quote }}}}
         {{- include "streamrnn.extraVolumes" . | indent 8 }}
   rayClusterSpec:
     rayVersion: 2.60.0
