@@ -23,6 +23,8 @@ VALUES: dict[str, Any] = {
     "registry__existingClaim": "registry",
     "retraining__enabled": True,
     "retraining__workers": 1,
+    "workers__gpu__gpus": 0,  # of which the node has none
+    "workers__gpu__resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
 }
 
 
@@ -51,7 +53,7 @@ def test_worker_groups_change_and_come_back(trial: Trial, operator: Operator) ->
     more = {"workers__cpu__replicas": 2, "workers__big__replicas": 1, "workers__big__cpus": 2}
     trial.helm("upgrade", RELEASE, wait=False, **VALUES, **more)
     groups = {one["groupName"]: one for one in operator.cluster()["spec"]["workerGroupSpecs"]}
-    assert {name: one["replicas"] for name, one in groups.items()} == {"cpu": 2, "big": 1}
+    assert {name: one["replicas"] for name, one in groups.items()} == {"cpu": 2, "big": 1, "gpu": 0}
     operator.fill_in()
     trial.node.helm("rollback", RELEASE, "-n", trial.namespace)
     assert operator.cluster()["spec"] == before
@@ -59,12 +61,38 @@ def test_worker_groups_change_and_come_back(trial: Trial, operator: Operator) ->
 
 def test_a_change_that_needs_no_restart_causes_none(trial: Trial, operator: Operator) -> None:
     before = {one["metadata"]["uid"] for one in trial.pods() if one["metadata"]["labels"].get("job-name") is None}
-    trial.helm("upgrade", RELEASE, wait=False, **VALUES, networkPolicy__metricsFrom=[{"podSelector": {}}])
-    operator.fill_in()
-    operator.reconcile()
+    upgrade(trial, operator, networkPolicy__metricsFrom=[{"podSelector": {}}])
     assert before == {
         one["metadata"]["uid"] for one in trial.pods() if one["metadata"]["labels"].get("job-name") is None
     }
+
+
+def test_a_group_of_none_leaves_no_pod_and_touches_no_other(trial: Trial, operator: Operator) -> None:
+    before = ray_pods(trial)
+    upgrade(trial, operator, workers__gpu__replicas=1)
+    more = ray_pods(trial)
+    assert before.items() < more.items() and [*more.values()].count("gpu") == 1
+    upgrade(trial, operator)
+    assert ray_pods(trial) == before
+
+
+def test_an_upgrade_reaches_every_pod_and_a_group_taken_away_leaves_none(
+    trial: Trial, operator: Operator, until: Callable[..., Any]
+) -> None:
+    upgrade(trial, operator, workers__gpu__replicas=1)
+    before = ray_pods(trial)
+    with trial.sensors(RELEASE, PIPELINE) as sensors:
+        upgrade(trial, operator, ray__head__resources__limits__memory="2100Mi", workers__gpu=None)
+        after = ray_pods(trial)
+        assert not before.keys() & after.keys()
+        assert sorted(after.values()) == ["cpu", "headgroup"]
+        limits = [one["spec"]["containers"][0]["resources"]["limits"]["memory"] for one in trial.pods("head")]
+        assert limits == ["2100Mi"]
+        until(lambda: not trial.ready(RELEASE), "the server has noticed", 120)
+        until(lambda: trial.ready(RELEASE), "the server is ready again", 240)
+    told = trial.check(RELEASE, PIPELINE)
+    assert told["readings"] == told["predictions"] >= sensors.sent > 0
+    assert told["lost"] == told["doubled"] == told["disordered"] == 0
 
 
 def test_the_schedule_makes_one_rayjob_at_a_time(trial: Trial, until: Callable[..., Any]) -> None:
@@ -114,6 +142,19 @@ def test_uninstall_leaves_nothing(trial: Trial, until: Callable[..., Any]) -> No
     kinds = "all,configmap,secret,networkpolicy,poddisruptionbudget,serviceaccount,role,rolebinding,rayclusters,rayjobs"
     label = f"app.kubernetes.io/instance={RELEASE}"
     until(lambda: not trial.kubectl("get", kinds, "-l", label, "-o", "name").strip(), "nothing is left", 60)
+
+
+def upgrade(trial: Trial, operator: Operator, **values: Any) -> None:
+    """With these values beside `VALUES`, as far as the operator would bring it to pods."""
+    trial.helm("upgrade", RELEASE, wait=False, **{**VALUES, **values})
+    operator.fill_in()
+    operator.reconcile()
+
+
+def ray_pods(trial: Trial) -> dict[str, str]:
+    """Identity -> group, of the pods that are the operator's."""
+    labels = {one["metadata"]["uid"]: one["metadata"]["labels"] for one in trial.pods()}
+    return {uid: of["ray.io/group"] for uid, of in labels.items() if "ray.io/group" in of}
 
 
 def rayjobs(trial: Trial) -> list[dict[str, Any]]:

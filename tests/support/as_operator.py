@@ -190,6 +190,7 @@ def head_pod(cluster: dict[str, Any]) -> dict[str, Any]:
     pod = _pod(cluster, HEAD_GROUP, "head", cluster["spec"]["headGroupSpec"]["template"])
     pod["metadata"]["name"] = f"{cluster['metadata']['name'][:50]}-head"
     pod["metadata"]["annotations"][HASH] = hashed(cluster["spec"])
+    pod["spec"]["containers"][0].setdefault("env", []).append({"name": "RAY_ADDRESS", "value": "127.0.0.1:6379"})
     return pod
 
 
