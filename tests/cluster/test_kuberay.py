@@ -141,7 +141,7 @@ def test_uninstall_leaves_nothing(trial: Trial, until: Callable[..., Any]) -> No
     trial.node.helm("uninstall", RELEASE, "-n", trial.namespace, "--wait", "--timeout", "3m")
     kinds = "all,configmap,secret,networkpolicy,poddisruptionbudget,serviceaccount,role,rolebinding,rayclusters,rayjobs"
     label = f"app.kubernetes.io/instance={RELEASE}"
-    until(lambda: not trial.kubectl("get", kinds, "-l", label, "-o", "name").strip(), "nothing is left", 60)
+    until(lambda: not trial.kubectl("get", kinds, "-l", label, "-o", "name").strip(), "nothing is left", 120)
 
 
 def upgrade(trial: Trial, operator: Operator, **values: Any) -> None:

@@ -61,7 +61,7 @@ class Operator:
         mine = f"ray.io/cluster={name}"
         head = self._there("pods", f"{mine},ray.io/node-type=head")
         if head and recreates(cluster["spec"]) and head[0]["metadata"]["annotations"][HASH] != hashed(cluster["spec"]):
-            kubectl("delete", "pod", "-l", mine, "--wait", "--timeout=60s")
+            kubectl("delete", "pod", "-l", mine, "--wait", "--timeout=100s")
             head = []
         missing = [] if head else [head_pod(cluster)]
         for group in cluster["spec"]["workerGroupSpecs"]:
@@ -70,7 +70,7 @@ class Operator:
             wanted = replicas(group)
             missing += [worker_pod(cluster, group) for _ in range(wanted - len(there))]
             for pod in there[wanted:]:
-                kubectl("delete", "pod", pod["metadata"]["name"], "--wait", "--timeout=60s")
+                kubectl("delete", "pod", pod["metadata"]["name"], "--wait", "--timeout=100s")
         if missing:
             whole = {"apiVersion": "v1", "kind": "List", "items": missing}
             kubectl("create", "-f", "-", given=json.dumps(whole))
@@ -208,9 +208,8 @@ def worker_pod(cluster: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]
         **{key: container[key] for key in ("image", "imagePullPolicy", "securityContext", "env", "volumeMounts")
            if key in container},
     })  # fmt: skip
-    container.setdefault("env", []).extend([
-        {"name": "FQ_RAY_IP", "value": _head_name(cluster)}, {"name": "RAY_ADDRESS", "value": address},
-    ])  # fmt: skip
+    more = {"FQ_RAY_IP": _head_name(cluster), "RAY_ADDRESS": address}
+    container["env"] = [*container.get("env", []), *({"name": name, "value": told} for name, told in more.items())]
     return pod
 
 
