@@ -70,6 +70,12 @@ class Adaptation:
             raise ValueError(f"adaptation: memory: wants at least 10 readings, got {self.memory}")
 
 
+def correction_width(adaptation: Adaptation, hidden: int, targets: int) -> int:
+    """Floats of a stream's row in the state table."""
+    q = min(adaptation.directions, hidden) + 1
+    return q * targets + q * (q + 1) // 2 + 5 * targets
+
+
 class Correction:
     """The correction of one network with `hidden` units, which lie padded to `units`, and `targets`.
 

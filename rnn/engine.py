@@ -25,6 +25,12 @@ from rnn.waves import MIN_ROWS, bucket, in_waves, latest_before, one_wave, place
 __all__ = ["Engine", "Result"]
 
 
+def chunk_rows(sums_width: int, correction_width: int, device: str) -> int:
+    """Readings stepped at a time: bounds the scratch, also where each has a wave of its own."""
+    floats = (1 << 20) * (16 if device == "cuda" else 1)
+    return max(256, floats // max(sums_width, correction_width))
+
+
 class Engine:
     """A network's weights in serving form, and the states of up to `slots` streams. Not safe for use by two threads.
 
@@ -51,9 +57,7 @@ class Engine:
         self.table = StateTable(network, slots, self.device, lasting=lasting)
         self._forward = Forward(network, self.table, correction)
         self._seen = np.zeros(slots + 1, dtype=np.int32)
-        # Readings stepped at a time: bounds the scratch, also where each has a wave of its own.
-        floats = (1 << 20) * (16 if self.device.type == "cuda" else 1)
-        self._chunk_rows = max(256, floats // max(self._forward.sums_width, correction.width if correction else 0))
+        self._chunk_rows = chunk_rows(self._forward.sums_width, correction.width if correction else 0, self.device.type)
         self._places = np.arange(self._chunk_rows, dtype=np.int32)
 
     @staticmethod

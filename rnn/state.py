@@ -23,6 +23,12 @@ LAYOUT_VERSION = 1
 """Raise it when the meaning of a column changes while its name and width stay."""
 
 
+def room_of(name: str, width: int) -> int:
+    """Floats that a part of so many takes in a slot."""
+    multiple = 4 if name == "x" else padded(1)
+    return -(-width // multiple) * multiple
+
+
 class StateTable:
     """States of `slots` streams, all initial at first. Slots are numbered 0..slots-1; `slots` is the padding row.
 
@@ -52,15 +58,15 @@ class StateTable:
         self._initial: dict[str, Tensor] = {}  # [padded width]
         self._lasting_parts = frozenset(lasting or ())
         for name, initial in {**network.state_parts(), **(lasting or {})}.items():
-            self._add_part(name, initial, 4 if name == "x" else padded(1))
+            self._add_part(name, initial)
         self._lasting = network.inputs.lasting if "x" in self.parts else 0
         self.row_bytes = 8 * self.clock.shape[1] + 4 * sum(self.widths.values())
         widths = ",".join(f"{name}:{width}f4" for name, width in self.widths.items())
         layout = f"{LAYOUT_VERSION};{network.config.fingerprint()};clock:{self.clock.shape[1]}i8,{widths}"
         self.layout = hashlib.sha256(layout.encode()).hexdigest()
 
-    def _add_part(self, name: str, initial: Tensor, multiple: int) -> None:
-        room = -(-len(initial) // multiple) * multiple
+    def _add_part(self, name: str, initial: Tensor) -> None:
+        room = room_of(name, len(initial))
         row = torch.zeros(room, device=self.device)
         row[: len(initial)] = initial
         self.widths[name] = len(initial)

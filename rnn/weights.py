@@ -7,6 +7,7 @@ module that imports safetensors; of ours it knows cards and networks, and nothin
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import tempfile
@@ -19,13 +20,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from rnn.card import CARD, Card, DataRange, ModelRefused, Source, card_text, read_card
+from rnn.card import CARD, CARD_BYTES, Card, DataRange, ModelRefused, Source, card_text, read_card
+from rnn.memory import free_bytes, size
 from rnn.network import Network
 
-__all__ = ["CARD", "WEIGHTS", "Card", "DataRange", "ModelNotSaved", "ModelRefused", "Source", "load",
-           "place_for", "read_card", "read_tensors", "save", "write_tensors"]  # fmt: skip
+__all__ = ["CARD", "WEIGHTS", "Card", "DataRange", "ModelNotSaved", "ModelRefused", "Source", "check_size",
+           "load", "place_for", "read_card", "read_tensors", "save", "skeleton", "write_tensors"]  # fmt: skip
 
 WEIGHTS = "model.safetensors"
+_AGAIN = "Save or train the model again with this release."
 
 
 class ModelNotSaved(Exception):
@@ -106,12 +109,22 @@ def load(folder: Path) -> tuple[Network, Card]:
     """The network, in evaluation mode on the CPU, and its card.
 
     Raises ModelRefused unless the card is one of this format, the file has the card's sha256, its tensors are exactly
-    those of the card's config (names, shapes, float32) and every number is finite.
+    those of the card's config (names, shapes, float32) and every number is finite; and, before a byte of it is read,
+    where it would not find room in memory.
     """
     folder = Path(folder)
     card = read_card(folder)
+    network = skeleton(card)
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     path = folder / WEIGHTS
     try:
+        size_bytes = path.stat().st_size
+        check_size(card, size_bytes, path)
+        if (free := free_bytes()) is not None and 2 * size_bytes > free:
+            raise ModelRefused(
+                f"model {card.model} needs {size(2 * size_bytes)} of memory to be read; {size(free)} are free on this "
+                "machine or in this container. Take a smaller model, or give more memory"
+            )
         weights = path.read_bytes()
     except OSError as error:
         raise ModelRefused(f"{path} cannot be read: {error.strerror}. Copy the model's whole folder again.") from error
@@ -125,12 +138,34 @@ def load(folder: Path) -> tuple[Network, Card]:
         tensors = safetensors.torch.load(weights)
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise ModelRefused(f"{path} is not a safetensors file ({error}). Save or train the model again.") from error
-    with torch.device("meta"):  # shapes only: a card that lies about sizes must not cost memory
-        network = Network(card.config)
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     _check(path, tensors, expected, card.shapes)
     network.load_state_dict(tensors, assign=True)
     return network.eval(), card
+
+
+def skeleton(card: Card) -> Network:
+    """The card's network without numbers. Raises ModelRefused where the card can be of no network."""
+    if card.config.layers > max(1, len(card.shapes)):  # else it would be built, layer by layer
+        raise ModelRefused(
+            f"The card of {card.model} has {card.config.layers:,} layers but lists {len(card.shapes)} tensors. {_AGAIN}"
+        )
+    try:
+        with torch.device("meta"):  # shapes only: a card that lies about sizes must not cost memory
+            return Network(card.config)
+    except (RuntimeError, OverflowError, TypeError) as error:  # a product of sizes beyond 64 bits
+        raise ModelRefused(
+            f"The card of {card.model} is of a network that no machine holds ({error}). {_AGAIN}"
+        ) from error
+
+
+def check_size(card: Card, size_bytes: int, path: Path | str) -> None:
+    """Raises ModelRefused for a file of weights with more bytes than the card's tensors have: it is not read then."""
+    most = 4 * sum(math.prod(shape) for shape in card.shapes.values()) + CARD_BYTES
+    if size_bytes > most:
+        raise ModelRefused(
+            f"{path} has {size_bytes} bytes, but the tensors that {CARD} beside it lists have at most {most}: the file "
+            "was damaged, or belongs to another model. Copy the model's whole folder again."
+        )
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -158,19 +193,18 @@ def _check(
     expected: Mapping[str, tuple[int, ...]],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> None:
-    remedy = "Save or train the model again with this release."
     if tensors.keys() != expected.keys():
         odd = sorted(tensors.keys() ^ expected.keys())
-        raise ModelRefused(f"{path} does not hold the tensors of its config; they differ in {', '.join(odd)}. {remedy}")
+        raise ModelRefused(f"{path} does not hold the tensors of its config; they differ in {', '.join(odd)}. {_AGAIN}")
     for name, tensor in tensors.items():
         shape = tuple(tensor.shape)
         if shape != expected[name] or shape != shapes.get(name):
             raise ModelRefused(
                 f"{path}: {name} has shape {list(shape)}; its config asks for {list(expected[name])}, "
-                f"its card says {list(shapes.get(name, ()))}. {remedy}"
+                f"its card says {list(shapes.get(name, ()))}. {_AGAIN}"
             )
         if tensor.dtype != torch.float32:
-            raise ModelRefused(f"{path}: {name} is {tensor.dtype}, but weights are float32. {remedy}")
+            raise ModelRefused(f"{path}: {name} is {tensor.dtype}, but weights are float32. {_AGAIN}")
         if not bool(torch.isfinite(tensor).all()):
             raise ModelRefused(f"{path}: {name} holds numbers that are not finite. Train the model again.")
     for name in ("scaler_std", "target_std"):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from services.doctor.lines import Line, Patient, size
+from services.predictor.ports import Refused
 from services.records import Role
 from services.settings import Settings
 
@@ -25,9 +26,11 @@ RECENT_BYTES = 9
 def model(patient: Patient) -> Iterator[Line]:
     """The models that would be served are there, whole, and work on this machine."""
     from rnn import weights
+    from rnn.card import read_card
 
     settings = patient.settings
     if settings.registry is None:
+        yield from _room(settings, read_card(settings.model))
         network, card = weights.load(settings.model)
         yield Line("model", "ok", f"{settings.model}: {_named(card)}")
         yield from _works(settings, network)
@@ -38,6 +41,7 @@ def model(patient: Patient) -> Iterator[Line]:
         registry = Registry(settings.registry, cache=Path(copies))
         aliases = registry.aliases()
         if aliases.champion is None:
+            yield from _room(settings, read_card(settings.model))
             network, card = weights.load(settings.model)
             yield Line(
                 "model",
@@ -51,6 +55,7 @@ def model(patient: Patient) -> Iterator[Line]:
             if name is None:
                 continue
             try:
+                yield from _room(settings, registry.card(name))
                 network, card = weights.load(registry.folder(name))
             except Exception as error:
                 if alias == "champion":
@@ -74,8 +79,9 @@ def _named(card: Card) -> str:
 
 def _works(settings: Settings, network: Any) -> Iterator[Line]:
     from rnn.serving import engine_of
+    from services.fleet.room import adaptation
 
-    engine = engine_of(network, FEW_SLOTS, "cpu", _adaptation(settings))  # ValueError: `state.adapt` does not suit it
+    engine = engine_of(network, FEW_SLOTS, "cpu", adaptation(settings))  # ValueError: `state.adapt` does not suit it
     if broken := engine.check():
         yield Line(
             "model",
@@ -85,34 +91,33 @@ def _works(settings: Settings, network: Any) -> Iterator[Line]:
             "Predictions stay exactly once; equality of bits is lost. Use "
             "another version of torch, or another machine.",
         )
-    table, there = engine.table.row_bytes * settings.state.slots * settings.fleet.shards, _memory_bytes()
-    if settings.fleet.ray_address is None and there and table > there / 2:
+
+
+def _room(settings: Settings, card: Card) -> Iterator[Line]:
+    """Raises Refused for a model that `serve` would refuse for its size; a line where it fits barely. Of shards on
+    other machines nothing is known here.
+    """
+    from services.fleet.assembly import device_of
+    from services.fleet.room import footprint_of, room, want_of_room
+
+    if settings.fleet.ray_address is not None:
+        return
+    try:
+        device = device_of(settings.device)
+    except Refused:  # no such GPU: the check of torch says it
+        return
+    slots, shards = settings.state.slots, settings.fleet.shards
+    need, there = footprint_of(card, settings, device), room(device)
+    if why := want_of_room(card, need, there, slots, shards):
+        raise Refused(why)
+    if want_of_room(card, need, there, slots, 2 * shards):
         yield Line(
             "model",
-            "fail" if table > there else "warn",
-            f"the tables of {settings.fleet.shards} shards with "
-            f"{settings.state.slots:,} slots take {size(table)}; {size(there)} of memory are free",
-            "Lower state.slots: more live streams than slots only cost speed.",
+            "warn",
+            f"{card.model} takes more than half of the memory that is free: {size(max(need.host, need.gpu))} in each "
+            f"of {shards} shards",
+            "Lower state.slots: more live streams than slots only cost speed. A challenger needs as much beside it.",
         )
-
-
-def _adaptation(settings: Settings) -> Any:
-    from rnn.adapt import Adaptation
-
-    state = settings.state
-    return Adaptation(state.adapt, state.adapt_memory) if state.adapt else None
-
-
-def _memory_bytes() -> int:
-    """Memory that is free on this machine, or in this container; 0 where that cannot be told."""
-    found = []
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found.append(1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")))
-    with suppress(OSError, ValueError):  # "max" where there is no limit
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        found.append(max(0, limit - int(Path("/sys/fs/cgroup/memory.current").read_text())))
-    return min(found, default=0)
 
 
 def row_bytes(settings: Settings) -> int:
@@ -120,8 +125,9 @@ def row_bytes(settings: Settings) -> int:
     with suppress(Exception):
         network = _champion(settings)
         from rnn.serving import engine_of
+        from services.fleet.room import adaptation
 
-        table = engine_of(network, FEW_SLOTS, "cpu", _adaptation(settings)).table
+        table = engine_of(network, FEW_SLOTS, "cpu", adaptation(settings)).table
         if settings.registry is None:
             return int(table.row_bytes)
         recent = settings.state.recent * (4 * len(network.config.features) + RECENT_BYTES)

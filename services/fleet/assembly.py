@@ -76,8 +76,8 @@ def build_shard(
     champion = models.seat(lineup.champion)
     engine, config = champion.engine, champion.engine.config
     challenger = _challenger(lineup.challenger, config, models) if lineup.challenger else None
-    if broken := engine.check():
-        notify("rows_depend_on_neighbours", buckets=broken)
+    if champion.broken:
+        notify("rows_depend_on_neighbours", buckets=list(champion.broken))
 
     topics = topic_names(settings)
     mine = dealt(partitions, settings.fleet.shards, shard)

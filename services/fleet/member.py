@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from services.fleet.status import Lineup, ShardStatus
+
+BLAMED = 2
+"""After so many restarts in a row, and another death, a challenger is taken for the cause."""
+YOUNG_S = 60.0
+"""Who dies later than that after it was ready has another cause."""
 
 
 @dataclass(slots=True)
@@ -42,3 +48,18 @@ class Member:
     ordered: Any = None  # reference to the answer of an order under way
     ordering: Lineup | None = None  # the order under way
     served: Lineup | None = None  # what it ran last, in this incarnation or an earlier one; None: nothing yet
+
+    def next_incarnation(self) -> None:
+        """Nothing is known of the actor that comes."""
+        self.incarnation += 1
+        self.due_s = self.status = self.asked = self.ready_s = self.ordered = self.ordering = None
+        self.moved_s, self.moved_at, self.restored = time.monotonic(), -1.0, 0.0
+
+    def count(self, cause: str) -> None:
+        """A restart with that cause."""
+        self.restarts[cause] = self.restarts.get(cause, 0) + 1
+
+    def suspect(self) -> str:
+        """The challenger that may be what kills this shard: it sat in each life, and none lasted. Empty: nobody."""
+        young = self.ready_s is None or time.monotonic() < self.ready_s + YOUNG_S
+        return self.lineup.challenger if young and self.failures >= BLAMED else ""

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from services.predictor.ports import Refused, Unsettled
 from services.settings import Settings
 
 if TYPE_CHECKING:
-    from rnn.adapt import Adaptation
+    from rnn.card import Card
     from services.predictor.seats import Seat
     from services.registry import Registry
+
+T = TypeVar("T")
+
+REPORT_BYTES = 64 << 20
+"""More than this is not a trainer's report."""
 
 
 class RegistryAway(Unsettled):
@@ -26,37 +32,53 @@ class Models:
     def __init__(self, settings: Settings, device: str) -> None:
         self._settings, self._device = settings, device
 
-    def seat(self, model: str) -> Seat:
-        """Raises Refused for a model that is damaged, missing, or cannot be served here; RegistryAway while the
-        registry cannot be reached and this machine has no copy.
+    def seat(self, model: str, beside: bool = False) -> Seat:
+        """The model in an engine, made here; `beside`: while a loop steps in another thread.
+
+        Raises Refused for a model that is damaged, missing, too large for this machine, or cannot be served here for
+        whatever reason; RegistryAway while the registry cannot be reached and this machine has no copy.
         """
+        from services.fleet.room import unforeseen
+
+        try:
+            return self._seat(model, beside)
+        except (Refused, Unsettled):
+            raise
+        except Exception as error:  # a model of somebody's making: what fails is the model, not the shard
+            raise Refused(f"model {model or self._settings.model}: {unforeseen(error)}") from error
+
+    def _seat(self, model: str, beside: bool) -> Seat:
         from rnn import weights
         from rnn.card import ModelRefused
         from rnn.serving import engine_of
+        from services.fleet.room import adaptation, taken
         from services.predictor.seats import Seat
 
         try:
-            folder = self._folder(model)
-            network, card = weights.load(folder)
-            engine = engine_of(network, self._settings.state.slots, self._device, self._adaptation())
+            with taken(self._card(model), self._settings, self._device):
+                folder = self._folder(model)
+                network, card = weights.load(folder)
+                engine = engine_of(network, self._settings.state.slots, self._device, adaptation(self._settings))
+                # Hazard: a step puts torch's threads to one for its time, for the whole process: two would mix that up.
+                broken = [] if beside and self._settings.fleet.torch_threads > 1 else engine.check()
         except (ModelRefused, ValueError) as error:
             raise Refused(f"model: {error}") from error
         reference, calibration = self._told(folder)
-        return Seat(card.model, engine, reference, calibration)
+        return Seat(card.model, engine, reference, calibration, broken)
 
-    def _adaptation(self) -> Adaptation | None:
-        from rnn.adapt import Adaptation
+    def _card(self, model: str) -> Card:
+        from rnn.card import read_card
 
-        state = self._settings.state
-        return Adaptation(state.adapt, state.adapt_memory) if state.adapt else None
+        return self._asked(self._registry.card, model) if model else read_card(self._settings.model)
 
     def _folder(self, model: str) -> Path:
+        return self._asked(self._registry.folder, model) if model else self._settings.model
+
+    def _asked(self, question: Callable[[str], T], model: str) -> T:
         from services.registry import ModelUnknown, Unreachable, WrongRegistry
 
-        if not model:
-            return self._settings.model
         try:
-            return self._registry.folder(model)
+            return question(model)
         except Unreachable as error:
             raise RegistryAway(f"registry: {error}") from error
         except (ModelUnknown, WrongRegistry) as error:
@@ -67,11 +89,12 @@ class Models:
         from services.predictor.tails import Calibration
         from services.quality.reference import Reference
 
-        found: list[Any] = []
+        report, found = folder / "report.json", list[Any]()
         for key, read in (("drift_reference", Reference.from_tree), ("surprise", Calibration.from_tree)):
             try:
-                found.append(read(json.loads((folder / "report.json").read_bytes())[key]))
-            except (OSError, ValueError, KeyError, TypeError):
+                small = report.stat().st_size <= REPORT_BYTES
+                found.append(read(json.loads(report.read_bytes())[key]) if small else None)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 found.append(None)
         return found[0], found[1]
 

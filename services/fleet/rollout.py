@@ -28,6 +28,7 @@ from services.quality.contest import Contest, Outcome, Round, Terms, Verdict
 from services.settings import Settings
 
 if TYPE_CHECKING:
+    from rnn.card import Card
     from services.registry import Aliases, Registry
 
 HOUR_MS = 3_600_000
@@ -70,13 +71,26 @@ class Rollout:
         try:
             aliases = self.registry.aliases()
             if aliases.champion is None:
-                card = self.registry.add(self._model, reason="the first champion: `model` of the settings", by=BY)
+                card = self._first()
                 aliases = self.registry.promote(card.model, reason="the first champion", by=BY, seen=aliases)
             self._see(aliases)
         except Conflict:
             self._see(self.registry.aliases())
         except (ModelRefused, ModelUnknown, Unreachable, WrongRegistry) as error:
             raise Refused(f"registry: {error}") from error
+
+    def _first(self) -> Card:
+        """Adds the model of the settings. Raises Refused where it cannot be read, whatever the reason, and as `add`."""
+        from rnn.card import ModelRefused
+        from services.fleet.room import unforeseen
+        from services.registry import Conflict, Unreachable, WrongRegistry
+
+        try:
+            return self.registry.add(self._model, reason="the first champion: `model` of the settings", by=BY)
+        except (Conflict, ModelRefused, Refused, Unreachable, WrongRegistry):
+            raise
+        except Exception as error:
+            raise Refused(f"model {self._model}: {unforeseen(error)}") from error
 
     def lineup(self, shard: int) -> Lineup:
         """What a shard is to run now."""
@@ -159,8 +173,11 @@ class Rollout:
             self._notify("challenger_waits", model=model, behind=self.aliases.challenger)
 
     def refused(self, model: str, reason: str) -> None:
-        """A shard could not take a model: a challenger is withdrawn, a champion is a person's business."""
-        self._refused[model] = reason
+        """A shard could not take a model: a challenger is withdrawn, a champion is a person's business. What comes
+        late, of one that is withdrawn already, would stand against it when somebody has mended it.
+        """
+        if self.aliases is not None and self.aliases.challenger == model:
+            self._refused[model] = reason
 
     def _see(self, aliases: Aliases) -> None:
         before = self.aliases

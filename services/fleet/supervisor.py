@@ -16,7 +16,7 @@ from typing import Any
 
 from services.fleet.actor import ShardActor
 from services.fleet.following import Following, follow
-from services.fleet.member import Member, Replaced
+from services.fleet.member import BLAMED, Member, Replaced
 from services.fleet.on_ray import join_or_start, kill, outcome_of, own_signals, prepare
 from services.fleet.ray_head import HeadWatch
 from services.fleet.status import End, Lineup, Obeyed, Outcome, ShardStatus, dealt, transactional_id
@@ -35,7 +35,6 @@ GRACE_S = 5.0
 """How long a replaced actor may live on once its replacement is ready."""
 REPLACED_S = 30.0
 """How long it may live on in any case: it may hold the very resources that its replacement waits for."""
-
 REFUSED_S = 60.0
 """After this a model that a shard could not run is tried again, for somebody may have mended it."""
 
@@ -170,13 +169,10 @@ class Supervisor:
     # ---- one member -------------------------------------------------------------------------------------------------
 
     def _begin(self, member: Member) -> None:
-        member.incarnation += 1
-        member.due_s, member.status, member.asked, member.ready_s = None, None, None, None
-        member.moved_s, member.moved_at, member.restored = time.monotonic(), -1.0, 0.0
+        member.next_incarnation()
         spare, self._spare = self._spare, None
         member.actor = spare or self._actor_class.remote(self.settings, self.partitions, self._server)
         member.lineup = self._wanted(member)
-        member.ordered = member.ordering = None
         member.run = member.actor.run.remote(member.shard, member.incarnation, member.lineup)
         self._notify(
             "shard_started",
@@ -264,6 +260,9 @@ class Supervisor:
             if not status.stats.challenger:  # it cannot run, or the registry was away: it is ordered again
                 member.lineup = Lineup(member.lineup.champion)
             member.served = member.lineup
+        if status.fell is not None:
+            member.lineup = Lineup(member.lineup.champion)
+            self._refuse(*status.fell)
         if status.stats.epochs["kept"]:
             member.failures = 0
         if self._following is not None:
@@ -272,7 +271,7 @@ class Supervisor:
 
     def _replace(self, member: Member) -> None:
         stalled = Replaced(member.shard, member.incarnation, member.actor, member.run, time.monotonic() + REPLACED_S)
-        self._count(member, "stalled")
+        member.count("stalled")
         self._notify("shard_stalled", shard=member.shard, incarnation=member.incarnation,
                      seconds=self.settings.fleet.stall_timeout_s)  # fmt: skip
         member.doubted_s = stalled.due_s + REPLACED_S
@@ -310,15 +309,14 @@ class Supervisor:
                 raise Refused(outcome.message)
             self._notify("model_refused", model=outcome.model, reason=outcome.message)
             self._refuse(outcome.model, outcome.message)
-        self._count(member, "died")
+        if outcome.end is End.CRASHED and (suspect := member.suspect()):
+            self._refuse(suspect, f"a shard died {BLAMED + 1} times in a row beside it: {outcome.message[-300:]}")
+        member.count("died")
         wait_s = BACKOFF_S[min(member.failures, len(BACKOFF_S) - 1)]
         member.failures += 1
         member.due_s = time.monotonic() + wait_s
         self._notify("shard_died", shard=member.shard, incarnation=member.incarnation, retry_s=wait_s,
                      error=outcome.message)  # fmt: skip
-
-    def _count(self, member: Member, cause: str) -> None:
-        member.restarts[cause] = member.restarts.get(cause, 0) + 1
 
     def _drain_events(self) -> None:
         import ray

@@ -9,8 +9,8 @@ only module of this room that may import rnn.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ from services.predictor.surprise import Surprise, Surprised
 from services.predictor.tails import Calibration
 from services.quality.reference import Reference
 from services.records import RECENT, Memory, Spelling
+
+T = TypeVar("T")
 
 WARM_UPS = 512
 """Streams that a challenger takes on in one epoch; predictions do not wait for the others."""
@@ -46,7 +48,7 @@ class Said(NamedTuple):
 
 class Seat:
     """A model in an engine, and of which slots it holds the state. `reference`: its training data, to see drift by;
-    `calibration`: its scores, to tell how improbable a reading is.
+    `calibration`: its scores, to tell how improbable a reading is; `broken`: what `Engine.check` has found.
     """
 
     def __init__(
@@ -55,8 +57,9 @@ class Seat:
         engine: AnyEngine,
         reference: Reference | None = None,
         calibration: Calibration | None = None,
+        broken: Sequence[int] = (),
     ) -> None:
-        self.model, self.engine, self.reference = model, engine, reference
+        self.model, self.engine, self.reference, self.broken = model, engine, reference, broken
         judges = calibration is not None and engine.config.residual
         self.surprise = Surprise(calibration, engine.table.slots) if calibration is not None and judges else None
         self.spelling = Spelling(engine.config.horizon, engine.config.classes)
@@ -114,6 +117,7 @@ class Seats:
         self.store = store
         table, config = champion.engine.table, champion.engine.config
         self.recent = Recent(table.slots, len(config.features), recent) if recent else None
+        self.fell: tuple[str, str] | None = None  # a challenger that failed at its work, and why; it sits here no more
         self.warmed = 0  # streams that were brought over by replaying their latest readings
         store.hold(champion.model, champion.row_bytes)
         if self.recent is not None:
@@ -151,23 +155,42 @@ class Seats:
         slots, fresh = placed.slots, placed.fresh
         if self.recent is not None:
             self._load_recent(slots[fresh], numbers[fresh])
-        for seat in self.all():
-            seat.held[slots[fresh]] = False
-            todo = ~seat.held[slots]
-            if not todo.any():
-                continue
-            held = self.store.held(seat.model)
-            if seat is self.challenger and self.share < 1 and self.store.known >= FEW:
-                todo &= held.has[numbers] | (self.store.salts(numbers) < round(self.share * (1 << 63)))
-            load = todo & held.has[numbers]
-            known = todo & ~load & (self.store.offsets[numbers] != NO_ROW)
-            clear = todo & ~load & ~known
-            if load.any():
-                seat.load(slots[load], held.rows[numbers[load]])
-            if clear.any():
-                seat.clear(slots[clear])
-            if known.any():
-                self._bring_over(seat, slots[known])
+        self._place(self.champion, slots, fresh, numbers)
+        self._beside(lambda challenger: self._place(challenger, slots, fresh, numbers))
+
+    def _place(
+        self, seat: Seat, slots: NDArray[np.int64], fresh: NDArray[np.bool_], numbers: NDArray[np.int64]
+    ) -> None:
+        seat.held[slots[fresh]] = False
+        todo = ~seat.held[slots]
+        if not todo.any():
+            return
+        held = self.store.held(seat.model)
+        if seat is self.challenger and self.share < 1 and self.store.known >= FEW:
+            todo &= held.has[numbers] | (self.store.salts(numbers) < round(self.share * (1 << 63)))
+        load = todo & held.has[numbers]
+        known = todo & ~load & (self.store.offsets[numbers] != NO_ROW)
+        clear = todo & ~load & ~known
+        if load.any():
+            seat.load(slots[load], held.rows[numbers[load]])
+        if clear.any():
+            seat.clear(slots[clear])
+        if known.any():
+            self._bring_over(seat, slots[known])
+
+    def _beside(self, work: Callable[[Seat], T]) -> T | None:
+        """What the challenger does, if there is one. One that fails leaves its seat, and the champion never knows."""
+        challenger = self.challenger
+        if challenger is None:
+            return None
+        try:
+            return work(challenger)
+        except Exception as error:
+            words = " ".join(str(error).split())[:300]
+            self.fell = (challenger.model, f"it failed beside the champion: {type(error).__name__}: {words}")
+            self.challenger = None
+            self.store.let_go(challenger.model)
+            return None
 
     def run(self, slots: NDArray[np.int64], batch: Batch, numbers: NDArray[np.int64]) -> Said:
         """Steps readings [n] of slots [n] and streams [n]."""
@@ -175,15 +198,10 @@ class Seats:
         twice = self._repeated(slots, at_ms, seq) if self.recent is not None else None
         said = self._run(self.champion, slots, x, at_ms, seq, end, batch, numbers, slice(None))
         surprised = self.champion.judge(slots, said)
-        also, held = None, None
-        if self.challenger is not None:
-            held = np.flatnonzero(self.challenger.held[slots])
-            some = slice(None) if len(held) == len(slots) else held
-            if len(held):
-                also = self._run(
-                    self.challenger, slots[some], x[some], at_ms[some], seq[some], end[some], batch, numbers, some
-                )
-                self.challenger.judge(slots[held], also)
+        also, held = self._beside(lambda one: self._also(one, slots, x, at_ms, seq, end, batch, numbers)) or (
+            None,
+            None,
+        )
         if self.recent is not None:
             new = slice(None) if twice is None else np.flatnonzero(~twice)
             self.recent.fold(slots[new], place_in_stream(slots[new]), x[new], at_ms[new], end[new])
@@ -193,14 +211,37 @@ class Seats:
         """What is known of the streams in slots [k]."""
         everyone = np.arange(len(slots))
         found = [Memory(self.champion.model, self.champion.layout, everyone, self.champion.rows(slots))]
-        if self.challenger is not None:
-            index = np.flatnonzero(self.challenger.held[slots])
-            rows = self.challenger.rows(slots[index])
-            found.append(Memory(self.challenger.model, self.challenger.layout, index, rows))
+        if its := self._beside(lambda one: self._memory(one, slots)):
+            found.append(its)
         if self.recent is not None:
             self.recent.stamp(slots, self.champion.engine.table.clock[slots, :CLOCK])
             found.append(Memory(RECENT, self.recent.layout, everyone, self.recent.rows(slots)))
         return found
+
+    @staticmethod
+    def _memory(seat: Seat, slots: NDArray[np.int64]) -> Memory:
+        index = np.flatnonzero(seat.held[slots])
+        return Memory(seat.model, seat.layout, index, seat.rows(slots[index]))
+
+    def _also(
+        self,
+        challenger: Seat,
+        slots: NDArray[np.int64],
+        x: NDArray[np.float32],
+        at_ms: NDArray[np.int64],
+        seq: NDArray[np.int64],
+        end: NDArray[np.uint8],
+        batch: Batch,
+        numbers: NDArray[np.int64],
+    ) -> tuple[Result | None, NDArray[np.int64]]:
+        """What the challenger says, and of which readings [k]."""
+        held = np.flatnonzero(challenger.held[slots])
+        if not len(held):
+            return None, held
+        some = slice(None) if len(held) == len(slots) else held
+        also = self._run(challenger, slots[some], x[some], at_ms[some], seq[some], end[some], batch, numbers, some)
+        challenger.judge(slots[held], also)
+        return also, held
 
     def _run(
         self,

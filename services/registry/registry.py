@@ -86,9 +86,14 @@ class Registry(Moves):
             raise
 
     def card(self, model: str) -> Card:
-        """A model's card. Raises ModelUnknown and ModelRefused."""
-        self._marker.check()
-        return self._shelf.card(model)
+        """A model's card; while the place is away that of a copy. Raises ModelUnknown and ModelRefused."""
+        try:
+            self._marker.check()
+            return self._shelf.card(model)
+        except Unreachable:
+            if card := self._shelf.copied_card(model):
+                return card
+            raise
 
     def added(self, model: str) -> Added:
         """When a model came, by whom and why."""

@@ -136,13 +136,22 @@ class Shelf:
         except ModelRefused:
             return None  # it may be made anew
 
+    def copied_card(self, model: str) -> Card | None:
+        """The card of a copy that this machine has."""
+        try:
+            return read_card(self._copies() / model) if ID.fullmatch(model) else None
+        except ModelRefused:
+            return None
+
     def _copied(self, model: str, copy: Path) -> Path:
         from rnn import weights
 
+        listed, where = self._place.files(f"models/{model}"), f"models/{model}/{WEIGHTS}"
+        weights.check_size(self.card(model), listed.get(where, 0), f"{self._place.where}/{where}")
         copy.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{model}.", dir=copy.parent))
         try:
-            for name in self._place.files(f"models/{model}"):
+            for name in listed:
                 (fresh / Path(name).name).write_bytes(self._place.read(name))
             try:
                 weights.load(fresh)

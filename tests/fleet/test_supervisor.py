@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from services.fleet.member import Member
-from services.fleet.status import End, Lineup, Obeyed, Outcome
+from services.fleet.member import BLAMED, Member
+from services.fleet.status import End, Lineup, Obeyed, Outcome, ShardStatus
 from services.fleet.supervisor import Supervisor
 from services.predictor.ports import Fenced, Refused
+from services.predictor.stats import ShardStats
 from services.settings import Settings
 
 FENCED = Outcome(End.FENCED, "another owner")
@@ -62,13 +63,19 @@ class Asked:
 
     def __init__(self) -> None:
         self.wanted = Lineup("good")
-        self.heard: list[str] = []
+        self.turned_down: list[str] = []
 
     def lineup(self, shard: int) -> Lineup:
         return self.wanted
 
     def refused(self, model: str, reason: str) -> None:
-        self.heard.append(model)
+        self.turned_down.append(model)
+
+    def heard(self, rounds: Any) -> None:
+        pass
+
+    def saw(self, stats: Any) -> None:
+        pass
 
 
 def following() -> tuple[Told, Asked, Member]:
@@ -83,7 +90,7 @@ def test_a_champion_that_cannot_run_leaves_the_one_that_served() -> None:
     told, asked, member = following()
     asked.wanted = Lineup("damaged", "good")
     told.ended(0, Outcome(End.REFUSED, "model: damaged", "damaged"))
-    assert told.said == ["model_refused", "shard_died"] and asked.heard == ["damaged"]
+    assert told.said == ["model_refused", "shard_died"] and asked.turned_down == ["damaged"]
     assert told._wanted(member) == Lineup("good", "tried")
     with pytest.raises(Refused):
         told.ended(0, Outcome(End.REFUSED, "model: damaged", "good"))  # nothing is left to serve with
@@ -95,5 +102,24 @@ def test_a_challenger_that_cannot_run_is_left_out() -> None:
     told, asked, member = following()
     asked.wanted = member.ordering = Lineup("good", "damaged", 0.5)
     told._answered(member, Obeyed(model="damaged", reason="damaged"))
-    assert asked.heard == ["damaged"]
+    assert asked.turned_down == ["damaged"]
     assert told._wanted(member) == Lineup("good")
+
+
+def test_a_challenger_that_fails_at_its_work_is_refused_and_ordered_no_more() -> None:
+    told, asked, member = following()
+    asked.wanted = member.lineup
+    status = ShardStatus(0, member.incarnation, 1, "here", ShardStats(), fell=("tried", "out of memory"))
+    told._heard(member, status, 0.0)
+    assert asked.turned_down == ["tried"] and member.lineup == told._wanted(member) == Lineup("good")
+
+
+def test_a_challenger_beside_which_a_shard_dies_again_and_again_is_taken_for_the_cause() -> None:
+    told, asked, member = following()
+    asked.wanted = member.lineup
+    killed = Outcome(End.CRASHED, "the kernel killed it: out of memory")
+    for _ in range(BLAMED):
+        told.ended(0, killed)
+    assert not asked.turned_down, "once or twice may be chance"
+    told.ended(0, killed)
+    assert asked.turned_down == ["tried"] and told._wanted(member) == Lineup("good")

@@ -110,6 +110,23 @@ def test_a_share_of_many_streams_is_followed_and_those_that_join_later_are_broug
     assert (known.count(whole), known.count(joined)) == (first, 200 - first)
 
 
+def test_a_challenger_that_fails_at_its_work_leaves_and_changes_no_prediction() -> None:
+    driver, alone = StreamDriver(OLD, recent=KEEPS), StreamDriver(OLD)
+    driver.challenge(NEW)
+    for one in (driver, alone):
+        send(one, "a", *range(5))
+    seats = driver.shard.seats  # type: ignore[union-attr]
+    assert seats.challenger is not None
+    failing = seats.challenger.model
+    seats.challenger.engine.table.parts["h0"] = torch.zeros(1, 8)  # as a device whose memory is gone
+    for one in (driver, alone):
+        send(one, "a", *range(5, 10))
+    assert [bits_of(made) for made in driver.predictions()] == [bits_of(made) for made in alone.predictions()]
+    assert seats.challenger is None and seats.fell is not None
+    model, reason = seats.fell
+    assert model == failing and "failed beside the champion" in reason
+
+
 def test_of_few_streams_a_challenger_is_given_all() -> None:
     driver = StreamDriver(OLD, recent=KEEPS)
     driver.challenge(NEW, share=0.01)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from serving import Serving, streamrnn, write_config
 
 from rnn import weights
+from rnn.card import Card, card_text
 from rnn.config import ModelConfig
 from rnn.network import Network
 from services.brokers.devbroker import DevBroker
@@ -246,10 +250,66 @@ def test_damaged_models_in_the_registry_keep_no_shard_from_starting(broker: DevB
     assert f"model_refused/{champion}" in dict(told(broker.bootstrap, f"{pipeline}.events"))
 
 
+def too_large(where: Path) -> str:
+    """A model in the registry that no machine like this one holds, of 40 GiB at least; on the disk it takes nothing."""
+    hidden = max(51_800, int((psutil.virtual_memory().total / 32) ** 0.5))
+    config = ModelConfig(("flow", "level"), hidden=hidden)
+    with torch.device("meta"):
+        shapes = {name: tuple(tensor.shape) for name, tensor in Network(config).state_dict().items()}
+    card = Card("abad1dea" * 8, "abad1dea" * 8, config, 0, shapes=shapes)
+    card = replace(card, model=card.sha256[:12])
+    folder = where / "models" / card.model
+    folder.mkdir(parents=True)
+    (folder / "card.json").write_text(card_text(card))
+    with (folder / weights.WEIGHTS).open("wb") as file:
+        file.truncate(4 * sum(math.prod(shape) for shape in shapes.values()))
+    return card.model
+
+
+class Elsewhere(Registry):
+    """As a machine sees it that has room for every model."""
+
+    def _check_models(self, *_: object) -> None:
+        pass
+
+
+def test_a_model_that_is_too_large_is_refused_by_a_sentence_and_the_champion_serves_on(
+    broker: DevBroker, tmp_path: Path
+) -> None:
+    where, pipeline = tmp_path / "registry", "crowded"
+    config = write_config(
+        tmp_path, broker.bootstrap, model(tmp_path / "good", 0.0), pipeline, registry=str(where), rollout=QUICK
+    )
+    assert streamrnn("topics", "create", "-c", str(config)).returncode == 0
+    with Serving(config) as server, Sensors(broker.bootstrap, f"{pipeline}.readings") as sensors:
+        server.ready()
+        registry = Elsewhere(where)
+        first = registry.aliases().champion
+        large = too_large(where)
+        here = streamrnn("models", "challenge", large, "--registry", str(where), "--reason", "a test")
+        assert here.returncode == 1 and f"model {large} needs" in here.stderr, here.stderr
+        registry.challenge(large, reason="a test", by="test")
+        server.until(lambda: registry.verdicts(large), "it is judged")
+        (verdict,) = registry.verdicts(large)
+        assert verdict["verdict"] == "rejected" and registry.aliases().challenger is None
+        assert f"model {large} needs" in verdict["reason"] and "are free" in verdict["reason"]
+        registry.promote(large, reason="a test", by="test")
+        server.until(lambda: len(server.events("model_refused")) > 1, "word of the champion")
+        looked = streamrnn("doctor", "-c", str(config), "--json")
+        assert looked.returncode and f"model {large} needs" in looked.stdout
+        before = sensors.rounds
+        server.until(lambda: sensors.rounds > before + 20, "readings go on")
+        written = sensors.stop()
+        server.until(lambda: sum(map(len, predicted(broker.bootstrap, pipeline))) == written, "all is predicted")
+        assert not server.events("shard_died"), server.tail()
+    assert {name for one in check_complete(broker.bootstrap, pipeline, written) for name in one} == {first}
+    with Serving(config) as server:
+        assert server.ended() == 4
+        assert f"model {large} needs" in server.events("leaving")[0]["reason"]
+
+
 def actor_of(server: Serving) -> int:
     """The process of an actor."""
-    import psutil
-
     family = psutil.Process(server.process.pid).children(recursive=True)
     actors = [one for one in family if "ShardActor" in " ".join(one.cmdline())]
     return min(actors, key=lambda one: one.create_time()).pid  # the spare came last
