@@ -1,7 +1,8 @@
 """What the service says while it runs: one event a line, for people on a terminal and as JSON elsewhere.
 
 An event is a few words and named fields: `log.info("epoch kept", shard=0, epoch=7, readings=9)`. Secrets are masked by
-the names of their fields, and tracebacks never show local variables. Imports structlog and the standard library only.
+form, by name and by value (`services.masking`), and tracebacks never show local variables. Imports structlog and the
+standard library only.
 """
 
 from __future__ import annotations
@@ -118,12 +119,21 @@ def _route_others(stream: TextIO, level: int, before: list[Any], after: list[Any
 
 def _without_secrets(logger: Any, method: str, event: Event) -> Event:
     for name, value in event.items():
-        if isinstance(value, str):
-            event[name] = scrubbed(value)
-        elif getattr(value, "shape", None) == ():  # a numpy scalar
+        if getattr(value, "shape", None) == ():  # a numpy scalar
             event[name] = value.item()
-    shown: Event = masked("", event)
+    shown: Event = _scrubbed(masked("", event))
     return shown
+
+
+def _scrubbed(value: Any) -> Any:
+    """Every text in it, however deep."""
+    if isinstance(value, str | bytes):
+        return scrubbed(value if isinstance(value, str) else value.decode("utf-8", "backslashreplace"))
+    if isinstance(value, Mapping):
+        return {_scrubbed(key): _scrubbed(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_scrubbed(inner) for inner in value]
+    return value
 
 
 def _pretty(stream: TextIO) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 import warnings
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -134,9 +135,12 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(FAILED)
     except Exception as error:
+        from services.masking import scrubbed
+
         if not _foreseen(error):
-            raise
-        for line in (str(error) or type(error).__name__).splitlines():
+            sys.stderr.write(scrubbed(traceback.format_exc()))
+            sys.exit(FAILED)
+        for line in scrubbed(str(error) or type(error).__name__).splitlines():
             print(f"streamrnn: {line}", file=sys.stderr)
         sys.exit(WRONG_USAGE if type(error).__name__ == "WrongSettings" else FAILED)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 from services.doctor import broker, machine, models, nodes, rights, topics
 from services.doctor.lines import Check, Line, Patient
+from services.masking import scrubbed
 
 CHECKS = (
     Check("python", machine.python),
@@ -37,7 +39,7 @@ def examined(patient: Patient, checks: tuple[Check, ...] = CHECKS) -> Iterator[L
         lines = _in_time(check, patient)
         if any(line.level == "fail" for line in lines) or not lines:
             failed.add(check.name)
-        yield from lines
+        yield from (replace(line, said=scrubbed(line.said), fix=scrubbed(line.fix)) for line in lines)
 
 
 def _in_time(check: Check, patient: Patient) -> list[Line]:

@@ -12,6 +12,7 @@ from collections import deque
 from typing import Any
 
 from services.fleet.status import End, Event, Lineup, Obeyed, Outcome, ShardStatus
+from services.masking import remember, scrubbed
 from services.predictor.ports import Fenced, Refused, Unsettled
 from services.predictor.stats import ShardStats
 from services.settings import Settings
@@ -29,6 +30,7 @@ class ShardActor:
         from services.fleet import assembly
 
         assembly.preload()
+        remember(settings.secrets())
         self._settings, self._partitions, self._server = settings, partitions, server
         self._shard_index = self._incarnation = -1
         self._stop = threading.Event()
@@ -40,6 +42,8 @@ class ShardActor:
         # Champion, challenger and its share of the streams, that are to sit down before the next turn.
         self._seats: tuple[Any, Any, float] | None = None
         self._ordering = threading.Lock()
+        self._fell: tuple[str, str] | None = None  # a challenger that failed at its work, to be told
+        self._problem = ""  # of the registry, said last
 
     def run(self, shard: int, incarnation: int, lineup: Lineup) -> Outcome:
         """The loop of one shard. Returns when it was stopped, fenced or refused; a crash is a value too."""
@@ -116,19 +120,28 @@ class ShardActor:
             seats: list[Any] = []
             for model in filter(None, (lineup.champion, lineup.challenger)):
                 try:
-                    seats.append(sitting[model] if model in sitting else self._models.seat(model))
+                    seats.append(sitting[model] if model in sitting else self._models.seat(model, beside=True))
                     why = misfit(shard.engine.config, seats[-1].engine.config)
-                except Unsettled:
+                except Unsettled as error:
+                    if str(error) != self._problem:
+                        self._problem = str(error)
+                        self._notify("registry_problem", error=self._problem)
                     return Obeyed()
                 except Refused as error:
                     why = str(error)
                 if why:
                     self._notify("model_refused", model=model, reason=why)
                     return Obeyed(model=model, reason=why)
+            self._problem = ""
             self._seats = (seats[0], seats[1] if len(seats) > 1 else None, lineup.share)
             return Obeyed(done=True)
 
     def _sit_down(self) -> None:
+        seats = self._shard.seats
+        if seats.fell is not None:
+            self._fell, seats.fell = seats.fell, None
+            self._shard.seat(seats.champion, None)
+            self._notify("model_refused", model=self._fell[0], reason=self._fell[1])
         if self._seats is None:
             return
         with self._ordering:
@@ -146,6 +159,7 @@ class ShardActor:
         if self._shard is not None:
             see_gpu(self._stats, self._device)
         spotlight = None if self._shard is None else self._shard.spotlight
+        fell, self._fell = self._fell, None
         return ShardStatus(
             self._shard_index,
             self._incarnation,
@@ -155,6 +169,7 @@ class ShardActor:
             events,
             rounds,
             [] if spotlight is None else spotlight.take(),
+            fell,
         )
 
     def _notify(self, event: str, **fields: Any) -> None:
@@ -165,7 +180,7 @@ class ShardActor:
             if event in PLACED:
                 fields["position"] = dict(self._shard.position)
         self._events.append(Event(time.time(), event, fields))
-        sys.stderr.write(f"{event} {fields}\n")  # the actor's own log file, for what a SIGKILL cuts off
+        sys.stderr.write(f"{scrubbed(f'{event} {fields}')}\n")  # the actor's own log file, for what a SIGKILL cuts off
 
 
 class Stopped(Exception):

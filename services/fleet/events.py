@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from services.masking import scrubbed
 from services.predictor.ports import Refused, Unsettled
 from services.registry.aliases import plain
 
@@ -94,4 +95,5 @@ class Events:
 
 
 def _json(fields: Mapping[str, Any]) -> bytes:
-    return json.dumps(plain(fields), allow_nan=False).encode()
+    shown = {name: scrubbed(value) if isinstance(value, str) else value for name, value in fields.items()}
+    return json.dumps(plain(shown), allow_nan=False).encode()

@@ -6,6 +6,7 @@ word. Nothing of ours is lost, for all truth is in Kafka; but this process can s
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import socket
@@ -15,8 +16,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
+
+from services.masking import is_secret, scrubbed
 
 LOOK_S = 1.0
 AGAIN_S = 10.0
@@ -30,6 +32,14 @@ LEFT = 5
 START_S = 120.0
 
 Notify = Callable[..., None]
+
+
+_TOLD = """
+import json, sys
+sys.argv = json.load(sys.stdin)
+from ray.scripts.scripts import main
+sys.exit(main())
+"""
 
 
 class HeadLost(Exception):
@@ -55,18 +65,30 @@ def become_node(address: str, flags: str) -> None:
 
     flags: further ones of `ray start`, as in a shell, $VARIABLES too. The node's processes outlive this one unless it
     is a container's first. Raises NotJoined.
+
+    Hazard: a process's arguments are for every user of a machine to read. So `ray start` is told its flags on standard
+    input; and a flag that Ray would hand on to its own processes' arguments is refused.
     """
-    program = Path(sys.executable).with_name("ray")
-    command = [str(program), "start", f"--address={address}", "--num-cpus=0", "--num-gpus=0", "--disable-usage-stats",
-               "--object-store-memory=80000000", *shlex.split(os.path.expandvars(flags))]  # fmt: skip
+    given = shlex.split(os.path.expandvars(flags))
+    if shown := [
+        flag.partition("=")[0] for flag in given if flag.startswith("--") and is_secret(flag.partition("=")[0])
+    ]:
+        raise NotJoined(
+            f"fleet.ray_node: Ray would show what {shown[0]} is given to every user of this machine, in the arguments "
+            "of its processes. Leave it out; a Ray that wants a token takes it from RAY_AUTH_TOKEN."
+        )
+    words = ["ray", "start", f"--address={address}", "--num-cpus=0", "--num-gpus=0", "--disable-usage-stats",
+             "--object-store-memory=80000000", *given]  # fmt: skip
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
+        done = subprocess.run([sys.executable, "-c", _TOLD], input=json.dumps(words), capture_output=True, text=True,
+                              timeout=START_S, check=False)  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotJoined(f"fleet.ray_address: `ray start --address={address}` did not end: {error}") from error
     if done.returncode:
         said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        last = scrubbed(" / ".join(said[-3:]))[:600]
         raise NotJoined(
-            f"fleet.ray_address: no node of the Ray at {address}. `ray start` said: {' / '.join(said[-3:])[:600]}. "
+            f"fleet.ray_address: no node of the Ray at {address}. `ray start` said: {last}. "
             "Both sides need the same version of Ray, of Python, and the same RAY_AUTH_TOKEN."
         )
 

@@ -7,14 +7,13 @@ fsspec inside of functions.
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from services.masking import scrubbed
+from services.masking import masked, scrubbed
 from services.registry.problems import Unreachable, WrongRegistry
 
 T = TypeVar("T")
@@ -168,7 +167,7 @@ class Objects:
 
     def __init__(self, url: str) -> None:
         protocol = url.partition("://")[0]
-        self.where = re.sub(r"//[^/@]*@", "//***@", url).rstrip("/")
+        self.where = str(masked("", url)).rstrip("/")
         if protocol not in EXCLUSIVE:
             raise WrongRegistry(
                 f"{self.where}: nothing is known of exclusive writes to {protocol}://, without which two trainers "
@@ -247,7 +246,7 @@ class Objects:
     def _asked(self, call: Callable[[], T]) -> T:
         try:
             return call()
-        except (FileNotFoundError, FileExistsError):
+        except (FileNotFoundError, FileExistsError, MemoryError):
             raise
         except Exception as error:  # each store's own: no credentials, no network, no such bucket
             raise Unreachable(f"{self.where} cannot be reached: {_said(error)}") from None
@@ -255,7 +254,7 @@ class Objects:
 
 def _said(error: Exception) -> str:
     text = (str(error) or type(error).__name__).splitlines()[0]
-    return scrubbed(re.sub(r"//[^/@\s]*@", "//***@", text))
+    return scrubbed(text)
 
 
 def _flush(folder: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from services.masking import masked
+
 CLOSED = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
 
 
@@ -15,6 +17,10 @@ class Section(BaseModel):
     """A closed group of settings: unknown keys are errors, values never change."""
 
     model_config = CLOSED
+
+    def __repr_args__(self) -> Any:
+        """What can hold a credential is masked, also where a section is printed."""
+        return [(name, masked(str(name), value)) for name, value in super().__repr_args__()]
 
 
 class Rollout(Section):

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from services.masking import MASK, is_secret
+from services.masking import MASK, is_secret, masked
 from services.settings.tree import Settings
 
 FREE = "kafka"
@@ -170,5 +170,5 @@ def _quoted(path: Path, given: Mapping[str, Any]) -> str:
         value = value.get(key) if isinstance(value, Mapping) else None
     if path[0] == FREE or any(map(is_secret, path)):
         return MASK
-    text = repr(value)
+    text = repr(masked(path[-1], value))
     return text if len(text) <= 80 else text[:77] + "..."

@@ -12,12 +12,15 @@ import yaml
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError
 
-from services.masking import is_secret
+from services.masking import is_secret, remember
 from services.settings import problems
 from services.settings.problems import FREE, WrongSettings, leaves, unknown
 from services.settings.tree import ENV_PREFIX, Settings
 
 Tree = dict[str, Any]
+
+LONG_ENOUGH = 12
+"""Letters of an environment variable that is a secret by its name, and by no name of ours: `true` is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ def read(config: Path | str | None = None, flags: Sequence[str] = ()) -> Loaded:
         wrong = problems.explained(error, merged, origin_of)
     else:
         if not (wrong := _refused_by_kafka(settings)):
+            others = (value for name, value in os.environ.items() if is_secret(name) and len(value) >= LONG_ENOUGH)
+            remember((*settings.secrets(), *others))  # such as those of an object store
             return Loaded(settings, sources, config)
     raise WrongSettings(wrong)  # outside of the handler, so that no chained exception carries a value
 

@@ -5,16 +5,22 @@ A default serves a laptop and a cluster alike unless its description says otherw
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_serializer, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from services.masking import Masked, masked
+from services.masking import Masked, masked, secrets_in
 from services.settings.changes import Retrain, Rollout, Section
+from services.settings.telemetry import Telemetry
 
 ENV_PREFIX = "STREAMRNN__"
 BOOTSTRAP = "127.0.0.1:9092"
@@ -34,39 +40,7 @@ def _device(device: str) -> str:
     return device
 
 
-def _stream(name: str) -> str:
-    if not 0 < len(name.encode()) <= 256:
-        raise ValueError("a stream's key: 1 to 256 bytes of UTF-8")
-    return name
-
-
-def _names(given: Any) -> Any:
-    """A list, also where it comes as text."""
-    if not isinstance(given, str):
-        return given
-    try:
-        parsed = json.loads(given)
-    except ValueError:
-        parsed = None
-    if isinstance(parsed, list):
-        return parsed
-    return [name.strip(" '\"") for name in given.strip("[] ").split(",")]
-
-
-def _once(streams: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(streams)) < len(streams):
-        raise ValueError("a list that names each stream once")
-    return streams
-
-
-def _address(url: str | None) -> str | None:
-    if url is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", url):
-        raise ValueError("a URL such as http://HOST:4318/v1/traces")
-    return url
-
-
 Topic = Annotated[str, AfterValidator(_topic)]
-Stream = Annotated[str, AfterValidator(_stream)]
 
 
 class Topics(Section):
@@ -184,30 +158,6 @@ class Fleet(Section):
     torch_threads: int = Field(1, ge=1, le=1024, description="CPU threads that torch uses in each shard.")
 
 
-class Telemetry(Section):
-    """The port with the page, /metrics, /healthz and /readyz."""
-
-    host: str = Field(
-        "127.0.0.1",
-        min_length=1,
-        description="Address to listen on. 0.0.0.0 lets Prometheus in another container or machine scrape; there is no "
-        "authentication. Counts, model names and the values of the spotlight's streams are all that can be read.",
-    )
-    port: int = Field(9464, ge=0, le=65_535, description="TCP port to listen on. 0: any free one, named in the log.")
-    spotlight: Annotated[tuple[Stream, ...], BeforeValidator(_names), AfterValidator(_once), NoDecode] = Field(
-        (),
-        max_length=20,
-        description="Streams whose values, forecasts, bands and scores are shown on the page and as metrics, by their "
-        "keys; at most 20. In the environment and in flags: a,b,c or a JSON list.",
-    )
-    traces: Annotated[str | None, AfterValidator(_address)] = Field(
-        None,
-        description="Where a span of each epoch is posted to, a collector of OpenTelemetry (OTLP over HTTP): "
-        "http://HOST:4318/v1/traces. Needs pip install 'streamrnn[traces]'. null: nothing is traced.",
-    )
-    traces_share: float = Field(1.0, gt=0, le=1, description="With `traces`: of the epochs, how many are traced.")
-
-
 class Log(Section):
     """What is said on standard error."""
 
@@ -293,10 +243,19 @@ class Settings(BaseSettings):
         """Only what the constructor is given: `services.settings.load` reads the rest, and says who said what."""
         return (init_settings,)
 
-    @field_serializer("kafka")
-    def _hide(self, kafka: dict[str, Any]) -> dict[str, Any]:
-        shown: dict[str, Any] = masked("", kafka)
+    @model_serializer(mode="wrap")
+    def _hide(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Of every field, whatever its name: what can hold a credential is not told."""
+        shown: dict[str, Any] = masked("", serialized(self))
         return shown
+
+    def __repr_args__(self) -> Any:
+        return [(name, masked(str(name), value)) for name, value in super().__repr_args__()]
+
+    def secrets(self) -> list[str]:
+        """All that is masked of these settings, to be masked wherever else it shows up."""
+        tree = {name: dict(value) if isinstance(value, Section) else value for name, value in self}
+        return list(secrets_in("", tree))
 
     @model_validator(mode="before")
     @classmethod
