@@ -137,6 +137,6 @@ class Server:
 
         told = self.settings.telemetry
         self._live = Live(self.settings.pipeline, told.spotlight, health)
-        self._endpoint = Endpoint(registry, health, told.host, told.port, Page(self._live.document))
+        self._endpoint = Endpoint(registry, health, told.host, told.port, Page(self._live.document), told.names)
         self._endpoint.start()
         self._notify("listening", url=self._endpoint.url, port=self._endpoint.port)

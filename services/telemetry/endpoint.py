@@ -9,13 +9,15 @@ import json
 import socket
 import socketserver
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from services.masking import scrubbed
+from services.telemetry.doors import Callers, Doors
 from services.telemetry.exposition import CONTENT_TYPE, exposed
 from services.telemetry.page import Page
 
@@ -56,10 +58,12 @@ class Endpoint:
         host: str,
         port: int,
         page: Page | None = None,
+        names: Collection[str] = (),
     ) -> None:
+        """names: further ones, beside `host`, that a request may be for."""
         self.host = host
         self._asked_port = port
-        self._answers = _Answers(registry, health, page)
+        self._answers = _Answers(registry, health, page, Doors(host, names))
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -112,10 +116,14 @@ class Endpoint:
 class _Answers:
     """Path -> status, content type and body."""
 
-    def __init__(self, registry: CollectorRegistry, health: Callable[[], Health], page: Page | None) -> None:
-        self._registry, self._health, self._page = registry, health, page
+    def __init__(
+        self, registry: CollectorRegistry, health: Callable[[], Health], page: Page | None, doors: Doors
+    ) -> None:
+        self._registry, self._health, self._page, self._doors = registry, health, page, doors
 
-    def answer(self, path: str, query: str) -> tuple[int, str, bytes]:
+    def answer(self, path: str, query: str, host: str | None) -> tuple[int, str, bytes]:
+        if (stranger := self._doors.stranger(host)) is not None:
+            return 421, "text/plain", f"telemetry.names: {stranger} is not among them\n".encode()
         if self._page is not None and (found := self._page.answer(path, query)):
             return 200, *found
         if path == "/metrics":
@@ -129,13 +137,17 @@ class _Answers:
             except Exception as error:  # a probe must get an answer, whatever broke
                 health = Health(alive=False, unready=[f"the check itself failed: {type(error).__name__}"])
             good = health.alive and (path == "/healthz" or not health.unready)
-            words = {"alive": health.alive, "ready": health.alive and not health.unready, "reasons": health.unready}
+            words = {
+                "alive": health.alive,
+                "ready": health.alive and not health.unready,
+                "reasons": [*map(scrubbed, health.unready)],
+            }
             return 200 if good else 503, "application/json", json.dumps(words).encode() + b"\n"
         return (200, "text/plain", INDEX.encode()) if path == "/" else (404, "text/plain", INDEX.encode())
 
 
 class _Server(socketserver.ThreadingTCPServer):
-    """A thread a request. Unlike http.server.HTTPServer it asks no name server at the start."""
+    """A thread a connection, and few of them. Unlike http.server.HTTPServer it asks no name server at the start."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -144,7 +156,17 @@ class _Server(socketserver.ThreadingTCPServer):
     def __init__(self, family: int, address: Any, answers: _Answers) -> None:
         self.address_family = family
         self.answers = answers
+        self._callers = Callers()
         super().__init__(address, _Request)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Too many connections: the one that it says ends, and its thread with it. Who probes always gets in."""
+        self._callers.came(request, client_address[0])
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._callers.left(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that leave in the middle are their own business."""
@@ -158,7 +180,7 @@ class _Request(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
         path = path.rstrip("/") or "/"
-        status, content_type, body = self.server.answers.answer(path, query)
+        status, content_type, body = self.server.answers.answer(path, query, self.headers.get("Host"))
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))

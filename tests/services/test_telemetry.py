@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import math
 import socket
+import threading
+from collections.abc import Iterator
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -19,6 +22,7 @@ from services.quality.pipeline import PipelineStats
 from services.quality.prequential import Figures
 from services.records import Reason
 from services.telemetry.collector import StatsCollector, new_registry
+from services.telemetry.doors import MOST_CALLERS
 from services.telemetry.endpoint import CannotListen, Endpoint, Health
 from services.telemetry.names import CAUSES, FLAGS, METRICS, OUTCOMES, PREFIX, REASONS, labels
 
@@ -317,3 +321,53 @@ def test_stop_frees_the_port_even_with_a_client_that_never_speaks() -> None:
         again.start()
         assert get(f"{again.url}/healthz")[0] == 200
         again.stop()
+
+
+# ---- whom it answers ------------------------------------------------------------------------------------------------
+
+
+def status_for(endpoint: Endpoint, path: str, host: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", endpoint.port)
+    try:
+        connection.request("GET", path, headers={"Host": host})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def guarded() -> Iterator[Endpoint]:
+    with Endpoint(new_registry(), Health, "127.0.0.1", 0, names=("pumps.example.org",)) as endpoint:
+        yield endpoint
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/live.json", "/"])
+def test_a_page_of_another_site_reads_nothing_by_giving_its_own_name_this_address(guarded: Endpoint, path: str) -> None:
+    for host in ("evil.example", f"evil.example:{guarded.port}", "127.0.0.1.evil.example", "pumps.example.org.evil.io"):
+        assert status_for(guarded, path, host) == 421, host
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1:9464", "localhost", "LOCALHOST:80", "10.1.2.3:9464", "[::1]:9464", "[fd00::7]", "streamrnn-server:9464",
+     "pumps.example.org", "Pumps.Example.org.:443"],
+)  # fmt: skip
+def test_probes_scrapers_and_its_own_names_are_answered(guarded: Endpoint, host: str) -> None:
+    assert status_for(guarded, "/metrics", host) == 200
+
+
+def test_callers_that_open_many_connections_and_say_little_keep_nobody_out(guarded: Endpoint) -> None:
+    before, callers = threading.active_count(), []
+    try:
+        for _ in range(4 * MOST_CALLERS):
+            caller = socket.create_connection(("127.0.0.1", guarded.port))
+            caller.sendall(b"GET /healthz HT")
+            callers.append(caller)
+        assert status_for(guarded, "/healthz", "127.0.0.1") == 200
+        for caller in callers[: 2 * MOST_CALLERS]:  # cut off, and so their threads have ended
+            with contextlib.suppress(ConnectionError):
+                assert caller.recv(1) == b""
+        assert threading.active_count() - before <= 2 * MOST_CALLERS
+    finally:
+        for caller in callers:
+            caller.close()

@@ -1,7 +1,9 @@
 {{- /* streamrnn.yaml: the values of `settings`, and what only the chart can know. */ -}}
 {{- define "streamrnn.settings" -}}
+{{- $service := printf "%s-server.%s" (include "streamrnn.fullname" .) .Release.Namespace -}}
+{{- $names := concat (dig "telemetry" "names" list .Values.settings) (list $service (printf "%s.svc" $service) (printf "%s.svc.cluster.local" $service)) -}}
 {{- $own := dict
-  "telemetry" (dict "host" "0.0.0.0" "port" 9464)
+  "telemetry" (dict "host" "0.0.0.0" "port" 9464 "names" ($names | uniq))
   "fleet" (dict "ray_address" (include "streamrnn.rayAddress" .) "ray_node" (include "streamrnn.rayPorts" .))
 -}}
 {{- if .Values.kafka.dev.enabled }}{{ $_ := set $own "kafka" (dict "bootstrap_servers" (printf "%s-kafka:9092" (include "streamrnn.fullname" .))) }}{{ end -}}
