@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from services.fleet.status import End, Outcome
@@ -68,6 +70,34 @@ def yielding() -> dict[str, Any]:
     return {"py_executable": f"nice -n {NICE} {shlex.quote(sys.executable)}"}
 
 
+def _lock() -> None:
+    """Whoever reaches a Ray may run programs as its user, and on a machine of many users a port of 127.0.0.1 is for all
+    of them: so it wants a token, which this user alone can read.
+    """
+    from ray import _raylet
+    from ray._private import ray_constants
+
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # a Ray of one machine: all of its processes listen there
+    private: Any = _raylet
+    private.Config.initialize("")  # they were read when ray was imported
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    token = Path.home() / ".ray" / "auth_token"
+    try:
+        token.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            suppress(FileExistsError),
+            os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new,
+        ):
+            new.write(secrets.token_hex(32))
+        if token.stat().st_mode & 0o077:  # of a Ray that was here before; others may have read it
+            token.chmod(0o600)
+    except OSError:  # a home that cannot be written: the token lives in our processes' environment alone
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
 def join_or_start(address: str | None, cpus: float, gpus: float) -> None:
     """Joins the Ray at `address`, or starts one on this machine with room for that many CPUs and GPUs."""
     import logging
@@ -77,6 +107,7 @@ def join_or_start(address: str | None, cpus: float, gpus: float) -> None:
     if address is not None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         return
+    _lock()
     ray.init(
         num_cpus=3 * max(1, round(cpus + 0.499)),  # logical: replacements and the spare find room beside what runs
         num_gpus=round(gpus + 0.499) or None,

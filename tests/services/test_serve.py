@@ -1,11 +1,14 @@
 """The server as its users meet it: real processes, real Kafka, and the mistakes people make."""
 
+import contextlib
+import ipaddress
 import json
 import os
 import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from chaos import FEATURES, random_model
 from kafka import KafkaAdminClient
@@ -50,6 +53,8 @@ def test_serves_refuses_bad_records_and_leaves_in_time_on_sigterm(
         server.until(lambda: "streamrnn_readings_total{" in server.get("/metrics")[1], "metrics")
         server.until(lambda: server.get("/readyz")[0] == 200, "readiness")
         assert server.get("/healthz")[0] == 200
+        assert listening_beyond_this_machine(server) == []
+        assert (Path.home() / ".ray" / "auth_token").stat().st_mode & 0o077 == 0, "others may read Ray's token"
         began_s = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         assert server.ended() == 0
@@ -63,6 +68,19 @@ def test_serves_refuses_bad_records_and_leaves_in_time_on_sigterm(
     reasons = [dict(letters.headers[row])["streamrnn.reason"] for row in range(len(bad))]
     assert reasons == [b"not_json", b"wrong_length", b"not_finite", b"too_deep"]
     assert group_offsets({"bootstrap_servers": broker.bootstrap}, "streamrnn-orderly", "orderly.readings")[0] == 6
+
+
+def listening_beyond_this_machine(server: Serving) -> list[tuple[str, str]]:
+    """Processes of a server, and of the Ray that it has started, where others than this machine could reach them."""
+    found = []
+    top = psutil.Process(server.process.pid)
+    for one in (top, *top.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for at in one.net_connections("inet"):
+                ip = at.laddr.ip.removeprefix("::ffff:") if at.laddr else ""
+                if at.status == psutil.CONN_LISTEN and not ipaddress.ip_address(ip).is_loopback:
+                    found.append((one.name(), at.laddr.ip))
+    return found
 
 
 def test_of_two_servers_with_one_identity_the_newer_wins_and_the_older_says_why(
