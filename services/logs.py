@@ -27,10 +27,12 @@ OTHERS_LEVEL = logging.WARNING
 WARNINGS = frozenset(
     {
         "broker_away",
+        "changelog_held_open",
         "events_not_written",
         "following_failed",
         "killed_at_stop",
         "model_refused",
+        "offsets_expired",
         "ray_head_away",
         "readings_lost_to_retention",
         "registry_problem",
@@ -38,6 +40,7 @@ WARNINGS = frozenset(
         "shard_died",
         "shard_stalled",
         "spotlight_needs_numbers",
+        "topic_gone",
         "topic_warning",
         "unsettled",
     }

@@ -193,6 +193,10 @@ class Role(enum.StrEnum):
     DEAD_LETTERS = "dead_letters"
 
 
+TopicIds = Mapping[Role, str]
+"""The first 8 hex digits of the id that Kafka gave each topic when it was made; absent where it does not say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """Records ready to be written to one partition of one topic. A None value is a tombstone."""

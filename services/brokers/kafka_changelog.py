@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from kafka import KafkaConsumer, TopicPartition
 
-from services.brokers import kafka_fetch
+from services.brokers import kafka_fetch, kafka_stable
 from services.brokers.kafka_connect import ANSWER_MS, asked, check_partitions, close_consumer, open_consumer
 from services.brokers.kafka_options import Options
 from services.predictor.ports import Unsettled
@@ -30,6 +30,10 @@ class KafkaChangelog:
     def span(self, partition: int) -> tuple[int, int]:
         """See ports.Changelog."""
         return span(self._options, self._opened(partition), TopicPartition(self._topic, partition))
+
+    def held_open(self, partition: int) -> str:
+        """See ports.Changelog."""
+        return kafka_stable.held_open(self._options, self._topic, [partition]).get(partition, "")
 
     def read(self, partition: int) -> Iterator[Records]:
         """See ports.Changelog."""

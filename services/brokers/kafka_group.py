@@ -1,7 +1,8 @@
 """The consumer group's committed offsets: reading them, and the signatures beside them that say whose they are.
 
-A signature is `server/incarnation/number`, the number being that of the owner's commit (ADR 3 and 6). Nobody
-subscribes: the group has offsets and no members. kafka-python lives here.
+A signature is `server/incarnation/number/topics`, the number being that of the owner's commit (ADR 3 and 6), and the
+last part the ids of the four topics (ADR 26). Nobody subscribes: the group has offsets and no members. kafka-python
+lives here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 
 from services.brokers.kafka_connect import ANSWER_MS, asked, close_consumer, open_consumer
 from services.brokers.kafka_options import Options
+from services.predictor import topic_ids
 from services.predictor.ports import Fenced
+from services.records import TopicIds
 
 
 class Entry(NamedTuple):
@@ -36,6 +39,8 @@ class Group:
         self.name = name
         self._options, self._partitions = options, partitions
         self._server, self._incarnation = server, incarnation
+        self.topic_ids: TopicIds = {}
+        """Of the topics as they are now, for signatures."""
         self._consumer: KafkaConsumer | None = None  # reads and never polls
         # (server, incarnation) of those that we may shut out: who is there when our server looks for the first time.
         self._replaced: set[tuple[str, str]] | None = None if incarnation == 0 else set()
@@ -69,17 +74,15 @@ class Group:
 
     def signature(self, number: int) -> str:
         """Ours, under our commit of this number."""
-        return f"{self._server}/{self._incarnation}/{number}"
+        return f"{self._server}/{self._incarnation}/{number}/{topic_ids.spelled(self.topic_ids)}"
 
     def signed(self, offsets: Mapping[int, int], number: int) -> Found:
         """Offsets by partition as they are committed."""
         mine = self.signature(number)
         return {self._partitions[partition]: OffsetAndMetadata(at, mine, -1) for partition, at in offsets.items()}
 
-    def check(self, doing: str) -> None:
-        """Raises Fenced when another server, or a later incarnation of ours, has signed since. The first look of a
-        server's first incarnation never does: whoever is there then is to be replaced, however often that is tried.
-        """
+    def signatures(self) -> set[str]:
+        """Of all entries, without waiting for transactions under way. Raises Unsettled."""
         # Read-uncommitted: else this would wait for the transaction of ours that is about to be settled.
         consumer = open_consumer(self._options, group_id=self.name, isolation_level="read_uncommitted")
         try:
@@ -87,7 +90,14 @@ class Group:
             found = asked(self._options, looking, self.fetch, ANSWER_MS, consumer)
         finally:
             close_consumer(consumer)
-        owners = {_owner(str(offset.metadata or "")) for offset in found.values()}
+        return {str(offset.metadata or "") for offset in found.values()}
+
+    def check(self, doing: str, signatures: set[str]) -> None:
+        """Raises Fenced when another server, or a later incarnation of ours, has signed since. The first look of a
+        server's first incarnation never does: whoever is there then is to be replaced, however often that is tried.
+        Entries that have expired say nothing of anybody.
+        """
+        owners = {_owner(signature) for signature in signatures}
         if self._replaced is None:
             self._replaced = owners
         for server, incarnation in owners - self._replaced:
@@ -106,6 +116,11 @@ class Group:
 def offsets_of(entries: Mapping[int, Entry]) -> dict[int, int]:
     """The offsets alone."""
     return {partition: entry.offset for partition, entry in entries.items()}
+
+
+def topics_of(signature: str) -> TopicIds:
+    """Ids of the four topics when it was written; of another's signature nothing."""
+    return topic_ids.read(signature.rpartition("/")[2])
 
 
 def _owner(signature: str) -> tuple[str, str]:

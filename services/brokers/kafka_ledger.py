@@ -7,8 +7,9 @@
     commit    and read the group's offsets back: the client can report a commit that never happened
 
 Whoever fences signs the group's offsets, and so does every commit, with a number of its own: so a kept commit is told
-from a dropped one even where offsets stay where they are. A producer that has lost its connection may have been
-replaced meanwhile; initialising its id again would shut out the new owner. So who has signed is looked at first.
+from a dropped one even where offsets stay where they are. The ids of the topics stand beside it (ADR 26). A producer
+that has lost its connection may have been replaced meanwhile; initialising its id again would shut out the new owner.
+So who has signed is looked at first.
 
 After any error the producer is never used again: its leftovers would get into the next transaction. `settle` makes a
 new one, whose initialisation aborts or completes what the old one left, and reads what is true.
@@ -25,7 +26,7 @@ from typing import Any, Literal
 from kafka import TopicPartition
 from kafka import errors as kafka_errors
 
-from services.brokers import kafka_append, kafka_topics
+from services.brokers import kafka_append, kafka_group, kafka_topics
 from services.brokers.kafka_append import Part
 from services.brokers.kafka_connect import (
     ANSWER_MS,
@@ -40,8 +41,9 @@ from services.brokers.kafka_encode import HEAD_BYTES, RECORD_BYTES
 from services.brokers.kafka_group import Entry, Group, offsets_of
 from services.brokers.kafka_options import Options
 from services.brokers.watchdog import Expire, Watchdog, end_process
-from services.predictor.ports import Fenced, Refused, Unsettled
-from services.records import Commit, Encoded, Role
+from services.predictor import topic_ids
+from services.predictor.ports import Fenced, Forgotten, Refused, Unsettled
+from services.records import Commit, Encoded, Role, TopicIds
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,7 @@ class KafkaLedger:
     server, incarnation: who signs. The first incarnation of a server takes over from whoever is there when it looks for
         the first time; later ones, and `settle`, only from their own server's earlier ones.
     bulk: None: whole batches if the client library allows it, else record by record.
+    anew: the topics may be others than those that the group's offsets are of.
     """
 
     def __init__(
@@ -77,12 +80,14 @@ class KafkaLedger:
         server: str = "",
         incarnation: int = 0,
         bulk: bool | None = None,
+        anew: bool = False,
         on_expiry: Expire = end_process,
     ) -> None:
         self._options, self._topics = options, dict(topics)
         self._transactional_id = transactional_id if delivery == "exactly_once" else None
         self._tps = {partition: TopicPartition(topics[Role.READINGS], partition) for partition in partitions}
         self._timeouts_ms, self._bulk = _timeouts_ms(timeout_s, options), bulk
+        self._anew = anew
         self._timeout_s = self._timeouts_ms["transaction_timeout_ms"] / 1000
         self._group = Group(options, group, self._tps, server or uuid.uuid4().hex[:12], incarnation)
         self._watchdog = Watchdog(self._timeout_s + SLACK_S, on_expiry)
@@ -98,6 +103,15 @@ class KafkaLedger:
         self._describe()
         return min(self._max_bytes.values()) - HEAD_BYTES - RECORD_BYTES - KEY_BYTES
 
+    @property
+    def topic_ids(self) -> TopicIds:
+        """See ports.Ledger."""
+        return self._group.topic_ids
+
+    def check_topics(self, before: TopicIds) -> None:
+        """See ports.Ledger."""
+        topic_ids.check(before, self.topic_ids, self._topics)
+
     def fence(self) -> None:
         """See ports.Ledger. Raises Unsettled when the broker does not answer, Refused when topics are missing."""
         self._take_over(sign=True)
@@ -106,8 +120,12 @@ class KafkaLedger:
         self._max_bytes = {}
         self._describe()
         self._let_go()
+        signatures = self._group.signatures()
         if self._transactional_id is not None:
-            self._group.check(self._transactional_id)
+            self._group.check(self._transactional_id, signatures)
+        if not self._anew:
+            for signature in signatures:
+                self.check_topics(kafka_group.topics_of(signature))
         own: dict[str, Any] = dict(self._timeouts_ms)
         doing = "opening a producer"
         if self._transactional_id is not None:
@@ -167,6 +185,10 @@ class KafkaLedger:
         self._take_over(sign=False)  # what is there is signed by us, or we leave
         found = self._group.read(ANSWER_MS)
         kept = self._is_kept(found, commit)
+        if not kept and (gone := sorted(self._known.keys() - found.keys())):
+            raise Forgotten(
+                f"the offsets of group {self._group.name} have expired or were deleted in partitions {gone}"
+            )
         if not kept and not self._is_dropped(found):
             raise Fenced(f"another owner has committed: the offsets of group {self._group.name} are {found}, "
                          f"this epoch went from {dict(commit.started)} to {dict(commit.offsets)}")  # fmt: skip
@@ -255,9 +277,17 @@ class KafkaLedger:
     # ---- reading ----------------------------------------------------------------------------------------------------
 
     def _describe(self) -> None:
-        if not self._max_bytes:
-            outputs = [self._topics[role] for role in (Role.PREDICTIONS, Role.CHANGELOG, Role.DEAD_LETTERS)]
-            self._max_bytes = kafka_topics.max_message_bytes(self._options, outputs, max(self._tps) + 1)
+        if self._max_bytes:
+            return
+        # Readings last: of the topics that we write to the first that is missing is named.
+        roles = (Role.PREDICTIONS, Role.CHANGELOG, Role.DEAD_LETTERS, Role.READINGS)
+        found = kafka_topics.described(self._options, [self._topics[role] for role in roles], max(self._tps) + 1)
+        now = {role: topic.id for role, topic in zip(roles, found, strict=True) if topic.id}
+        topic_ids.check(self.topic_ids, now, self._topics)
+        self._group.topic_ids = now
+        self._max_bytes = {
+            topic.name: topic.number("max.message.bytes", kafka_topics.MAX_MESSAGE_BYTES) for topic in found[:3]
+        }
 
 
 def fence_all(options: Options, transactional_ids: Iterable[str], timeout_s: float = 30.0) -> None:

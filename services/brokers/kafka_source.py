@@ -179,7 +179,7 @@ class KafkaSource:
         if isinstance(error, kafka_errors.OffsetOutOfRangeError | kafka_errors.LogTruncationError):
             return Refused(
                 f"topic {self._topic}: the next readings are gone ({error}). Retention deleted them before they were "
-                "read (raise retention.ms), or the topic was made anew (then start with another `group`)"
+                "read (raise retention.ms), or the topic was made anew (then start over: `streamrnn topics start-over`)"
             )
         if isinstance(error, kafka_errors.CorruptRecordError | UnicodeDecodeError):
             return Refused(f"topic {self._topic}: a record batch is malformed: {error}")

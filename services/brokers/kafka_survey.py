@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from kafka import TopicPartition
+from kafka import OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, OffsetSpec
 
@@ -70,7 +70,7 @@ def cluster(options: Options) -> Cluster:
         for broker in brokers:
             with suppress(Exception):  # one that cannot be reached is found by whoever connects to each of them
                 versions.append(admin.get_broker_version_data(broker.number).broker_version)
-        settings = _broker_settings(admin, brokers[0].number) if brokers else {}
+        settings = broker_settings(admin, brokers[0].number) if brokers else {}
         rights = found.get("authorized_operations")
         return Cluster(
             str(found["cluster_id"]),
@@ -81,7 +81,8 @@ def cluster(options: Options) -> Cluster:
         )
 
 
-def _broker_settings(admin: KafkaAdminClient, number: int) -> dict[str, str]:
+def broker_settings(admin: KafkaAdminClient, number: int) -> dict[str, str]:
+    """Settings of one broker; empty where this user may not see them."""
     resource = ConfigResource(ConfigResourceType.BROKER, str(number))
     try:
         found = admin.describe_configs([resource], config_filter="all")["broker"][str(number)]
@@ -165,11 +166,16 @@ def spans(options: Options, topic: str, partitions: int) -> dict[int, Span]:
 
 def committed(options: Options, group: str, topic: str) -> dict[int, int]:
     """The group's next offsets of a topic; none where no group has ever committed."""
+    return {partition: entry.offset for partition, entry in entries(options, group, topic).items()}
+
+
+def entries(options: Options, group: str, topic: str) -> dict[int, OffsetAndMetadata]:
+    """What the group holds for the partitions of a topic; nothing where no group has ever committed."""
     with open_admin(options) as admin:
         if not _groups_are_used(options, admin):
             return {}
         found = asked(options, f"reading group {group}", admin.list_group_offsets, {group: None})[group]
-    return {tp.partition: one.offset for tp, one in found.items() if tp.topic == topic and one.offset >= 0}
+    return {tp.partition: one for tp, one in found.items() if tp.topic == topic and one.offset >= 0}
 
 
 def _groups_are_used(options: Options, admin: KafkaAdminClient) -> bool:

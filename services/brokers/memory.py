@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from services.brokers.memory_broker import Committed, MemoryBroker
 from services.brokers.memory_faults import COMMIT_STEPS, Crash, Fault, Faults, Step
 from services.brokers.memory_log import Entry, Isolation, Marker, Producer, to_records
-from services.predictor.ports import Fenced, Refused, Unsettled
-from services.records import Commit, Records, Role
+from services.predictor import topic_ids
+from services.predictor.ports import Fenced, Forgotten, Refused, Unsettled
+from services.records import Commit, Records, Role, TopicIds
 
 __all__ = [
     "COMMIT_STEPS",
@@ -99,6 +100,14 @@ class MemoryChangelog:
         log = self._broker.log(Role.CHANGELOG, partition)
         return log.start, log.stable
 
+    def held_open(self, partition: int) -> str:
+        """See ports.Changelog."""
+        log = self._broker.log(Role.CHANGELOG, partition)
+        holder = min(log.open, key=log.open.__getitem__, default=-1)
+        if holder < 0:
+            return ""
+        return f"partition {partition}: a transaction of producer id {holder} has been open since offset {log.stable}"
+
     def read(self, partition: int) -> Iterator[Records]:
         """See ports.Changelog."""
         # The entries are taken now: a generator would start only when it is first asked.
@@ -140,6 +149,11 @@ class MemoryLedger:
         self._connected = False  # `fence` was called, and no commit has failed since
         self._known: dict[int, Committed] = {}  # partition -> the group's entry when it was last read
         self._note = ""  # of the last commit that was tried
+        self.topic_ids: TopicIds = {}
+
+    def check_topics(self, before: TopicIds) -> None:
+        """See ports.Ledger."""
+        topic_ids.check(before, self.topic_ids, {role: role.value for role in Role})
 
     def fence(self) -> None:
         """See ports.Ledger. Raises Unsettled when a fault says so, as the other calls."""
@@ -166,7 +180,7 @@ class MemoryLedger:
             self._broker.write(encoded, *transaction)
             at(Step.AFTER_APPEND)
         at(Step.BEFORE_OFFSETS)
-        self._note = f"commit {next(_commits)}"
+        self._note = f"commit {next(_commits)}/{topic_ids.spelled(self.topic_ids)}"
         self._broker.write_offsets(self._group, {**_offsets(self._known), **commit.offsets}, *transaction, self._note)
         at(Step.BEFORE_END)
         if self._transactional_id is not None and self._producer is not None:
@@ -187,6 +201,8 @@ class MemoryLedger:
         self._faults.at(Step.COMMITTED)
         found = self._read()
         kept = self._is_kept(found, commit)
+        if not kept and self._known.keys() - found.keys():
+            raise Forgotten(f"the offsets of group {self._group} are gone")
         if not kept and not self._is_dropped(found, commit):
             raise Fenced(f"another owner has committed: the offsets of group {self._group} are {_offsets(found)}, this "
                          f"epoch went from {dict(commit.started)} to {dict(commit.offsets)}")  # fmt: skip
@@ -209,6 +225,10 @@ class MemoryLedger:
 
     def _take_over(self) -> None:
         self._faults.at(Step.FENCE)
+        now = self._broker.topic_ids()
+        before, self.topic_ids = self.topic_ids, now
+        for ids in (before, *(topic_ids.read(note.rpartition("/")[2]) for note in self._broker.notes(self._group))):
+            self.check_topics(ids)
         if self._transactional_id is not None:
             self._producer = self._broker.init_producer(self._transactional_id)
         self._connected = True

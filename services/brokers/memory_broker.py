@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from services.brokers.memory_log import Entry, Isolation, Log, Marker, Producer, to_records
 from services.predictor.ports import Fenced, Unsettled
-from services.records import Encoded, Header, Records, Role
+from services.records import Encoded, Header, Records, Role, TopicIds
 
 COMPACTED = (Role.CHANGELOG,)
 """Roles whose records must have a key."""
@@ -58,6 +58,7 @@ class MemoryBroker:
         self.partitions = partitions
         self.clock = clock
         self._logs = {(role, partition): Log() for role in Role for partition in range(partitions)}
+        self._made = dict.fromkeys(Role, 1)  # how often each topic was made
         self._transactions: dict[str, Transaction] = {}
         self._offsets: dict[tuple[str, int], Committed] = {}  # by group and partition
 
@@ -104,6 +105,21 @@ class MemoryBroker:
     def truncate(self, role: Role, partition: int, before: int) -> None:
         """What retention does: offsets below `before` can no longer be read."""
         self.log(role, partition).truncate(before)
+
+    def topic_ids(self) -> TopicIds:
+        """Ids of the topics as they are now."""
+        return {role: f"{made:08x}" for role, made in self._made.items()}
+
+    def remake(self, role: Role) -> None:
+        """Deletes the topic and makes it anew. As in Kafka offsets of readings that are no more go with them."""
+        self._made[role] += 1
+        self._logs |= {(role, partition): Log() for partition in range(self.partitions)}
+        if role is Role.READINGS:
+            self._offsets.clear()
+
+    def forget_offsets(self, group: str) -> None:
+        """What happens to a group's offsets once nobody has committed for offsets.retention.minutes."""
+        self._offsets = {key: found for key, found in self._offsets.items() if key[0] != group}
 
     # ---- transactions -----------------------------------------------------------------------------------------------
 
@@ -176,6 +192,10 @@ class MemoryBroker:
     def offsets(self, group: str) -> dict[int, int]:
         """Partition -> committed next offset of the group, as it is visible now; changes nothing."""
         return {partition: its.offset for (name, partition), its in self._offsets.items() if name == group}
+
+    def notes(self, group: str) -> set[str]:
+        """What stands beside the group's offsets, as it is visible now."""
+        return {its.note for (name, _), its in self._offsets.items() if name == group}
 
     def check_integrity(self) -> None:
         """Raises AssertionError unless logs, transactions and group offsets agree with each other."""

@@ -1,10 +1,10 @@
-"""`streamrnn topics create|check`: the four topics of a pipeline."""
+"""`streamrnn topics create|check|start-over`: the four topics of a pipeline."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeVar, cast, get_args
 
 import typer
 
@@ -12,7 +12,8 @@ T = TypeVar("T")
 AGAIN_S = 1.0
 
 app = typer.Typer(
-    no_args_is_help=True, help="Create or check the readings, predictions, changelog and dead-letter topics."
+    no_args_is_help=True,
+    help="Create or check the readings, predictions, changelog and dead-letter topics, or start over on them.",
 )
 
 Config = Annotated[str | None, typer.Option("--config", "-c", help="YAML file of settings.")]
@@ -68,6 +69,61 @@ def check(config: Config = None, set_: Set = None, wait_s: Wait = 0.0) -> None:
     if not findings:
         console.print("all four topics keep the promises")
     raise typer.Exit(1 if any(finding.severity == "refuse" for finding in findings) else 0)
+
+
+@app.command("start-over")
+def start_over(
+    config: Config = None,
+    set_: Set = None,
+    where: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="Where to go on: committed (where the group stands; the beginning, where the readings were made "
+            "anew), beginning or end.",
+        ),
+    ] = "committed",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Forgets all streams' states and goes on from where --from says, in one transaction.
+
+    For topics that were made anew, offsets that were moved, and states that cannot be read any more. No record is
+    deleted. A server of the group that runs is shut out (exactly once); stop it before.
+    """
+    from rich.console import Console
+
+    from services.brokers.kafka_start_over import StartOver, Where
+    from services.brokers.kafka_topics import partition_count
+    from services.fleet.assembly import topic_names
+    from services.fleet.status import transactional_id
+    from services.settings import load
+
+    if where not in get_args(Where):
+        raise typer.BadParameter(f"--from is committed, beginning or end, not {where}")
+    settings, console = load(config, set_ or []), Console(highlight=False)
+    names = topic_names(settings)
+    ids = [transactional_id(settings.group, one) for one in range(partition_count(settings.kafka, names))]
+    over = StartOver(settings.kafka, settings.group, names, ids, settings.epoch.timeout_s)
+    chosen = cast("Where", where)
+    plan = over.plan(chosen)
+    for topic in plan.anew:
+        console.print(f"made anew  {topic}")
+    for partition, place in plan.places.items():
+        stood = "has read nothing" if place.stands is None else f"stands at {place.stands}"
+        console.print(
+            f"partition {partition}: {len(place.streams):,} states are forgotten; the group {stood} and goes on at "
+            f"{place.start}, of readings {place.first} to {place.end}"
+        )
+    if dry_run:
+        return
+    if not yes:
+        typer.confirm(f"Start {settings.group} over?", abort=True)
+    console.print("shutting out whoever serves ...")
+    over.take_over()
+    console.print("reading the changelog again, and forgetting ...")
+    over.do(over.plan(chosen))
+    console.print("done: the next `streamrnn serve` begins without states")
 
 
 def _in_time(ask: Callable[[], T], wait_s: float) -> T:

@@ -2,7 +2,7 @@
 
 A state row holds one or more memories: what one model knows of the stream (its id is the memory's name), and the
 stream's latest readings (`recent`). The directory says what each was made of, so that bytes are never taken for
-something they are not. Value None is a tombstone. Imports numpy and `services.records` only.
+something they are not. Value None is a tombstone. Imports numpy, sentinels and `services.records` only.
 
     header     mark, version, partition, offset of the last reading folded in, wall clock, number of memories
     directory  for each memory: name, layout of its bytes, how many they are
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from services.codecs import sentinels
 from services.records import Memory, Records, StateRows
 
 VERSION = 2
@@ -98,9 +99,16 @@ def _joined_up(
 def newest(records: Records) -> Records:
     """The last record of each key, in order of offset: compaction, for what compaction has not reached yet."""
     last = dict(zip(records.keys, range(len(records)), strict=True))
-    if len(last) == len(records):
+    return records if len(last) == len(records) else _rows_of(records, sorted(last.values()))
+
+
+def _without_sentinel(records: Records) -> Records:
+    if sentinels.KEY not in records.keys:
         return records
-    index = sorted(last.values())
+    return _rows_of(records, [i for i, key in enumerate(records.keys) if key != sentinels.KEY])
+
+
+def _rows_of(records: Records, index: list[int]) -> Records:
     return Records(
         records.partition,
         records.offsets[index],
@@ -113,12 +121,13 @@ def newest(records: Records) -> Records:
 
 def decode(records: Records, wanted: Mapping[str, tuple[str, int]] | None = None) -> tuple[StateRows, list[bytes]]:
     """State rows and tombstones (streams that ended), each stream in at most one of them: a key's last record wins.
+    The sentinel (`services.codecs.sentinels`) is left out.
 
     wanted: memory -> (layout, bytes) that it must have. Others come back as they are.
     Raises StateRowRefused for a record without key, a damaged one, one of another version or partition, and for a
     memory of `wanted` that is of another layout.
     """
-    records = newest(records)
+    records = _without_sentinel(newest(records))
     if None in records.keys:
         raise _refused(records, records.keys.index(None), "has no key", "a stream's name")
     index = np.array([i for i, value in enumerate(records.values) if value is not None], np.int64)
@@ -229,7 +238,7 @@ def _refused(records: Records, i: int, found: str, expected: str) -> StateRowRef
     return StateRowRefused(
         f"changelog, partition {records.partition}, offset {int(records.offsets[i])}: the record {found}; expected "
         f"{expected}. Serve the model and release that wrote this topic, with the same state.adapt, point "
-        "topics.changelog at the pipeline's own topic, or start over with a new group and an empty changelog."
+        "topics.changelog at the pipeline's own topic, or start over with `streamrnn topics start-over`."
     )
 
 

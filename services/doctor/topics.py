@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from services.doctor.lines import Level, Line, Patient, days
+from services.predictor.topic_ids import START_OVER
 from services.records import Role
 
 DAY_MS = 86_400_000
@@ -79,18 +80,6 @@ def retention(patient: Patient) -> Iterator[Line]:
                 "Raise the topic's retention.ms, shorten retrain.last, or set retrain.archive.",
             )
         )
-    forgets_min = int(kafka_survey.cluster(settings.kafka).settings.get("offsets.retention.minutes", -1))
-    if 0 <= forgets_min * 60_000 < (kept_ms if kept_ms >= 0 else 1 << 62):
-        lines.append(
-            Line(
-                "retention",
-                "warn",
-                f"Kafka forgets the group's offsets {days(forgets_min * 60_000)} after "
-                f"the last commit, and {readings.name} keeps readings {kept}: after a longer stop `serve` would "
-                "refuse to start",
-                "Raise the brokers' offsets.retention.minutes.",
-            )
-        )
     rows = [
         one.end - one.first for one in kafka_survey.spans(settings.kafka, changelog.name, changelog.partitions).values()
     ]
@@ -157,18 +146,18 @@ def offsets(patient: Patient) -> Iterator[Line]:
                     "fail",
                     f"{readings}, partition {partition}: the group wants {at} next, and the "
                     f"topic ends at {span.end}: it was made anew, or lost records",
-                    "Start over with a new `group` and an empty changelog topic.",
+                    f"Start over with `{START_OVER}`.",
                 )
             )
     states = kafka_survey.spans(settings.kafka, names[Role.CHANGELOG], count)
-    if not committed and any(span.end > span.first for span in states.values()):
+    if not committed and any(span.end > span.first for span in states.values()) and not _sentinels(patient, count):
         wrong.append(
             Line(
                 "offsets",
                 "fail",
                 f"{names[Role.CHANGELOG]} holds states, but the group {settings.group} has "
                 "no offsets: they were deleted, or have expired",
-                "Put the offsets back, or start over with a new `group` and an empty changelog topic.",
+                f"Put the offsets back, or start over with `{START_OVER}`.",
             )
         )
     newest_ms, now_ms = max((span.newest_ms for span in spans.values()), default=-1), patient.clock_s() * 1000
@@ -188,3 +177,14 @@ def offsets(patient: Patient) -> Iterator[Line]:
         new = "" if newest_ms < 0 else f"; the newest is {days(max(0.0, now_ms - newest_ms))} old"
         begun = f"group {settings.group} is {lag:,} records behind" if committed else f"{lag:,} records, none read yet"
         yield Line("offsets", "ok", f"{readings}: {begun}{new}")
+
+
+def _sentinels(patient: Patient, partitions: int) -> bool:
+    """Whether the changelog says how far it goes; then a start asks it (`standing`)."""
+    from services.brokers import kafka_sentinels
+
+    settings = patient.settings
+    try:
+        return bool(kafka_sentinels.newest(settings.kafka, settings.topics.changelog, partitions))
+    except ValueError:
+        return False

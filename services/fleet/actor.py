@@ -173,7 +173,7 @@ class ShardActor:
         )
 
     def _notify(self, event: str, **fields: Any) -> None:
-        if self._stop.is_set() and event in ("broker_away", "registry_problem"):
+        if self._stop.is_set() and event in ("broker_away", "registry_problem", "changelog_held_open"):
             raise Stopped  # nothing is in flight that waiting could save
         if self._shard is not None:  # else nothing is read yet
             fields = {"epoch": sum(self._stats.epochs.values()), **fields}

@@ -63,6 +63,7 @@ def build_shard(
     """
     import torch
 
+    from services.brokers import kafka_expiry
     from services.brokers.kafka_changelog import KafkaChangelog
     from services.brokers.kafka_ledger import KafkaLedger
     from services.brokers.kafka_source import KafkaSource
@@ -119,6 +120,8 @@ def build_shard(
             shards=min(settings.fleet.shards, partitions),
             recent=0 if settings.registry is None else settings.state.recent,
             spotlight=settings.telemetry.spotlight,
+            renew_ms=kafka_expiry.renew_ms(kafka_expiry.read(settings.kafka)),
+            held_open_s=2 * settings.epoch.timeout_s,
         ),
         challenger=challenger,
         share=lineup.share,

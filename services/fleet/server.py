@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from services.fleet.assembly import topic_names
+from services.fleet.same_topics import SameTopics
 from services.fleet.supervisor import Supervisor
 from services.predictor.ports import Refused, Unsettled
 from services.settings import Settings
@@ -27,6 +28,7 @@ class Server:
         self._live: Any = None
         self._beat_s = time.monotonic()  # last tick, for /healthz
         self._awaited = "the broker and its topics"
+        self._same = SameTopics(settings, topic_names(settings), notify)
         self.supervisor: Supervisor | None = None
 
     @property
@@ -50,7 +52,13 @@ class Server:
     def run(self) -> None:
         """Ticks until stopped. Raises Fenced, Refused or HeadLost when this server must leave."""
         while not self._stop.is_set() and self.supervisor is not None:
-            self.supervisor.tick()
+            try:
+                self.supervisor.tick()
+            except Refused:
+                self._same.look()  # a topic that was made anew looks like lost readings to a shard
+                self._same.check()
+                raise
+            self._same.check()
             self._beat_s = time.monotonic()
             self._show(self.supervisor)
 
@@ -66,6 +74,7 @@ class Server:
 
     def close(self) -> None:
         """Ends the fleet in order, then closes the port."""
+        self._same.stop()
         if self.supervisor is not None:
             self.supervisor.stop()
         if self._endpoint is not None:
@@ -75,7 +84,7 @@ class Server:
         """Why it is not ready; empty when every shard is restored and moving."""
         if self.supervisor is None:
             return [f"waiting for {self._awaited}"]
-        return self.supervisor.unready()
+        return [*self._same.unready(), *self.supervisor.unready()]
 
     def _wait_for_topics(self) -> int | None:
         from services.brokers import kafka_topics
@@ -97,6 +106,7 @@ class Server:
                              needed=finding.needed, fix=finding.fix)  # fmt: skip
         if refused := [str(finding) for finding in findings if finding.severity == "refuse"]:
             raise Refused("; ".join(refused))
+        self._same.start()
         return kafka_topics.partition_count(self.settings.kafka, names)
 
     def _wait_for_ray(self) -> bool:

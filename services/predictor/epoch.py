@@ -9,11 +9,22 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from services.codecs import dead_letters, predictions, state_rows
+from services.codecs import dead_letters, predictions, sentinels, state_rows
 from services.predictor.batcher import Batch, untagged
 from services.predictor.state_store import StateStore
 from services.predictor.surprise import Surprised
-from services.records import REAL, Commit, Encoded, Memory, Predictions, Readings, Role, Spelling, StateRows
+from services.records import (
+    REAL,
+    Commit,
+    Encoded,
+    Memory,
+    Predictions,
+    Readings,
+    Role,
+    Spelling,
+    StateRows,
+    TopicIds,
+)
 
 if TYPE_CHECKING:
     from rnn.result import Result
@@ -40,7 +51,9 @@ class About(NamedTuple):
 
 
 class Epoch:
-    """One batch's outputs, or those of streams that fell silent. Call the `add_` methods once each, then `seal`."""
+    """One batch's outputs, those of streams that fell silent, or nothing but where the group stands. Call the `add_`
+    methods once each, then `seal`.
+    """
 
     def __init__(self, batch: Batch, origin: Origin, now_ms: int) -> None:
         self.batch, self.origin, self.now_ms = batch, origin, now_ms
@@ -142,13 +155,32 @@ class Epoch:
             keys: list[bytes | None] = [*store.names(numbers[owner == partition])]
             self._states.append(Encoded(Role.CHANGELOG, partition, keys, [None] * len(keys), self.now_ms))
 
-    def seal(self) -> Commit:
-        """All of it as one value. State rows come last: without transactions they must not overtake predictions."""
+    def add_still(self, at: Mapping[int, int]) -> None:
+        """Says again where partitions stand, so that Kafka does not forget it."""
+        self._still.update(at)
+
+    def seal(self, topic_ids: TopicIds) -> Commit:
+        """All of it as one value. State rows come last: without transactions they must not overtake predictions; and
+        a partition's sentinel comes after its rows.
+        """
+        offsets = {**self._still, **{part.partition: part.next_offset for part in self.batch.parts}}
+        for partition, offset in offsets.items():
+            self._add_sentinel(sentinels.Sentinel(partition, offset, topic_ids))
         return Commit(
             started={**self._still, **{part.partition: part.started for part in self.batch.parts}},
-            offsets={**self._still, **{part.partition: part.next_offset for part in self.batch.parts}},
+            offsets=offsets,
             writes=(*self._writes, *self._states),
         )
+
+    def _add_sentinel(self, sentinel: sentinels.Sentinel) -> None:
+        value = sentinels.encode(sentinel)
+        for rows in reversed(self._states):
+            if rows.partition == sentinel.partition:  # one batch a partition: Kafka takes two after each other
+                rows.keys.append(sentinels.KEY)
+                rows.values.append(value)
+                return
+        alone = Encoded(Role.CHANGELOG, sentinel.partition, [sentinels.KEY], [value], self.now_ms)
+        self._states.append(alone)
 
 
 def _of(mine: NDArray[np.int64], n: int, memory: Memory) -> Memory:

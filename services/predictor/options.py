@@ -18,4 +18,6 @@ class ShardOptions:
     recent: int = 0  # latest readings of each stream that are remembered, to bring streams over to another model
     shards: int = 1  # of the pipeline, whose sketches of inputs are added up
     spotlight: tuple[str, ...] = ()  # streams whose latest values are kept, to be looked at
+    renew_ms: int | None = None  # an owner that has committed nothing for so long commits where it stands; None = never
+    held_open_s: float = 60.0  # longest wait for a transaction of somebody else that hides a part of the changelog
     poll_s: float = 0.2  # longest wait for a reading; bounds how late a stop is noticed

@@ -40,6 +40,18 @@ class Patience:
                 self._progress()
                 self._pause(wait_s)
 
+    def outlast(self, ask: Callable[[], str], wait_s: float, event: str, **fields: object) -> str:
+        """Asks every second until the answer, which says what is in the way, is empty, or for `wait_s`; says each time
+        what is waited for. Returns the last answer.
+        """
+        waited_s = 0.0
+        while (why := self(ask)) and waited_s < wait_s:
+            self._notify(event, reason=why, waited_s=waited_s, **fields)
+            self._progress()
+            self._pause(1.0)
+            waited_s += 1.0
+        return why
+
     def away_s(self, source: Source) -> float:
         """For how long the broker has not answered, an attempt or the source; 0: it answers. Waiting is progress, so
         that is how a shard that does nothing else can be told.

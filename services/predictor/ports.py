@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from services.records import Commit, Records
+from services.records import Commit, Records, TopicIds
 
 
 class Unsettled(Exception):
@@ -21,6 +21,10 @@ class Fenced(Exception):
 
 class Refused(Exception):
     """Going on would break a promise (topics, offsets and state disagree). Remedy: the message names it."""
+
+
+class Forgotten(Exception):
+    """Kafka has forgotten where the group stands. Remedy: a new incarnation, which asks the changelog."""
 
 
 class Source(Protocol):
@@ -49,6 +53,11 @@ class Changelog(Protocol):
     def span(self, partition: int) -> tuple[int, int]:
         """First offset and stable end of a partition, for progress: `read` goes from the one to the other."""
 
+    def held_open(self, partition: int) -> str:
+        """Who keeps the stable end before the end: a transaction that has not ended, which may hide committed rows
+        behind it. A sentence; empty: nobody.
+        """
+
     def read(self, partition: int) -> Iterator[Records]:
         """All committed records from the beginning to the stable end at the time of the call, oldest first.
         The value None is a tombstone. Aborted records never appear.
@@ -60,8 +69,17 @@ class Changelog(Protocol):
 class Ledger(Protocol):
     """The one place that writes. Exactly-once: an epoch is one transaction."""
 
+    @property
+    def topic_ids(self) -> TopicIds:
+        """Ids of the four topics when `fence` looked; every commit writes them beside the offsets."""
+
+    def check_topics(self, before: TopicIds) -> None:
+        """Raises Refused, with the names, when `before` are not the ids of these topics."""
+
     def fence(self) -> None:
-        """Shuts out every earlier owner of this shard and settles what they left open. Must be called first."""
+        """Shuts out every earlier owner of this shard and settles what they left open. Must be called first. Raises
+        Refused when the group's offsets are of a topic that has been made anew since.
+        """
 
     def committed(self) -> Mapping[int, int]:
         """Next offset of each of the shard's partitions that has one, transactions in flight waited for."""
@@ -74,7 +92,7 @@ class Ledger(Protocol):
     def settle(self, commit: Commit) -> bool:
         """After Unsettled: drops the connection, fences anew and reads what is true. True: the commit was kept;
         False: nothing of it is visible. Also of a commit whose offsets stayed where they were. Raises Fenced when
-        neither is the case (another owner has committed).
+        neither is the case (another owner has committed), Forgotten when the group's offsets are gone.
         """
 
     def close(self) -> None: ...

@@ -1,32 +1,49 @@
-"""Changelog -> state store at the start of a shard. Imports codecs, ports and the state store."""
+"""Changelog -> state store at the start of a shard, and whether it is all that was committed. Imports codecs, ports,
+patience, topic ids and the state store.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
-from services.codecs import state_rows
-from services.predictor.ports import Changelog, Refused
+from services.codecs import sentinels, state_rows
+from services.codecs.sentinels import Sentinel
+from services.predictor.options import ShardOptions
+from services.predictor.patience import Patience
+from services.predictor.ports import Changelog, Ledger, Refused
 from services.predictor.state_store import NO_ROW, StateStore
+from services.predictor.topic_ids import START_OVER
 from services.records import RECENT, Memory
 
 Wanted = Mapping[str, tuple[str, int]]
 """Memory -> (layout, bytes) that it has here."""
 
 
-def restore(changelog: Changelog, partition: int, store: StateStore, wanted: Wanted) -> Iterator[tuple[int, float]]:
-    """Takes the partition's state rows into the store; after each piece yields its records, and the share that is read.
-    Raises Refused for rows that another release has written, and for memories of another layout where `wanted` has none
-    of latest readings, by which their streams can be brought over.
+Found = dict[int, Sentinel]
+"""The newest sentinel of each partition that has one."""
+
+
+def restore(
+    changelog: Changelog, partition: int, store: StateStore, wanted: Wanted, found: Found
+) -> Iterator[tuple[int, float]]:
+    """Takes the partition's state rows into the store and its sentinel into `found`; after each piece yields its
+    records, and the share that is read. Raises Refused for rows that another release has written, and for memories of
+    another layout where `wanted` has none of latest readings, by which their streams can be brought over.
     """
     strict = {} if RECENT in wanted else wanted
     first, end = changelog.span(partition)
     for records in changelog.read(partition):
         try:
             kept, tombstones = state_rows.decode(records, strict)
-        except state_rows.StateRowRefused as error:
+            sentinel = sentinels.newest(records)
+        except ValueError as error:
             raise Refused(str(error)) from error
+        if sentinel is not None:
+            found[partition] = sentinel
         if tombstones:
             store.drop(store.numbers(partition, tombstones))
         if len(kept):
@@ -36,16 +53,100 @@ def restore(changelog: Changelog, partition: int, store: StateStore, wanted: Wan
         yield len(records), (int(records.offsets[-1]) + 1 - first) / max(1, end - first)
 
 
-def check(partition: int, committed: int | None, store: StateStore) -> None:
-    """Raises Refused when a state is ahead of the group's `committed` offset, which transactions rule out."""
+class Stand(NamedTuple):
+    """Where a shard begins, by partition."""
+
+    committed: Mapping[int, int]  # the group's next offset; the partition's beginning where it has none
+    position: Mapping[int, int]  # what is read first
+    expired: bool  # Kafka has forgotten some of it
+    lost: int  # readings that retention has deleted before they were read
+
+
+class Restoring:
+    """A shard's start, between its fence and its first poll."""
+
+    def __init__(
+        self,
+        changelog: Changelog,
+        ledger: Ledger,
+        store: StateStore,
+        wanted: Wanted,
+        patiently: Patience,
+        options: ShardOptions,
+    ) -> None:
+        self._changelog, self._ledger, self._store = changelog, ledger, store
+        self._wanted, self._patiently, self._options = wanted, patiently, options
+        self._found: Found = {}
+
+    def of(self, partitions: Sequence[int]) -> Iterator[tuple[int, float]]:
+        """Restores one partition after the other; yields as `restore`, the share being that of all. Raises Refused also
+        for states of topics that were made anew, and for a transaction of somebody else that hides a part of a
+        partition and does not end in time.
+        """
+        for done, partition in enumerate(partitions):
+            held_open, wait_s = partial(self._changelog.held_open, partition), self._options.held_open_s
+            if why := self._patiently.outlast(held_open, wait_s, "changelog_held_open", partition=partition):
+                raise Refused(why)
+            for records, share in restore(self._changelog, partition, self._store, self._wanted, self._found):
+                yield records, (done + share) / len(partitions)
+        for sentinel in self._found.values():
+            self._ledger.check_topics(sentinel.topic_ids)
+
+    def stand(self, committed: Mapping[int, int], beginning: Mapping[int, int], notify: Callable[..., None]) -> Stand:
+        """Where the shard begins. Raises as `standing`."""
+        at = standing(committed, self._found, self._store, self._options.exactly_once)
+        if expired := {partition: offset for partition, offset in at.items() if partition not in committed}:
+            notify("offsets_expired", partitions=list(expired), offsets=expired)
+        at = {**beginning, **at}
+        lost = {partition: first - at[partition] for partition, first in beginning.items() if at[partition] < first}
+        for partition in lost:
+            notify("readings_lost_to_retention", partition=partition, committed=at[partition],
+                   beginning=beginning[partition])  # fmt: skip
+        position = {partition: max(at[partition], first) for partition, first in beginning.items()}
+        return Stand(at, position, bool(expired), sum(lost.values()))
+
+
+def standing(committed: Mapping[int, int], found: Found, store: StateStore, exactly_once: bool) -> dict[int, int]:
+    """The next offset of every partition of which something has been read. Where the group's own has expired it is the
+    sentinel's. Raises Refused, exactly once, when the changelog does not go just as far as what was committed. At least
+    once it may be ahead, which is how replayed readings are recognised, or behind, where an owner that had been
+    replaced wrote last.
+    """
+    at = {partition: sentinel.next_offset for partition, sentinel in found.items()} | dict(committed)
+    if exactly_once:
+        for partition, sentinel in found.items():
+            _check_sentinel(partition, at[partition], sentinel)
+        for partition in np.unique(store.partitions[store.offsets != NO_ROW]).tolist():
+            _check_rows(partition, at.get(partition), store)
+    return at
+
+
+def _check_sentinel(partition: int, at: int, sentinel: Sentinel) -> None:
+    if at > sentinel.next_offset:
+        raise Refused(
+            f"partition {partition}: the group's committed offset is {at}, but the changelog's states end before "
+            f"reading {sentinel.next_offset}: those of the readings between are missing. The changelog has lost "
+            "records, or somebody moved the group's offsets forward. Put either back, or start over with "
+            f"`{START_OVER}`."
+        )
+    if at < sentinel.next_offset:
+        raise Refused(_ahead(partition, sentinel.next_offset - 1, at))
+
+
+def _check_rows(partition: int, at: int | None, store: StateStore) -> None:
+    """Raises Refused when a stream's state is ahead of where the group stands, which transactions rule out."""
     here = (store.offsets != NO_ROW) & (store.partitions == partition)
     ahead = int(store.offsets[here].max(initial=NO_ROW))
-    if ahead >= (committed or 0):
-        raise Refused(
-            f"partition {partition}: the changelog holds states up to offset {ahead}, but the group's committed "
-            f"offset is {committed}. Somebody moved or deleted the group's offsets, or topics.changelog belongs to "
-            "another group. Put the offsets back, or start over with a new `group` and an empty changelog topic."
-        )
+    if ahead >= (at or 0):
+        raise Refused(_ahead(partition, ahead, at))
+
+
+def _ahead(partition: int, ahead: int, committed: int | None) -> str:
+    return (
+        f"partition {partition}: the changelog holds states up to offset {ahead}, but the group's committed "
+        f"offset is {committed}. Somebody moved or deleted the group's offsets, or topics.changelog belongs to "
+        f"another group. Put the offsets back, or start over with `{START_OVER}`."
+    )
 
 
 def check_memories(store: StateStore, model: str, remembers: bool) -> None:
@@ -62,7 +163,7 @@ def check_memories(store: StateStore, model: str, remembers: bool) -> None:
             f"(partition {int(store.partitions[number])}, stream {store.names(np.array([number]))[0]!r}; made by model "
             f"{', '.join(others) or 'unknown'}), and none of their latest readings to bring them over with. Serve the "
             "model that made them; set `registry` and change models there, which keeps the streams' memory; or start "
-            "over with a new group and an empty changelog."
+            f"over with `{START_OVER}`."
         )
 
 

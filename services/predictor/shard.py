@@ -30,7 +30,7 @@ from services.predictor.options import ShardOptions
 from services.predictor.outcomes import Outcomes
 from services.predictor.patience import Patience
 from services.predictor.ports import Changelog, Fenced, Ledger, Source, Unsettled
-from services.predictor.restore import check, check_memories, restore
+from services.predictor.restore import Restoring, check_memories
 from services.predictor.seats import Said, Seat, Seats
 from services.predictor.slots import Slots
 from services.predictor.spotlight import lit
@@ -84,6 +84,7 @@ class Shard:
         self.seat(champion, challenger, share)
         self._patiently = Patience(pause, notify, self._progress)
         self.position: dict[int, int] = {}  # partition -> first offset not yet folded in by a kept epoch
+        self._signed_ms: int | None = None  # when the group's offsets were last committed; None: they are to be now
         self._committed: dict[int, int] = {}  # partition -> the group's offset; behind the position after retention
         self._lag, self._phase = Lag(), Stopwatch(self.stats, tracer)
         self.spotlight = lit(self.options.spotlight, self.engine.config, self.store, self.outcomes.watches, notify)
@@ -114,36 +115,24 @@ class Shard:
         """Fence, restore, check, seek: in this order. Raises Refused when state and offsets disagree."""
         self._patiently(self.ledger.fence)
         began = time.monotonic()
-        for done, partition in enumerate(self.partitions):
-            self._restore(partition, done)
+        start = Restoring(self.changelog, self.ledger, self.store, self.seats.wanted(), self._patiently, self.options)
+        for records, done in start.of(self.partitions):
+            self.stats.restored, self.stats.restore_done = self.stats.restored + records, done
+            self._progress()
         self.stats.restore_done, self.stats.restore_s = 1.0, time.monotonic() - began
         self.stats.live_streams = self.store.live
         check_memories(self.store, self.origin.model, self.seats.recent is not None)
-        committed = dict(self._patiently(self.ledger.committed))
-        beginning = self._patiently(self.source.beginning)
-        for partition in self.partitions:
-            first = beginning[partition]
-            offset = committed.get(partition, first)
-            if offset < first:
-                self._notify("readings_lost_to_retention", partition=partition, committed=offset, beginning=first)
-                self.stats.lost += first - offset
-                offset = first
-            if self.options.exactly_once:  # else rows ahead of the offsets are how replayed readings are recognised
-                check(partition, committed.get(partition), self.store)
-            self.position[partition] = offset
-            self._committed[partition] = committed.get(partition, first)
+        committed = self._patiently(self.ledger.committed)
+        stand = start.stand(committed, self._patiently(self.source.beginning), self._notify)
+        self._committed, self.position = dict(stand.committed), dict(stand.position)
+        self._signed_ms = None if stand.expired else self._clock_ms()
+        self.stats.lost += stand.lost
         self.source.seek(self.position)
         self.waiting.start(self._clock_ms())
         self.stats.ready = True
         self._progress()
         self._notify("ready", streams=self.stats.live_streams, seconds=round(self.stats.restore_s, 3),
                      offsets=dict(self.position))  # fmt: skip
-
-    def _restore(self, partition: int, done: int) -> None:
-        for records, share in restore(self.changelog, partition, self.store, self.seats.wanted()):
-            self.stats.restored += records
-            self.stats.restore_done = (done + share) / len(self.partitions)
-            self._progress()
 
     # ---- run --------------------------------------------------------------------------------------------------------
 
@@ -157,6 +146,7 @@ class Shard:
         self.stats.lag = dict(self.source.lag())
         self.stats.lag_s = self._lag.see(polled, self.stats.lag, self._clock_ms())
         self._flush()
+        self._renew()
         self._progress()
         return sum(len(records) for records in polled)
 
@@ -215,6 +205,14 @@ class Shard:
                 return
             self.waiting.flushed(numbers)
 
+    def _renew(self) -> None:
+        """Commits where it stands, before Kafka forgets an owner that has nothing else to commit."""
+        now_ms, after_ms = self._clock_ms(), self.options.renew_ms
+        if self._signed_ms is None or (after_ms is not None and abs(now_ms - self._signed_ms) >= after_ms):
+            epoch, nobody = Epoch(Batch(()), self.origin, now_ms), np.zeros(0, np.int64)
+            epoch.add_still(self._committed)
+            self._close(epoch, nobody, nobody, [], time.perf_counter())
+
     def _send(self, result: Result, numbers: NDArray[np.int64], slots: NDArray[np.int64], now_ms: int) -> bool:
         """Commits what waited in streams [k] with their slots."""
         began = time.perf_counter()
@@ -239,7 +237,7 @@ class Shard:
     ) -> bool:
         """Seals and commits the epoch that gave streams [k] new rows. False: nothing of it happened."""
         epoch.add_states(self.store, numbers, offsets, memories)
-        commit = epoch.seal()
+        commit = epoch.seal(self.ledger.topic_ids)
         self._phase("encode", began)
         began = time.perf_counter()
         kept = self._commit(commit)
@@ -255,6 +253,7 @@ class Shard:
         self.slots.kept()
         self.position.update({part.partition: part.next_offset for part in epoch.batch.parts})
         self._committed.update(commit.offsets)
+        self._signed_ms = epoch.now_ms
         self.stats.last_epoch_s = self._clock_ms() / 1000
         return True
 

@@ -73,7 +73,7 @@ def _servers(bootstrap: Sequence[str]) -> Tree:
 CARRIED = {
     "readings": ("reading", "symbolReading", "packedReadings"),
     "predictions": ("prediction", "packedPredictions"),
-    "changelog": ("stateRow", "endOfStream"),
+    "changelog": ("stateRow", "endOfStream", "sentinel"),
     "dead_letters": ("deadLetter",),
 }
 
@@ -131,6 +131,13 @@ def _messages(readings: str, group: str) -> Tree:
             "summary": "A record without a value (tombstone).",
             "payload": {"type": "null"},
             "bindings": _key(STREAM),
+        },
+        "sentinel": {
+            "title": "How far the states go",
+            "summary": "Next offset and ids of the topics: the last record of an epoch. Internal.",
+            "contentType": BYTES,
+            "payload": {"type": "string", "format": "binary"},
+            "bindings": _key({"type": "string", "const": "", "description": "Empty: no stream's name is."}),
         },
         "deadLetter": {
             "title": "Dead letter",

@@ -9,7 +9,7 @@ import pytest
 from broker_worlds import PARTITIONS, KafkaWorld, MemoryWorld, World
 
 from services.brokers.devbroker import DevBroker
-from services.predictor.ports import Fenced, Source
+from services.predictor.ports import Fenced, Forgotten, Refused, Source
 from services.records import Commit, Encoded, Header, Records, Role
 
 NOW_MS = time.time_ns() // 1_000_000  # Kafka deletes records that are older than the topic's retention
@@ -267,6 +267,51 @@ def test_without_transactions_two_owners_do_not_shut_each_other_out(world: World
     assert one.committed() == {0: 2, 1: 2}
     assert world.read(Role.PREDICTIONS, 0).values == [*numbered(3, b"a"), *numbered(3, b"b")]
     assert one.settle(epoch(0, 2)) is True
+
+
+# ---- what operators do, and what Kafka forgets -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", [Role.PREDICTIONS, Role.CHANGELOG])
+def test_offsets_of_a_topic_that_was_made_anew_are_refused(world: World, role: Role) -> None:
+    ledger = world.ledger()
+    ledger.fence()
+    ledger.commit(epoch(0, 2))
+    before = ledger.topic_ids
+    world.ledger().fence()  # nothing has changed
+    world.remake(role)
+    newer = world.ledger()
+    with pytest.raises(Refused, match=r"made anew.*streamrnn topics start-over"):
+        newer.fence()
+    with pytest.raises(Refused, match="made anew"):
+        newer.check_topics(before)
+    with pytest.raises(Refused, match="made anew"):
+        ledger.settle(epoch(2, 4))
+
+
+def test_offsets_that_are_gone_are_nobody_elses(world: World) -> None:
+    ledger = world.ledger()
+    ledger.fence()
+    ledger.commit(epoch(0, 2))
+    world.forget_offsets()
+    with pytest.raises(Forgotten):
+        ledger.settle(epoch(2, 4))
+    newer = world.ledger()
+    newer.fence()
+    assert newer.committed() == {}
+    newer.commit(epoch(2, 4))
+    assert newer.committed() == {0: 4, 1: 4}
+
+
+def test_who_holds_the_changelog_open_is_named(world: World) -> None:
+    ledger, changelog = world.ledger(), world.changelog()
+    ledger.fence()
+    ledger.commit(epoch(0, 2))
+    assert changelog.held_open(0) == ""
+    world.hold_open()
+    assert "has been open since offset" in changelog.held_open(0)
+    assert "producer id" in changelog.held_open(0)
+    assert changelog.held_open(1) == ""
 
 
 # ---- changelog -------------------------------------------------------------------------------------------------------

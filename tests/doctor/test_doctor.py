@@ -193,7 +193,6 @@ def test_a_model_whose_states_do_not_fit(pipeline: Path) -> None:
     [
         ("readings", {"retention_ms": str(60 * 86_400_000)}, [], "state.ttl_days"),
         ("readings", {"retention_ms": str(2 * 86_400_000)}, ["retrain.cron=0 3 * * *"], "retrain.last"),
-        ("readings", {"retention_ms": str(14 * 86_400_000)}, ["state.ttl_days=null"], "offsets.retention.minutes"),
         ("changelog", {"delete_retention_ms": "1000"}, [], "delete.retention.ms"),
     ],
 )
@@ -224,7 +223,7 @@ def test_a_topic_that_was_made_anew(pipeline: Path) -> None:
     written(settings, settings.topics.readings, 3)
     stands_at(settings, 1000)
     (line,) = worst(said(settings, "offsets"))
-    assert line.level == "fail" and "wants 1000 next" in line.said and "new `group`" in line.fix
+    assert line.level == "fail" and "wants 1000 next" in line.said and "topics start-over" in line.fix
 
 
 def test_states_without_offsets(pipeline: Path) -> None:

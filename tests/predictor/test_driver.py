@@ -15,6 +15,7 @@ from rnn import weights
 from rnn.config import ModelConfig
 from rnn.network import Network
 from services.brokers.memory import Fault, Faults, Isolation, Step
+from services.codecs import sentinels
 from services.driver import GROUP, START_MS, StreamDriver
 from services.predictor.ports import Fenced, Refused
 from services.records import Flag, Reason, Role
@@ -154,7 +155,7 @@ def test_an_idle_stream_that_comes_back_in_the_same_poll_keeps_its_name(network:
     driver.run()
     rows = driver.broker.records(Role.CHANGELOG, 0)
     last = dict(zip(rows.keys, rows.values, strict=True))
-    assert {key for key, value in last.items() if value is not None} == {b"a", b"b", b"c"}
+    assert {key for key, value in last.items() if value is not None} == {b"a", b"b", b"c", sentinels.KEY}
 
 
 def test_the_clock_moves_only_by_hand(network: Network) -> None:

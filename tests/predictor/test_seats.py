@@ -295,8 +295,8 @@ def test_every_reading_has_one_prediction_of_one_model_whatever_happens(deeds, m
     assert sum(map(len, judge.sent.values())) == len(driver.predictions())
     for partition in range(driver.broker.partitions):
         records = driver.broker.records(Role.CHANGELOG, partition)
-        if len(records):
-            rows, _ = state_rows.decode(records)
+        rows, _ = state_rows.decode(records)
+        if len(rows):
             assert len(rows.memory(RECENT).index) == len(rows)
 
 

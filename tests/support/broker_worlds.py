@@ -8,12 +8,13 @@ from typing import Protocol, TypeVar
 
 from services.brokers.kafka_changelog import KafkaChangelog
 from services.brokers.kafka_client import ColumnProducer, read_topic
+from services.brokers.kafka_connect import Producer, drop, open_admin, open_producer
 from services.brokers.kafka_ledger import KafkaLedger
 from services.brokers.kafka_source import KafkaSource
 from services.brokers.kafka_topics import TopicSpec, create
 from services.brokers.memory import Isolation, MemoryBroker, MemoryChangelog, MemoryLedger, MemorySource
 from services.predictor.ports import Changelog, Ledger, Source
-from services.records import Header, Records, Role
+from services.records import Encoded, Header, Records, Role
 
 Port = TypeVar("Port", bound=Source | Ledger | Changelog)
 
@@ -40,6 +41,15 @@ class World(Protocol):
 
     def read(self, role: Role, partition: int) -> Records:
         """What a read-committed consumer gets from the beginning."""
+
+    def remake(self, role: Role) -> None:
+        """Deletes a topic and makes it again."""
+
+    def forget_offsets(self) -> None:
+        """What Kafka does to a group that commits nothing for long."""
+
+    def hold_open(self) -> None:
+        """Somebody begins a transaction in partition 0 of the changelog, and does not end it."""
 
     def close(self) -> None: ...
 
@@ -74,6 +84,16 @@ class MemoryWorld:
     def read(self, role: Role, partition: int) -> Records:
         return self.broker.records(role, partition, Isolation.READ_COMMITTED)
 
+    def remake(self, role: Role) -> None:
+        self.broker.remake(role)
+
+    def forget_offsets(self) -> None:
+        self.broker.forget_offsets(GROUP)
+
+    def hold_open(self) -> None:
+        foreign = Encoded(Role.CHANGELOG, 0, [b"?"], [b"foreign"], 0)
+        self.broker.write(foreign, "foreign", self.broker.init_producer("foreign"))
+
     def close(self) -> None:
         pass
 
@@ -88,6 +108,7 @@ class KafkaWorld:
         self.fast = self.null_headers = fast
         create(self.options, TopicSpec(self.names, len(PARTITIONS)))
         self.producer = ColumnProducer(self.options, bulk=fast)
+        self.foreign: Producer | None = None
         self.opened: list[Source | Ledger | Changelog] = []
 
     def source(self, partitions: Sequence[int] = PARTITIONS) -> Source:
@@ -123,7 +144,28 @@ class KafkaWorld:
     def read(self, role: Role, partition: int) -> Records:
         return read_topic(self.options, self.names[role], [partition])[partition]
 
+    def remake(self, role: Role) -> None:
+        name = self.names[role]
+        with open_admin(self.options) as admin:
+            admin.delete_topics([name])
+            while admin.describe_topics([name])[0]["error_code"] == 0:
+                time.sleep(0.02)
+        create(self.options, TopicSpec(self.names, len(PARTITIONS)))
+
+    def forget_offsets(self) -> None:
+        with open_admin(self.options) as admin:
+            admin.delete_groups([self.group])
+
+    def hold_open(self) -> None:
+        self.foreign = open_producer(self.options, transactional_id=f"{self.group}-foreign")
+        self.foreign.init_transactions()
+        self.foreign.begin_transaction()
+        self.foreign.send(self.names[Role.CHANGELOG], b"foreign", b"?", partition=0)
+        self.foreign.flush()
+
     def close(self) -> None:
+        if self.foreign is not None:
+            drop(self.foreign, wait_s=2.0)
         self.producer.close()
         for port in self.opened:
             port.close()

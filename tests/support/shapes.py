@@ -196,8 +196,8 @@ class Play:
         found = {}
         for partition in range(self.life.broker.partitions):
             records = self.life.broker.records(Role.CHANGELOG, partition)
-            if len(records):
-                kept, _ = state_rows.decode(records)
+            kept, _ = state_rows.decode(records)
+            if len(kept):
                 rows = kept.memory(self.life.model).rows
                 found |= {(partition, name): row.tobytes() for name, row in zip(kept.streams, rows, strict=True)}
         return found

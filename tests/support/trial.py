@@ -20,7 +20,7 @@ from rnn.config import ModelConfig
 from rnn.engine import Engine
 from rnn.network import Network
 from services.brokers.memory import Crash, Fault, Faults, Step
-from services.codecs import predictions, state_rows
+from services.codecs import predictions, sentinels, state_rows
 from services.driver import GROUP, START_MS, StreamDriver
 from services.predictor.ports import Fenced, Refused
 from services.predictor.shard import Shard
@@ -357,6 +357,8 @@ class Judge:
         records = self._new(Role.CHANGELOG, partition)
         for row, key in enumerate(records.keys):
             assert key is not None
+            if key == sentinels.KEY:
+                continue
             stream, saved_ms = (partition, key), int(records.timestamps_ms[row])
             where = f"changelog {partition}/{records.offsets[row]} of {key!r}"
             if records.values[row] is None:

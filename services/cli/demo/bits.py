@@ -102,7 +102,7 @@ class Seating:
         ends = end_offsets(self._kafka, self._topic)
         for records in read_range(self._kafka, self._topic, {p: (self._from[p], end) for p, end in ends.items()}):
             for key, value in zip(records.keys, records.values, strict=True):
-                if key is None or value is None:
+                if not key or value is None:  # the sentinel's key is empty
                     continue
                 offset, memories = _told(value)
                 if model in memories and key in newest:

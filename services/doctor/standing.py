@@ -1,0 +1,63 @@
+"""Whether offsets, states and topics belong together, as a shard asks when it starts. May import brokers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from services.doctor.lines import Line, Patient, days
+from services.records import Role
+
+
+def states(patient: Patient) -> Iterator[Line]:
+    """What a start of `serve` would refuse, in its own words."""
+    from services.brokers import kafka_expiry, kafka_group, kafka_sentinels, kafka_stable, kafka_survey, kafka_topics
+    from services.fleet.assembly import topic_names
+    from services.fleet.status import transactional_id
+    from services.predictor import restore, topic_ids
+    from services.predictor.state_store import StateStore
+
+    settings = patient.settings
+    names, kafka = topic_names(settings), settings.kafka
+    changelog, count = names[Role.CHANGELOG], kafka_topics.partition_count(kafka, names)
+    ours = {transactional_id(settings.group, shard) for shard in range(count)}  # `serve` ends those at its start
+    held = kafka_stable.held_open(kafka, changelog, range(count), ours.__contains__)
+    for sentence in held.values():
+        said, _, fix = sentence.partition(". ")
+        yield Line("states", "fail", said, f"{fix}.")
+    if held:
+        return  # what lies behind is not seen
+    entries = kafka_survey.entries(kafka, settings.group, names[Role.READINGS])
+    found = kafka_sentinels.newest(kafka, changelog, count)
+    now = kafka_topics.ids(kafka, names)
+    known = [kafka_group.topics_of(entry.metadata or "") for entry in entries.values()]
+    for before in [*known, *(sentinel.topic_ids for sentinel in found.values())]:
+        topic_ids.check(before, now, names)
+    # A server that runs commits between our two looks: what it says now must not be held against what it said then.
+    later = kafka_survey.entries(kafka, settings.group, names[Role.READINGS])
+    committed = {partition: entry.offset for partition, entry in entries.items()}
+    for partition, entry in later.items():
+        its = found.get(partition)
+        if its is not None and committed.get(partition, entry.offset) <= its.next_offset <= entry.offset:
+            committed[partition] = its.next_offset
+    restore.standing(committed, found, StateStore(), settings.delivery == "exactly_once")
+    if expired := sorted(found.keys() - committed.keys()):
+        yield Line(
+            "states",
+            "warn",
+            f"Kafka has forgotten the offsets of group {settings.group} in partitions "
+            f"{', '.join(map(str, expired))}: `serve` goes on from where {changelog} says",
+            "Nothing is lost. Raise the brokers' offsets.retention.minutes if servers rest for longer.",
+        )
+    expiry = kafka_expiry.read(kafka)
+    forgets_ms = min((one for one in expiry if one is not None), default=None)
+    every = f"an idle server says where it stands every {days(kafka_expiry.renew_ms(expiry))}"
+    if forgets_ms is not None and forgets_ms // 4 < settings.epoch.timeout_s * 1000:
+        yield Line(
+            "states",
+            "warn",
+            f"Kafka forgets an idle pipeline within {days(forgets_ms)}; {every}, and one commit may take "
+            f"{settings.epoch.timeout_s:g} s (epoch.timeout_s)",
+            "Raise the brokers' offsets.retention.minutes and transactional.id.expiration.ms.",
+        )
+    elif not expired:
+        yield Line("states", "ok", f"{changelog} goes as far as group {settings.group}; {every}")

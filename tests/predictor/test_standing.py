@@ -1,0 +1,93 @@
+"""Whether offsets, states and topics belong together when a shard starts, in memory; on Kafka: tests/services."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from rnn.config import ModelConfig
+from rnn.network import Network
+from services.codecs import sentinels
+from services.driver import GROUP, StreamDriver
+from services.predictor.ports import Refused
+from services.records import Encoded, Role
+
+AT = 1_700_000_000_000
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    torch.manual_seed(0)
+    return Network(ModelConfig(("flow", "level"), cell="lstm", hidden=6)).eval()
+
+
+def sent(driver: StreamDriver, first: int, count: int) -> None:
+    for step in range(first, first + count):
+        for stream in ("a", "b", "c"):
+            driver.send(stream, at=AT + step, x=[float(step), 1.0])
+
+
+def bits(driver: StreamDriver) -> list[tuple[str, int, bytes]]:
+    return [(one.stream, one.offset, np.asarray(one.y).tobytes()) for one in driver.predictions()]
+
+
+@pytest.mark.parametrize("exactly_once", [True, False])
+def test_a_start_without_offsets_goes_on_where_the_changelog_says(network: Network, exactly_once: bool) -> None:
+    ours, calm = (StreamDriver(network, partitions=2, exactly_once=exactly_once) for _ in range(2))
+    for driver in (ours, calm):
+        sent(driver, 0, 3)
+        driver.run()
+    ours.crash()
+    offsets = ours.broker.offsets(GROUP)
+    ours.broker.compact(Role.CHANGELOG, delete_retention_ms=0)
+    ours.broker.forget_offsets(GROUP)
+    ours.turn()
+    assert ours.broker.offsets(GROUP) == {0: 0, **offsets}, "the first turn says again where the group stands"
+    for driver in (ours, calm):
+        sent(driver, 3, 3)
+        driver.run()
+    assert bits(ours) == bits(calm)
+
+
+def test_a_store_that_is_behind_what_was_committed_is_refused(network: Network) -> None:
+    driver = StreamDriver(network)
+    sent(driver, 0, 2)
+    driver.run()
+    driver.crash()
+    driver.broker.write_offsets(GROUP, {0: 7})
+    with pytest.raises(Refused, match=r"committed offset is 7, but the changelog's states end before reading 6"):
+        driver.restart()
+
+
+def test_states_of_other_topics_are_refused_also_without_offsets(network: Network) -> None:
+    driver = StreamDriver(network)
+    sent(driver, 0, 2)
+    driver.run()
+    driver.crash()
+    driver.broker.remake(Role.READINGS)  # which takes the group's offsets with it
+    with pytest.raises(Refused, match="made anew"):
+        driver.restart()
+
+
+def test_an_open_transaction_over_the_changelog_is_waited_for_then_refused(network: Network) -> None:
+    driver = StreamDriver(network)
+    sent(driver, 0, 2)
+    driver.run()
+    driver.crash()
+    foreign = driver.broker.init_producer("foreign")
+    driver.broker.write(Encoded(Role.CHANGELOG, 0, [b"?"], [b"?"], 0), "foreign", foreign)
+    began_ms = driver.now_ms
+    with pytest.raises(Refused, match=r"producer id \d+ has been open since offset"):
+        driver.restart()
+    assert driver.now_ms - began_ms >= 60_000
+    driver.broker.end("foreign", foreign, commit=False)
+    driver.broker.complete("foreign")
+    driver.restart()
+
+
+def test_a_stream_without_a_name_that_is_no_sentinel_is_refused(network: Network) -> None:
+    driver = StreamDriver(network)
+    driver.broker.append(Role.CHANGELOG, 0, sentinels.KEY, b"something else")
+    with pytest.raises(Refused, match="no sentinel"):
+        driver.restart()
