@@ -18,6 +18,8 @@ from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_client import ColumnProducer, group_offsets, read_topic
 from services.codecs import predictions
 
+CANARY = "canary7f3a"
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -43,7 +45,9 @@ def answered(bootstrap: str, pipeline: str) -> int:
 def test_serves_refuses_bad_records_and_leaves_in_time_on_sigterm(
     broker: DevBroker, model: Path, tmp_path: Path
 ) -> None:
-    config = write_config(tmp_path, broker.bootstrap, model, "orderly")
+    hidden = {"sasl_plain_password": f"{CANARY}1", "ssl_password": f"{CANARY}2"}
+    archive = f"s3://u:{CANARY}3@host/x?sig={CANARY}4"
+    config = write_config(tmp_path, broker.bootstrap, model, "orderly", kafka=hidden, retrain={"archive": archive})
     assert streamrnn("topics", "create", "-c", str(config)).returncode == 0
     with Serving(config) as server:
         server.ready()
@@ -55,9 +59,11 @@ def test_serves_refuses_bad_records_and_leaves_in_time_on_sigterm(
         assert server.get("/healthz")[0] == 200
         assert listening_beyond_this_machine(server) == []
         assert (Path.home() / ".ray" / "auth_token").stat().st_mode & 0o077 == 0, "others may read Ray's token"
+        shown = [server.get(page)[1] for page in ("/metrics", "/live.json", "/readyz")] + arguments_of(server)
         began_s = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         assert server.ended() == 0
+        assert not [text for text in (*shown, *server.lines) if CANARY in text], "a secret is shown"
         assert time.monotonic() - began_s < 30, server.tail()  # what Kubernetes gives it
         (stopped,) = server.events("shard_stopped")
         assert stopped["position"] == {"0": 6, "1": 0}
@@ -68,6 +74,15 @@ def test_serves_refuses_bad_records_and_leaves_in_time_on_sigterm(
     reasons = [dict(letters.headers[row])["streamrnn.reason"] for row in range(len(bad))]
     assert reasons == [b"not_json", b"wrong_length", b"not_finite", b"too_deep"]
     assert group_offsets({"bootstrap_servers": broker.bootstrap}, "streamrnn-orderly", "orderly.readings")[0] == 6
+
+
+def arguments_of(server: Serving) -> list[str]:
+    """The command lines of a server and of all that it has started, which every user of a machine can read."""
+    top, found = psutil.Process(server.process.pid), []
+    for one in (top, *top.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.append(" ".join(one.cmdline()))
+    return found
 
 
 def listening_beyond_this_machine(server: Serving) -> list[tuple[str, str]]:
