@@ -17,6 +17,7 @@ from kafka import errors as kafka_errors
 
 from services.brokers import kafka_options
 from services.brokers.kafka_options import Options
+from services.brokers.kafka_producer import Producer
 from services.predictor.ports import Fenced, Refused, Unsettled
 
 # The library logs every attempt to reconnect as errors, dozens a second; what matters of it becomes an error of ours.
@@ -41,16 +42,6 @@ DENIED = (
     kafka_errors.InvalidTransactionTimeoutError,
 )
 FENCED = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError)
-
-
-class Producer(KafkaProducer):
-    """A KafkaProducer that is closed by us only.
-
-    The library's own clean-up at garbage collection replaces the logger of every producer in the process.
-    """
-
-    def __del__(self) -> None:
-        pass
 
 
 def open_consumer(options: Options, **own: Any) -> KafkaConsumer:

@@ -30,7 +30,6 @@ from services.brokers import kafka_append, kafka_group, kafka_topics
 from services.brokers.kafka_append import Part
 from services.brokers.kafka_connect import (
     ANSWER_MS,
-    Producer,
     asked,
     drop,
     is_fenced,
@@ -40,6 +39,7 @@ from services.brokers.kafka_connect import (
 from services.brokers.kafka_encode import HEAD_BYTES, RECORD_BYTES
 from services.brokers.kafka_group import Entry, Group, offsets_of
 from services.brokers.kafka_options import Options
+from services.brokers.kafka_producer import Producer
 from services.brokers.watchdog import Expire, Watchdog, end_process
 from services.predictor import topic_ids
 from services.predictor.ports import Fenced, Forgotten, Refused, Unsettled
@@ -253,9 +253,8 @@ class KafkaLedger:
         self._group.consumer().commit(offsets_now, timeout_ms=round(self._timeout_s * 1000))
 
     def _append(self, parts: Sequence[Part]) -> None:
-        assert self._appender is not None
-        for future in self._appender.append(parts):
-            future.get(timeout=self._timeout_s)
+        assert self._appender is not None and self._producer is not None
+        self._producer.await_records(self._appender.append(parts), self._timeout_s)
 
     def _failed(self, error: Exception, took_s: float) -> Exception:
         """Drops the producer and names the error. Fenced only when somebody else was the cause for certain: Kafka says

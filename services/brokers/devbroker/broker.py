@@ -41,6 +41,11 @@ _LOGGING = ("showDateTime=true", "dateTimeFormat=HH:mm:ss.SSS", "log.org.apache.
 _LOG_BYTES = 16 << 20
 
 
+def new_cluster_id() -> str:
+    """22 letters, the first an A: one that begins with "-" would be read as an option."""
+    return base64.urlsafe_b64encode(b"\0" + secrets.token_bytes(15)).decode().rstrip("=")
+
+
 class DevBroker:
     """A real one-node Kafka on 127.0.0.1.
 
@@ -54,6 +59,8 @@ class DevBroker:
     host: the name by which other machines know this one: then they may connect, too. None: this machine only.
     owned: the broker never outlives this process, not even when that is killed.
     overrides: server settings that take precedence.
+    cluster: id (22 letters) of the cluster that it is a node of; None: it is one by itself. Its node.id and the
+        quorum stand in `overrides` then, and its former self is the other nodes' to fence.
     cache: where the jars are; None means $STREAMRNN_CACHE or the user's cache folder.
     """
 
@@ -66,6 +73,7 @@ class DevBroker:
         advertised_port: int | None = None,
         host: str | None = None,
         overrides: Mapping[str, str] | None = None,
+        cluster: str | None = None,
         cache: Path | None = None,
     ) -> None:
         self.folder = folder.absolute()
@@ -73,7 +81,7 @@ class DevBroker:
         self._port = port
         self._owned = owned
         self._advertised_port, self._host = advertised_port, host
-        self._overrides = dict(overrides or {})
+        self._overrides, self._cluster = dict(overrides or {}), cluster
         self._cache = (cache or jars.default_cache()).absolute()
         self._data = self.folder / "data"
         self._identity = Identity(self.folder)
@@ -190,7 +198,7 @@ class DevBroker:
         java += ["-cp", ":".join(map(str, class_path))]
         if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
-        if crashed:
+        if crashed and self._cluster is None:
             self._fence_former_self([*java, *flags], ports)
         with self.log.open("ab") as log:
             if not (self._data / "meta.properties").exists():
@@ -232,10 +240,8 @@ class DevBroker:
                 broker.stop(timeout_s=120.0)  # the JVM writes its archive when it ends
 
     def _format(self, java: list[str], properties: Path, log: int) -> None:
-        # 22 letters, the first an A: one that begins with "-" would be read as an option.
-        cluster = base64.urlsafe_b64encode(b"\0" + secrets.token_bytes(15)).decode().rstrip("=")
         command = [*java, "kafka.tools.StorageTool", "format", "--ignore-formatted"]
-        command += ["--cluster-id", cluster, "--config", str(properties)]
+        command += ["--cluster-id", self._cluster or new_cluster_id(), "--config", str(properties)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
         if done.returncode != 0:
             raise StartFailed(f"Kafka could not prepare its data folder {self._data}. {self._log_end()}")
