@@ -53,14 +53,19 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevBroker]:
         running.stop()
 
 
+@pytest.fixture(scope="session")
+def _mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevBroker]:
+    running = DevBroker(tmp_path_factory.mktemp("mortal") / "broker", owned=True)
+    yield running
+    running.kill()
+
+
 @pytest.fixture
-def own_broker(tmp_path: Path) -> Iterator[DevBroker]:
-    """A running broker for one test, which may kill and restart it."""
-    running = DevBroker(tmp_path / "own-broker", owned=True)
-    try:
-        yield running.start()
-    finally:
-        running.kill()
+def own_broker(_mortal: DevBroker) -> DevBroker:
+    """A running broker that a test may stop, kill and restart: while the test runs, nobody else uses it. What tests
+    before this one wrote is in it, so use topics of your own here, too.
+    """
+    return _mortal.start()
 
 
 _numbers = itertools.count(1)
