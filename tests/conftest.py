@@ -53,6 +53,26 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevBroker]:
         running.stop()
 
 
+@pytest.fixture(scope="module")
+def shared_ray() -> Iterator[str]:
+    """A Ray that all servers of a module's tests join, instead of one of their own each, which is most of what their
+    start costs. Its address; servers find it in their environment.
+    """
+    import ray
+
+    from services.fleet.on_ray import join_or_start, prepare
+
+    prepare()
+    join_or_start(None, 3, 0)
+    try:
+        address: str = ray.get_runtime_context().gcs_address
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("STREAMRNN__FLEET__RAY_ADDRESS", address)
+            yield address
+    finally:
+        ray.shutdown()
+
+
 @pytest.fixture(scope="session")
 def _mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevBroker]:
     running = DevBroker(tmp_path_factory.mktemp("mortal") / "broker", owned=True)

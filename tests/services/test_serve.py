@@ -18,6 +18,8 @@ from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_client import ColumnProducer, group_offsets, read_topic
 from services.codecs import predictions
 
+pytestmark = pytest.mark.usefixtures("shared_ray")
+
 CANARY = "canary7f3a"
 
 
@@ -43,8 +45,9 @@ def answered(bootstrap: str, pipeline: str) -> int:
 
 
 def test_serves_refuses_bad_records_and_leaves_in_time_on_sigterm(
-    broker: DevBroker, model: Path, tmp_path: Path
+    broker: DevBroker, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("STREAMRNN__FLEET__RAY_ADDRESS")  # its own Ray's processes are looked at, too
     hidden = {"sasl_plain_password": f"{CANARY}1", "ssl_password": f"{CANARY}2"}
     archive = f"s3://u:{CANARY}3@host/x?sig={CANARY}4"
     config = write_config(tmp_path, broker.bootstrap, model, "orderly", kafka=hidden, retrain={"archive": archive})
@@ -184,7 +187,10 @@ def test_refuses_a_damaged_model_and_one_of_other_features(broker: DevBroker, mo
     assert all(feature.encode() in headers["__connect.errors.exception.message"] for feature in FEATURES)
 
 
-def test_a_server_that_is_killed_goes_on_where_it_was(broker: DevBroker, model: Path, tmp_path: Path) -> None:
+def test_a_server_that_is_killed_goes_on_where_it_was(
+    broker: DevBroker, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STREAMRNN__FLEET__RAY_ADDRESS")  # all of it dies at once, its Ray too
     config = write_config(tmp_path, broker.bootstrap, model, "phoenix")
     streamrnn("topics", "create", "-c", str(config))
     with Serving(config) as server:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pytest
 import torch
 from serving import Serving, streamrnn, write_config
 
@@ -25,6 +26,8 @@ from services.brokers.kafka_client import ColumnProducer, read_topic
 from services.brokers.kafka_named import models_named
 from services.codecs import predictions
 from services.registry import Registry
+
+pytestmark = pytest.mark.usefixtures("shared_ray")
 
 STREAMS, PARTITIONS = 16, 2
 QUICK = {"margin": 0.02, "least_readings": 400, "watch_h": 0.002, "join_h": 0.001, "expires_h": 1}
@@ -310,8 +313,8 @@ def test_a_model_that_is_too_large_is_refused_by_a_sentence_and_the_champion_ser
 
 def actor_of(server: Serving) -> int:
     """The process of an actor."""
-    family = psutil.Process(server.process.pid).children(recursive=True)
-    actors = [one for one in family if "ShardActor" in " ".join(one.cmdline())]
+    assert server.process.poll() is None
+    actors = [one for one in psutil.Process().children(recursive=True) if "ShardActor" in " ".join(one.cmdline())]
     return min(actors, key=lambda one: one.create_time()).pid  # the spare came last
 
 
