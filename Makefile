@@ -3,14 +3,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-retrain test test-cluster image check format docs site bench quality soak broker constraints clean
+.PHONY: help demo demo-retrain test chaos test-cluster image check format docs site bench quality soak broker constraints clean
 
 BIN := .venv/bin
 READY := .venv/.ready
 say = @printf '==> %s\n'
 
 KILLS ?= 1000
-JOBS ?= 2
+JOBS ?= 3
 ENGINE ?= docker
 VARIANT ?= cpu
 VERSION = $(shell awk -F '"' '/^version = / { print $$2; exit }' pyproject.toml)
@@ -31,9 +31,15 @@ demo-retrain: $(READY) ## a sensor's unit changes: drift, retraining on Ray Trai
 	$(say) "streamrnn demo-retrain"
 	@$(BIN)/streamrnn demo-retrain $(ARGS)
 
+# Three jobs for two cores, as tests also wait. Bytecode is written: a compiler in each of hundreds of processes costs minutes.
 test: $(READY) ## every test, against real Kafka and real Ray (ARGS="-k name" for some; JOBS=1: one after the other)
 	$(say) "tests"
-	@$(BIN)/pytest -m "not cluster" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@env -u PYTHONDONTWRITEBYTECODE \
+		$(BIN)/pytest -m "not cluster and not long" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+chaos: $(READY) ## the kills and cut connections of `make test` in full length (a quarter of an hour)
+	$(say) "chaos"
+	@$(BIN)/pytest -m long $(ARGS)
 
 test-cluster: $(READY) ## the image, and the chart on a real one-node Kubernetes (Linux, root; Go the first time)
 	$(say) "Debian's packages for a node"

@@ -15,11 +15,27 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch: networks of tests are too small to be shared out
+
 from services.brokers.devbroker import DevBroker
 
 hypothesis.settings.register_profile("here", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+LONGEST = (
+    "services/test_serve.py", "services/test_swaps.py", "chaos/test_kills.py", "services/test_demo_retrain.py",
+    "chaos/test_tasks.py", "brokers/test_kafka_faults.py", "observability/test_live.py", "trainer/test_workers.py",
+    "predictor/test_invariants.py", "archive/test_archive_kafka.py", "fleet/test_ray_head.py",
+    "services/test_train_config.py", "services/test_probe.py", "examples/test_examples.py",
+)  # fmt: skip
+"""Files that take longest, in that order: they begin first, so that no worker is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))  # stable
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

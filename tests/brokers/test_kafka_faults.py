@@ -33,12 +33,24 @@ def proxied(tmp_path: Path) -> Iterator[tuple[DevBroker, TcpProxy]]:
             broker.kill()
 
 
-@pytest.mark.parametrize("way", ["BULK", pytest.param("SEND", marks=pytest.mark.slow)])
+LONG = (pytest.mark.long, pytest.mark.timeout(7200))  # make chaos
+
+
+@pytest.mark.parametrize(
+    ("way", "epochs"),
+    [("BULK", 100), pytest.param("BULK", 400, marks=LONG), pytest.param("SEND", 400, marks=LONG)],
+    ids=["some", "BULK", "SEND"],
+)
 def test_commits_survive_cut_and_stalled_connections_and_kills(
-    proxied: tuple[DevBroker, TcpProxy], topic_names: Callable[[], str], tmp_path: Path, way: str, seed: int
+    proxied: tuple[DevBroker, TcpProxy],
+    topic_names: Callable[[], str],
+    tmp_path: Path,
+    way: str,
+    epochs: int,
+    seed: int,
 ) -> None:
     broker, proxy = proxied
-    pipeline, epochs = topic_names(), 400
+    pipeline = topic_names()
     create({"bootstrap_servers": broker.bootstrap}, TopicSpec(names(pipeline), 2))
     chance = random.Random(seed)
     committer = Committer(proxy.bootstrap, pipeline, epochs, way, tmp_path / "log", TIMEOUT_S)

@@ -61,12 +61,13 @@ class Chaos:
     """One pipeline under load. Use as a context manager; everything it starts it stops."""
 
     def __init__(self, seed: int, *, streams: int = 24, partitions: int = 4, shards: int = 2, rate: float = 300.0,
-                 tick_s: float = 0.05, delivery: str = "exactly_once",
-                 stall_timeout_s: float = 20.0) -> None:  # fmt: skip
+                 tick_s: float = 0.05, delivery: str = "exactly_once", stall_timeout_s: float = 20.0,
+                 pipeline: str = "chaos", broker: Any = None) -> None:  # fmt: skip
         print(f"chaos seed {seed}", flush=True)
         self.random = random.Random(seed)
         self.streams, self.partitions, self.shards, self.rate, self.tick_s = streams, partitions, shards, rate, tick_s
         self.delivery, self.stall_timeout_s = delivery, stall_timeout_s
+        self.pipeline, self.broker = pipeline, broker  # None: a broker of its own, which may be killed
         self.report = Report()
         self.events: list[dict[str, Any]] = []
         self._stack = ExitStack()
@@ -95,12 +96,13 @@ class Chaos:
         self.began_s = time.monotonic()
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamrnn-chaos-")))
         self.model = self.make_model(work / "model", self.random.randrange(1 << 30))
-        self.broker = DevBroker(work / "broker", owned=True)
-        self.broker.start()
-        stack.callback(self.broker.stop)
+        if self.broker is None:
+            self.broker = DevBroker(work / "broker", owned=True)
+            self.broker.start()
+            stack.callback(self.broker.stop)
         config = work / "streamrnn.yaml"
         config.write_text(
-            f"pipeline: chaos\nmodel: {self.model}\ndelivery: {self.delivery}\ndevice: cpu\n"
+            f"pipeline: {self.pipeline}\nmodel: {self.model}\ndelivery: {self.delivery}\ndevice: cpu\n"
             f"kafka: {{bootstrap_servers: '{self.broker.bootstrap}'}}\n"
             f"topics: {{partitions: {self.partitions}, replication: 1}}\n"
             f"epoch: {{timeout_s: 8}}\nstate: {{slots: 512}}\ntelemetry: {{port: 0}}\n"
@@ -259,6 +261,20 @@ class Chaos:
         )  # fmt: skip
         self.report.zombies_fenced += int(left[0]["end"] == "fenced")
 
+    def suffer(self, kills: int, broker_kills: int, zombies: int) -> None:
+        """So many blows of each kind, in random order."""
+        blows = ["actor"] * kills + ["broker"] * broker_kills + ["zombie"] * zombies
+        self.random.shuffle(blows)
+        for done, blow in enumerate(blows, 1):
+            shard = self.random.randrange(self.shards)
+            if blow == "actor":
+                self.kill_actor(shard)
+            elif blow == "broker":
+                self.kill_broker()
+            else:
+                self.zombie(shard)
+            print(f"{time.monotonic() - self.began_s:8.1f} s  blow {done} of {len(blows)}: {blow}", flush=True)
+
     # ---- the verdict ------------------------------------------------------------------------------------------------
 
     def finish(self) -> Report:
@@ -393,19 +409,9 @@ def identical(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def soak(kills: int, broker_kills: int, zombies: int, seed: int) -> Report:
-    """The blows in random order, then the verdict."""
+    """The blows, then the verdict."""
     with Chaos(seed, stall_timeout_s=6.0 if zombies else 20.0) as chaos:
-        blows = ["actor"] * kills + ["broker"] * broker_kills + ["zombie"] * zombies
-        chaos.random.shuffle(blows)
-        for done, blow in enumerate(blows, 1):
-            shard = chaos.random.randrange(chaos.shards)
-            if blow == "actor":
-                chaos.kill_actor(shard)
-            elif blow == "broker":
-                chaos.kill_broker()
-            else:
-                chaos.zombie(shard)
-            print(f"{time.monotonic() - chaos.began_s:8.1f} s  blow {done} of {len(blows)}: {blow}", flush=True)
+        chaos.suffer(kills, broker_kills, zombies)
         return chaos.finish()
 
 

@@ -1,0 +1,19 @@
+"""One Ray for all that is killed here: servers in this process find it and leave it running."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from services.fleet.on_ray import join_or_start, prepare
+
+
+@pytest.fixture(scope="package", autouse=True)
+def on_ray() -> Iterator[None]:
+    prepare()
+    join_or_start(None, 2, 0)
+    yield
+    import ray
+
+    ray.shutdown()
