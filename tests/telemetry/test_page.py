@@ -1,4 +1,4 @@
-"""The live page in a real browser, of a real service whose sensors send."""
+"""The live page in a real browser, of a real service whose sensors send; and the spans that it sends meanwhile."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import opened
+from otlp import Collector
 from sensors import WATCHED
 from serving import Serving
 
+from services.predictor.stats import PHASES
 from services.telemetry.collector import new_registry
 from services.telemetry.endpoint import Endpoint, Health
 from services.telemetry.live import Live
@@ -174,3 +176,25 @@ def test_page_forbids_what_it_does_not_need(serving: Serving) -> None:
         policy = answer.headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy and "unsafe" not in policy
         assert "<script>" not in (text := answer.read().decode()) and "style=" not in text
+
+
+def test_a_service_sends_one_span_an_epoch_and_none_a_reading(serving: Serving, collector: Collector) -> None:
+    serving.until(lambda: sum(span.attributes["streamrnn.readings"] for span in collector.spans) > 50, "spans")
+    spans = [span for span in collector.spans if span.attributes["streamrnn.readings"]]
+    assert collector.paths == {"/v1/traces"}
+    assert {span.name for span in spans} == {"epoch"}
+    assert {span.resource["service.name"] for span in spans} == {"streamrnn"}
+    one = spans[-1].attributes
+    assert one["messaging.destination.name"] == "watched.readings"
+    assert (one["streamrnn.shard"], one["streamrnn.incarnation"], one["streamrnn.outcome"]) == (0, 0, "kept")
+    numbers = [span.attributes["streamrnn.epoch"] for span in spans]
+    assert len(set(numbers)) == len(numbers), "one span an epoch"
+    assert {f"streamrnn.{phase}_seconds" for phase in PHASES} <= one.keys()
+    assert spans[-1].events.keys() == set(PHASES)
+    for span in spans:
+        took_s = (span.ended_ns - span.began_ns) / 1e9
+        phases_s = sum(span.attributes[f"streamrnn.{phase}_seconds"] for phase in PHASES)
+        assert 0 < phases_s <= took_s + 0.001
+        assert abs(time.time() - span.ended_ns / 1e9) < 600
+    ends = [max(span.attributes["streamrnn.position"]) for span in sorted(spans, key=lambda span: span.began_ns)]
+    assert ends[-1] > ends[0]

@@ -1,4 +1,4 @@
-"""Spans of epochs, as a collector gets them from a real service and from values."""
+"""Spans of epochs, as a collector gets them. Those of a real service: test_page.py, which has one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import time
 
 import pytest
 from otlp import Collector
-from serving import Serving
 
 from services.predictor.ports import Refused
-from services.predictor.stats import PHASES
 from services.predictor.traced import Traced
 from services.settings import Settings
 from services.telemetry.traces import Traces, check
@@ -25,28 +23,6 @@ def traced(epoch: int, kept: bool = True) -> Traced:
     now_ns = time.time_ns()
     phases = (("poll", now_ns - 9, now_ns - 7), ("encode", now_ns - 7, now_ns - 5), ("encode", now_ns - 5, now_ns))
     return Traced(epoch, "3f9a0c12be77", phases, {0: 8, 2: 9}, readings=5, predictions=5, rejected=1, kept=kept)
-
-
-def test_a_service_sends_one_span_an_epoch_and_none_a_reading(serving: Serving, collector: Collector) -> None:
-    serving.until(lambda: sum(span.attributes["streamrnn.readings"] for span in collector.spans) > 50, "spans")
-    spans = [span for span in collector.spans if span.attributes["streamrnn.readings"]]
-    assert collector.paths == {"/v1/traces"}
-    assert {span.name for span in spans} == {"epoch"}
-    assert {span.resource["service.name"] for span in spans} == {"streamrnn"}
-    one = spans[-1].attributes
-    assert one["messaging.destination.name"] == "watched.readings"
-    assert (one["streamrnn.shard"], one["streamrnn.incarnation"], one["streamrnn.outcome"]) == (0, 0, "kept")
-    numbers = [span.attributes["streamrnn.epoch"] for span in spans]
-    assert len(set(numbers)) == len(numbers), "one span an epoch"
-    assert {f"streamrnn.{phase}_seconds" for phase in PHASES} <= one.keys()
-    assert spans[-1].events.keys() == set(PHASES)
-    for span in spans:
-        took_s = (span.ended_ns - span.began_ns) / 1e9
-        phases_s = sum(span.attributes[f"streamrnn.{phase}_seconds"] for phase in PHASES)
-        assert 0 < phases_s <= took_s + 0.001
-        assert abs(time.time() - span.ended_ns / 1e9) < 600
-    ends = [max(span.attributes["streamrnn.position"]) for span in sorted(spans, key=lambda span: span.began_ns)]
-    assert ends[-1] > ends[0]
 
 
 def test_a_dropped_epoch_is_an_error_and_phases_add_up(collector: Collector) -> None:
