@@ -30,7 +30,7 @@ def test_nothing_is_lost_or_doubled_by_fifty_kills_of_actors_ten_of_the_broker_a
 
 
 def test_nothing_is_lost_or_doubled_by_some_kills_of_actors_and_of_the_broker_and_by_a_zombie() -> None:
-    with Chaos(SEED, stall_timeout_s=6.0) as chaos:
+    with Chaos(SEED, rate=100.0, stall_timeout_s=6.0) as chaos:
         chaos.suffer(kills=6, broker_kills=2, zombies=1)
         report = chaos.finish()
         assert (report.kills, report.broker_kills, report.zombies) == (6, 2, 1)
