@@ -47,7 +47,7 @@ class TaskChaos(Chaos):
     """One task under load."""
 
     def __init__(self, config: ModelConfig, pipeline: str, broker: DevBroker) -> None:
-        super().__init__(SEED, streams=12, partitions=2, shards=1, rate=100.0, pipeline=pipeline, broker=broker)
+        super().__init__(SEED, streams=12, partitions=2, shards=1, rate=200.0, pipeline=pipeline, broker=broker)
         self.config = config
 
     def make_model(self, folder: Path, seed: int) -> Path:
