@@ -191,7 +191,7 @@ def _time(at: object) -> int:
     if isinstance(at, str):
         try:
             value = msgspec.convert(at, datetime)  # the parser of the compiled path
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, UnicodeEncodeError):  # the latter: half a surrogate pair
             raise Refusal(Reason.BAD_TIME, f"{shown(at)} is not a time. {_TIMES}.") from None
     elif not _is_number(at):
         raise Refusal(Reason.BAD_TIME, f"at is {kind(at)}. {_TIMES}.")

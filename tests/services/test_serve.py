@@ -54,7 +54,8 @@ def test_serves_refuses_bad_records_and_leaves_in_time_on_sigterm(
     assert streamrnn("topics", "create", "-c", str(config)).returncode == 0
     with Serving(config) as server:
         server.ready()
-        bad = [b"not json", b'{"at": 1, "x": [1, 2]}', b'{"at": 1, "x": [1, 2, NaN]}', b"[" * (1 << 19)]
+        half = rb'{"at":"2026-11-14T22:13:20\ud800Z","x":[1,2,3]}'  # of a surrogate pair
+        bad = [b"not json", b'{"at": 1, "x": [1, 2]}', b'{"at": 1, "x": [1, 2, NaN]}', b"[" * (1 << 19), half]
         send(broker.bootstrap, "orderly.readings", [reading(0), *bad, reading(1)])
         server.until(lambda: answered(broker.bootstrap, "orderly") == 2, "two predictions")
         server.until(lambda: "streamrnn_readings_total{" in server.get("/metrics")[1], "metrics")
@@ -69,14 +70,14 @@ def test_serves_refuses_bad_records_and_leaves_in_time_on_sigterm(
         assert not [text for text in (*shown, *server.lines) if CANARY in text], "a secret is shown"
         assert time.monotonic() - began_s < 30, server.tail()  # what Kubernetes gives it
         (stopped,) = server.events("shard_stopped")
-        assert stopped["position"] == {"0": 6, "1": 0}
+        assert stopped["position"] == {"0": 7, "1": 0}
         assert stopped.items() >= {"level": "info", "shard": 0, "incarnation": 0, "readings": 2}.items()
         assert stopped["epoch"] >= 1
     letters = read_topic({"bootstrap_servers": broker.bootstrap}, "orderly.dead-letters")[0]
     assert letters.values == bad
     reasons = [dict(letters.headers[row])["streamrnn.reason"] for row in range(len(bad))]
-    assert reasons == [b"not_json", b"wrong_length", b"not_finite", b"too_deep"]
-    assert group_offsets({"bootstrap_servers": broker.bootstrap}, "streamrnn-orderly", "orderly.readings")[0] == 6
+    assert reasons == [b"not_json", b"wrong_length", b"not_finite", b"too_deep", b"bad_time"]
+    assert group_offsets({"bootstrap_servers": broker.bootstrap}, "streamrnn-orderly", "orderly.readings")[0] == 7
 
 
 def arguments_of(server: Serving) -> list[str]:
