@@ -37,6 +37,7 @@ class Reason(enum.StrEnum):
     BAD_SYMBOL = "bad_symbol"  # a symbol that is empty or longer than 256 bytes
     BAD_ARROW = "bad_arrow"  # truncated or malformed Arrow IPC
     TOO_MANY_ROWS = "too_many_rows"  # a packed record with more rows than the limit
+    INTERNAL = "internal"  # an error of streamrnn's own that no check foresaw
 
 
 class Flag(enum.IntFlag):
@@ -76,6 +77,17 @@ class Records:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def take(self, index: Sequence[int]) -> Records:
+        """The records at `index`, which is ascending."""
+        return Records(
+            self.partition,
+            self.offsets[index] if len(index) else np.zeros(0, np.int64),
+            self.timestamps_ms[index] if len(index) else np.zeros(0, np.int64),
+            [self.keys[i] for i in index],
+            [self.values[i] for i in index],
+            {row: self.headers[i] for row, i in enumerate(index) if i in self.headers} if self.headers else {},
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Readings:
@@ -96,12 +108,21 @@ class Readings:
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """An error that nobody foresaw: streamrnn's own fault, whatever led to it."""
+
+    kind: str  # the error's class and where it was raised; never holds input
+    stack: str  # for a person, at most 4,000 characters
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """Records that were refused, with everything needed to write them to the dead letters as they came."""
 
     records: Records  # [k], only the refused ones
     reasons: list[Reason]  # [k]
     details: list[str]  # [k], a sentence for a person; never holds more than 200 characters of input
+    faults: tuple[Fault, ...] = ()  # one of each kind that made a record INTERNAL
 
     def __len__(self) -> int:
         return len(self.reasons)

@@ -100,9 +100,13 @@ def read(file: pq.ParquetFile, piece: Piece, where: str, first: int = 0, end: in
     end = piece.next if end is None else end
     for group in range(file.num_row_groups):
         try:
-            table = file.read_row_group(group).combine_chunks()
-        except (pa.ArrowException, OSError) as error:
+            table = file.read_row_group(group)
+            table.validate(full=True)  # a page's checksum says that it is as it was written, not by whom
+            table = table.combine_chunks()
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise _damaged(where, piece, f"cannot be read: {error}") from error
+        if any(table.column(name).null_count for name in ("partition", "offset", "timestamp_ms")):
+            raise _damaged(where, piece, "holds records without a place or a time")
         offsets = table.column("offset").to_numpy()
         if len(offsets) and not (offsets[0] > last and offsets[-1] <= piece.last and (np.diff(offsets) > 0).all()):
             raise _damaged(where, piece, "holds offsets that are not in order, or not those of its name")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from services.records import Encoded, Header, Reason, Rejected, Role
 
 ERRORS = "__connect.errors."
+_OFFSET, _MESSAGE = ERRORS + "offset", ERRORS + "exception.message"
 REASON = "streamrnn.reason"
 TRUNCATED = "streamrnn.truncated"
 """The value's original length in bytes, where it was cut to fit."""
@@ -28,28 +29,35 @@ def encode(
     (the partition when None).
     """
     records = rejected.records
-    keys: list[bytes | None] = []
-    values: list[bytes | None] = []
+    before: list[Header] = [(ERRORS + "topic", topic.encode()), (ERRORS + "partition", b"%d" % records.partition)]
+    between: list[Header] = [
+        (ERRORS + "connector.name", group.encode()),
+        (ERRORS + "task.id", (str(records.partition) if task is None else task).encode()),
+    ]
+    about = {reason: _about(reason) for reason in set(rejected.reasons)}
+    fixed = max_bytes - _size([*before, (_OFFSET, b""), *between, *_LONGEST])
+    keys, values = list(records.keys), list(records.values)
     headers: list[Sequence[Header]] = []
-    for row, (reason, detail) in enumerate(zip(rejected.reasons, rejected.details, strict=True)):
-        added: list[Header] = [
-            (ERRORS + "topic", topic.encode()),
-            (ERRORS + "partition", b"%d" % records.partition),
-            (ERRORS + "offset", b"%d" % records.offsets[row]),
-            (ERRORS + "connector.name", group.encode()),
-            (ERRORS + "task.id", (str(records.partition) if task is None else task).encode()),
-            (ERRORS + "stage", b"KEY_CONVERTER" if _of_key(reason) else b"VALUE_CONVERTER"),
-            (ERRORS + "class.name", b"services.codecs.readings.ReadingDecoder"),
-            (ERRORS + "exception.class.name", b"services.codecs.refusal.Refusal"),
-            (ERRORS + "exception.message", detail.encode("utf-8", "backslashreplace")),
-            (REASON, reason.value.encode()),
-        ]
-        own = list(records.headers.get(row, ()))
-        key, value, own, cuts = _fitted(records.keys[row], records.values[row], own, max_bytes - _size(added))
-        keys.append(key)
-        values.append(value)
-        headers.append([*own, *added, *cuts])
+    for row, (offset, reason, detail) in enumerate(
+        zip(records.offsets.tolist(), rejected.reasons, rejected.details, strict=True)
+    ):
+        place, message = b"%d" % offset, detail.encode("utf-8", "backslashreplace")
+        key, value, own = keys[row], values[row], records.headers.get(row, ())
+        room = fixed - len(place) - len(message)
+        cuts: list[Header] = []
+        if len(key or b"") + len(value or b"") + (_size(own) if own else 0) > room:
+            keys[row], values[row], own, cuts = _fitted(key, value, list(own), room)
+        first, last = about[reason]
+        headers.append([*own, *before, (_OFFSET, place), *between, *first, (_MESSAGE, message), last, *cuts])
     return Encoded(Role.DEAD_LETTERS, records.partition, keys, values, timestamp_ms, headers)
+
+
+def _about(reason: Reason) -> tuple[tuple[Header, ...], Header]:
+    """Headers that follow from the reason: those before the sentence, and the one behind it."""
+    stage = b"KEY_CONVERTER" if _of_key(reason) else b"VALUE_CONVERTER"
+    error = (ERRORS + "exception.class.name", b"services.codecs.refusal.Refusal")
+    by = (ERRORS + "class.name", b"services.codecs.readings.ReadingDecoder")
+    return ((ERRORS + "stage", stage), by, error), (REASON, reason.value.encode())
 
 
 def _of_key(reason: Reason) -> bool:
@@ -60,15 +68,16 @@ def _size(headers: Sequence[Header]) -> int:
     return sum(_HEADER_OVERHEAD + len(name.encode()) + len(value or b"") for name, value in headers)
 
 
+_LONGEST = (*_about(Reason.TOMBSTONE)[0], (_MESSAGE, b""), _about(max(Reason, key=len))[1])
+
+
 def _fitted(
     key: bytes | None, value: bytes | None, own: list[Header], room: int
 ) -> tuple[bytes | None, bytes | None, list[Header], list[Header]]:
-    """Key, value and headers cut to `room` bytes, and headers that say so. The value goes first, then the record's own
-    headers, then the key.
+    """Key, value and headers, too large as they are, cut to `room` bytes, and headers that say so. The value goes
+    first, then the record's own headers, then the key.
     """
     cuts: list[Header] = []
-    if len(key or b"") + len(value or b"") + _size(own) <= room:
-        return key, value, own, cuts
     room -= _size([(name, b"9" * 10) for name in (TRUNCATED, TRUNCATED_KEY, DROPPED_HEADERS)])
     if own and len(key or b"") + _size(own) > room:
         cuts.append((DROPPED_HEADERS, b"%d" % len(own)))

@@ -1,7 +1,9 @@
-"""Predictions of one packed record <-> Arrow IPC streams. May import pyarrow, numpy and `services.records`."""
+"""Predictions of one packed record <-> Arrow IPC streams. May import pyarrow, numpy,
+`services.records` and this room."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -10,8 +12,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from services.codecs.answers import lengths, numbered
+from services.codecs.arrow_stream import check_frames
 from services.codecs.readings_contract import VERSION
 from services.codecs.readings_packed import VERSION_KEY
+from services.codecs.refusal import Refusal
 from services.records import Predictions, Spelling
 
 _ROW_BYTES = 8 + 4 + 4 + 4 + 4 + 2  # at, row, score, p, lasting, flags
@@ -113,14 +117,102 @@ def _vectors(rows: NDArray[np.float32], targets: int) -> Any:
 
 def read_packed(value: bytes) -> tuple[Any, str, int, int]:
     """The table of one stream written by `encode_packed`, each column one chunk, and the model, partition and offset of
-    all its rows. Raises ValueError (or pyarrow's) for anything else.
+    all its rows. Raises ValueError (or pyarrow's) for anything else: a damaged frame would end the interpreter, so
+    nothing is looked at before it is checked. Columns that this release does not know are left out.
     """
-    table = pa.ipc.open_stream(value).read_all().combine_chunks()
-    metadata = table.schema.metadata or {}
+    try:
+        check_frames(value)
+    except Refusal as refusal:
+        raise ValueError(refusal.why.detail) from None
+    with pa.ipc.open_stream(pa.py_buffer(value)) as reader:
+        schema = reader.schema
+        _check_columns(schema)
+        batches = []
+        for batch in reader:
+            batch.validate(full=True)
+            batches.append(batch)
+    table = pa.Table.from_batches(batches, schema).select([name for name in schema.names if name in _COLUMNS])
+    table = table.combine_chunks()
+    for name in table.column_names:
+        array = table.column(name)
+        if name not in _MAY_BE_NULL and (array.null_count or any(_inner_nulls(chunk) for chunk in array.chunks)):
+            raise ValueError(f"column {name!r} holds nulls")
+    metadata = schema.metadata or {}
     if metadata.get(VERSION_KEY) != str(VERSION).encode():
         raise ValueError(f"{VERSION_KEY.decode()} is {metadata.get(VERSION_KEY)!r}, not {VERSION}")
     model = metadata[b"streamrnn.model"].decode()
-    return table, model, int(metadata[b"streamrnn.partition"]), int(metadata[b"streamrnn.offset"])
+    partition, offset = int(metadata[b"streamrnn.partition"]), int(metadata[b"streamrnn.offset"])
+    if not (0 <= partition < 1 << 31 and 0 <= offset < 1 << 63):
+        raise ValueError(f"there is no offset {offset} of partition {partition}")
+    return table, model, partition, offset
+
+
+def _check_columns(schema: Any) -> None:
+    """Raises ValueError unless each column is there once, in the type that `_stream` writes."""
+    names = schema.names
+    if len(set(names)) < len(names):
+        raise ValueError("two columns have the same name")
+    for name, kind in zip(names, schema.types, strict=True):
+        if not (_plain(kind) and _COLUMNS.get(name, _plain)(kind)):
+            raise ValueError(f"column {name[:60]!a} is {str(kind)[:60]!a}, which no prediction has")
+    for name in ("stream", "at", "row", "score", "flags"):
+        if name not in names:
+            raise ValueError(f"the column {name!r} is missing")
+    if not {"y", "label", "text"} & set(names):
+        raise ValueError("it has neither y nor label nor text")
+    if "text" in names and schema.field("prob").type != pa.float32():
+        raise ValueError("prob of a text is a number")
+
+
+def _plain(kind: Any, depth: int = 0) -> bool:
+    """Types that a column may have, whatever its name: what is exotic is not read at all."""
+    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        return depth < 2 and _plain(kind.value_type, depth + 1)
+    return kind in _PLAIN or pa.types.is_timestamp(kind)
+
+
+def _are_vectors(kind: Any) -> bool:
+    """Lists of one width of float32, or lists of one number of those."""
+    if not pa.types.is_fixed_size_list(kind):
+        return False
+    inner = kind.value_type
+    return inner == pa.float32() or (pa.types.is_fixed_size_list(inner) and inner.value_type == pa.float32())
+
+
+def _of(*kinds: Any) -> Callable[[Any], bool]:
+    return lambda kind: kind in kinds
+
+
+_PLAIN = (
+    pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64(),
+    pa.float32(), pa.float64(), pa.utf8(), pa.binary(),
+)  # fmt: skip
+_COLUMNS: dict[str, Callable[[Any], bool]] = {
+    "stream": _of(pa.binary()),
+    "at": _of(pa.timestamp("ms", "UTC")),
+    "row": _of(pa.int32()),
+    "y": _are_vectors,
+    "lo": _are_vectors,
+    "hi": _are_vectors,
+    "label": _of(pa.utf8()),
+    "top": lambda kind: pa.types.is_fixed_size_list(kind) and kind.value_type == pa.utf8(),
+    "text": _of(pa.list_(pa.utf8())),
+    "prob": lambda kind: kind == pa.float32() or _are_vectors(kind),
+    "score": _of(pa.float32()),
+    "p": _of(pa.float32()),
+    "lasting": _of(pa.float32()),
+    "flags": _of(pa.uint8(), pa.uint16()),
+}
+_MAY_BE_NULL = ("label", "top", "text")
+
+
+def _inner_nulls(array: Any) -> int:
+    """Nulls in lists of one width, at any depth."""
+    while pa.types.is_fixed_size_list(array.type):
+        array = array.values
+        if array.null_count:
+            return int(array.null_count)
+    return 0
 
 
 def column_of(table: Any, name: str) -> NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -16,6 +16,7 @@ from services.codecs.predictions_packed import column_of, read_packed
 from services.records import Flag, Records
 
 _NONE = float("nan")
+_INT64_END = (1 << 63) - 1
 _MIXED = "predictions of different shapes; read them in smaller pieces"
 
 Top = tuple[tuple[str, float], ...]
@@ -60,9 +61,9 @@ class _Prediction(msgspec.Struct, gc=False):
 
     v: Literal[1]
     stream: str | None
-    at: int
-    partition: int
-    offset: int
+    at: Annotated[int, msgspec.Meta(ge=-_INT64_END - 1, le=_INT64_END)]
+    partition: Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
+    offset: Annotated[int, msgspec.Meta(ge=0, le=_INT64_END)]
     model: str
     score: float | None
     flags: tuple[str, ...]
@@ -97,6 +98,8 @@ def decode(records: Records) -> PredictionRows:
                 run, first = [], i + 1
             else:
                 one = _decode_json(value)  # type: ignore[arg-type]
+                if one.stream is None:
+                    bytes.fromhex(one.stream_hex or "")
                 if one.y is UNSET and one.label is UNSET and one.text is UNSET:
                     raise ValueError("it has neither y nor label nor text")
                 run.append(one)

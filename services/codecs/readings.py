@@ -1,18 +1,24 @@
-"""Polled records -> the readings they hold and the records that hold none. Imports numpy and this room only."""
+"""Polled records -> the readings they hold and the records that hold none. Imports numpy, `services.faults` and this
+room only."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.codecs.readings_json import JsonReadings
+from services.codecs.readings_json import PACKED, JsonReadings
 from services.codecs.readings_packed import MAX_STREAM_BYTES, PackedReadings, PackedRows
-from services.codecs.refusal import Refusal, Why
+from services.codecs.refusal import Refusal, Why, internal
 from services.codecs.schema import Schema
-from services.records import Readings, Reason, Records, Rejected
+from services.faults import by_halves
+from services.records import Fault, Readings, Reason, Records, Rejected
 
 JSON_ROW = -1
 """`Readings.rows` of a reading that had a record of its own."""
+
+
+_TOMBSTONE = Why(Reason.TOMBSTONE, "The record has no value; to end a stream, just stop writing to it.")
+_MISSING_KEY = Why(Reason.MISSING_KEY, "The record has no key; the key names the stream.")
 
 
 class ReadingDecoder:
@@ -28,12 +34,43 @@ class ReadingDecoder:
         self._packed = PackedReadings(schema, max_rows)
 
     def decode(self, records: Records) -> tuple[Readings, Rejected]:
-        """Readings in offset order, rows of packed records in their own order; and what was refused, with reasons."""
+        """Readings in offset order, rows of packed records in their own order; and what was refused, with reasons.
+
+        No error of one record leaves: what nobody foresaw makes the record INTERNAL. What is raised is not of the
+        records: the machine has failed (MemoryError), or a good reading of our own is not read either.
+        """
+        try:
+            readings, refusals = self._decode(records)
+            faults: dict[int, Fault] = {}
+        except Exception as error:
+            readings, refusals, faults = self._without_faulty(records, error)
+        return readings, _rejected(records, refusals, faults)
+
+    def _without_faulty(self, records: Records, error: Exception) -> tuple[Readings, dict[int, Why], dict[int, Fault]]:
+        """As `_decode`, and the records that it raises for; `error` is what it raised for all of them together."""
+        faults = by_halves(len(records), lambda some: self._decode(records.take(some.tolist())), error)
+        for kind in {(records.values[i] or b"")[:1] == PACKED for i in faults}:
+            self._decode(self._sample(packed=kind))
+        good = [i for i in range(len(records)) if i not in faults]
+        readings, refusals = self._decode(records.take(good))
+        found = {good[row]: why for row, why in refusals.items()}
+        return readings, found | {i: internal(fault) for i, fault in faults.items()}, faults
+
+    def _sample(self, packed: bool) -> Records:
+        """A good reading without values: a decoder that raises for it would raise for any."""
+        value = self._packed.sample() if packed else self._json.sample()
+        return Records(0, np.zeros(1, np.int64), np.zeros(1, np.int64), [b"sample"], [value])
+
+    def _decode(self, records: Records) -> tuple[Readings, dict[int, Why]]:
         columns, refusals, others = self._json.decode(records.values)
         packed: list[tuple[int, PackedRows]] = []
         for i in others:
+            value = records.values[i]
+            if value is None:
+                refusals[i] = _TOMBSTONE
+                continue
             try:
-                packed.append((i, self._other(records.values[i], records.keys[i])))
+                packed.append((i, self._packed.decode(value, records.keys[i])))
             except Refusal as refusal:
                 refusals[i] = refusal.why
         keyless = _bad_keys(records.keys)
@@ -62,13 +99,7 @@ class ReadingDecoder:
             streams = [streams[i] for i in order.tolist()]
         arrived_ms: NDArray[np.int64] = records.timestamps_ms[index]
         offsets: NDArray[np.int64] = records.offsets[index]
-        readings = Readings(records.partition, offsets, rows, streams, at_ms, x, seq, arrived_ms, end)
-        return readings, _rejected(records, refusals)
-
-    def _other(self, value: bytes | None, key: bytes | None) -> PackedRows:
-        if value is None:
-            raise Refusal(Reason.TOMBSTONE, "The record has no value; to end a stream, just stop writing to it.")
-        return self._packed.decode(value, key)
+        return Readings(records.partition, offsets, rows, streams, at_ms, x, seq, arrived_ms, end), refusals
 
 
 def _bad_keys(keys: list[bytes | None]) -> dict[int, Why]:
@@ -78,21 +109,15 @@ def _bad_keys(keys: list[bytes | None]) -> dict[int, Why]:
     found: dict[int, Why] = {}
     for i, key in enumerate(keys):
         if not key:
-            found[i] = Why(Reason.MISSING_KEY, "The record has no key; the key names the stream.")
+            found[i] = _MISSING_KEY
         elif len(key) > MAX_STREAM_BYTES:
             detail = f"The key has {len(key)} bytes; a stream's name has at most {MAX_STREAM_BYTES}."
             found[i] = Why(Reason.KEY_TOO_LONG, detail)
     return found
 
 
-def _rejected(records: Records, refusals: dict[int, Why]) -> Rejected:
+def _rejected(records: Records, refusals: dict[int, Why], faults: dict[int, Fault]) -> Rejected:
     index = sorted(refusals)
-    refused = Records(
-        records.partition,
-        records.offsets[index] if index else np.zeros(0, np.int64),
-        records.timestamps_ms[index] if index else np.zeros(0, np.int64),
-        [records.keys[i] for i in index],
-        [records.values[i] for i in index],
-        {row: records.headers[i] for row, i in enumerate(index) if i in records.headers},
-    )
-    return Rejected(refused, [refusals[i].reason for i in index], [refusals[i].detail for i in index])
+    kinds = {fault.kind: fault for fault in faults.values()}
+    reasons, details = [refusals[i].reason for i in index], [refusals[i].detail for i in index]
+    return Rejected(records.take(index), reasons, details, tuple(kinds.values()))

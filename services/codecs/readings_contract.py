@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from services.codecs.refusal import Refusal, kind, listed, nearest, shown
+from services.codecs.refusal import Nearest, Refusal, kind, listed, shown
 from services.codecs.schema import MAX_SYMBOL_BYTES, Schema
 from services.records import NO_SEQ, Reason
 
@@ -23,12 +23,21 @@ VERSION = 1
 MAX_AT_MS = 253_402_300_799_999  # the last millisecond of the year 9999
 MAX_SEQ = 2**63 - 1
 FIELDS = ("at", "x", "seq", "end", "v")
+_FIELDS = frozenset(FIELDS)
 _MAX_DEPTH = 32  # a reading has two levels; anything beyond this is an attack or an accident
 _MAX_DIGITS = 400  # a longer integer is beyond float64, and int() would take quadratic time
 _FLOAT32_END = float.fromhex("0x1.ffffffp127")  # the first number that float32 rounds to infinity
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+_BEGINNINGS = {
+    b"\xef\xbb\xbf": "a byte order mark; JSON is UTF-8 without one",
+    b"\x00": "a zero byte, as a schema registry's framing does",
+    b"ARROW1": "ARROW1, so it is an Arrow file; a packed record is an Arrow IPC stream",
+}
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_STEPS = bytes(1 if byte in b"[{" else 255 if byte in b"]}" else 0 for byte in range(256))  # 255 is -1
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[{]}")
+_FEW_BRACKETS = 500  # up to here a loop is faster than numpy
 _TIMES = "`at` is milliseconds since 1970 as an integer, or an ISO 8601 time like 2026-11-14T22:13:20.500Z"
 
 
@@ -48,6 +57,8 @@ class JsonContract:
         self._schema, self._features = schema, schema.features
         self._value = _symbol if schema.symbolic else _number
         self._position = {name: i for i, name in enumerate(self._features)}
+        self._known = listed(self._features)
+        self._nearest, self._nearest_field = Nearest(self._features), Nearest(FIELDS)
 
     def read(self, value: bytes) -> Reading:
         """Raises Refusal."""
@@ -55,9 +66,9 @@ class JsonContract:
         version = fields.get("v", VERSION)
         if isinstance(version, bool) or version != VERSION:
             raise Refusal(Reason.WRONG_VERSION, f"v is {shown(version)}; this release reads version {VERSION}.")
-        for name in fields:
-            if name not in FIELDS:
-                hint = nearest(name, FIELDS)
+        if not fields.keys() <= _FIELDS:
+            for name in (name for name in fields if name not in _FIELDS):
+                hint = self._nearest_field(name)
                 if {"schema", "payload"} <= fields.keys():
                     hint = " It looks like Kafka Connect's envelope: set value.converter.schemas.enable=false."
                 known = listed(FIELDS)
@@ -83,7 +94,7 @@ class JsonContract:
             return (_symbol(x, "x"),)
         if isinstance(x, list):
             if len(x) != len(self._features):
-                expected = f"{len(self._features)} ({listed(self._features)})"
+                expected = f"{len(self._features)} ({self._known})"
                 raise Refusal(Reason.WRONG_LENGTH, f"x has {len(x)} values; the model has {expected}.")
             return tuple(self._value(value, self._features[i]) for i, value in enumerate(x))
         if not isinstance(x, dict):
@@ -92,9 +103,8 @@ class JsonContract:
         row: list[Any] = [None] * len(self._features)
         for name, value in x.items():
             if name not in self._position:
-                hint = nearest(name, self._features)
-                known = listed(self._features)
-                raise Refusal(Reason.UNKNOWN_FEATURE, f"x names {shown(name)}; the model has {known}.{hint}")
+                hint = self._nearest(name)
+                raise Refusal(Reason.UNKNOWN_FEATURE, f"x names {shown(name)}; the model has {self._known}.{hint}")
             row[self._position[name]] = self._value(value, name)
         return tuple(row)
 
@@ -111,42 +121,66 @@ def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
 
 
+_MALFORMED = ("JSON is malformed", "Input data was truncated")
+_quick = msgspec.json.Decoder().decode
 _PARSER = json.JSONDecoder(parse_constant=_not_finite, parse_int=_integer)
 
 
 def _object(value: bytes) -> dict[str, Any]:
-    if not value:
-        raise Refusal(Reason.NOT_JSON, "The value is empty.")
-    if value.startswith(b"\xef\xbb\xbf"):
-        raise Refusal(Reason.NOT_JSON, "The value starts with a byte order mark; JSON is UTF-8 without one.")
-    if value.startswith(b"\x00"):
-        raise Refusal(Reason.NOT_JSON, "The value starts with a zero byte, as a schema registry's framing does.")
-    if value.startswith(b"ARROW1"):
-        raise Refusal(Reason.NOT_JSON, "The value is an Arrow file; a packed record is an Arrow IPC stream.")
-    if (deep := _depth(value)) > _MAX_DEPTH:
-        raise Refusal(Reason.TOO_DEEP, f"The value is nested {deep} levels deep; a reading has two.")
+    if _too_deep(value):
+        raise Refusal(Reason.TOO_DEEP, f"The value is nested more than {_MAX_DEPTH} levels deep; a reading has two.")
     try:
-        text = value.decode("utf-8")
-        parsed = _PARSER.decode(text)
+        parsed = _parsed(value)
     except UnicodeDecodeError as error:
         raise Refusal(Reason.NOT_JSON, f"The value is not UTF-8: byte {error.start}: {error.reason}.") from None
     except _NotFinite as error:
         raise Refusal(Reason.NOT_FINITE, f"{error} is not a JSON number; write null for a missing value.") from None
     except (ValueError, RecursionError) as error:
-        raise Refusal(Reason.NOT_JSON, f"The value is not JSON: {str(error)[:100]}.") from None
+        raise Refusal(Reason.NOT_JSON, _no_json(value, str(error))) from None
     if not isinstance(parsed, dict):
         raise Refusal(Reason.WRONG_SCHEMA, f"A reading is a JSON object; this is {kind(parsed)}.")
     return parsed
 
 
-def _depth(value: bytes) -> int:
-    """Deepest nesting outside strings, in time linear in the value's length and without recursion."""
+def _no_json(value: bytes, error: str) -> str:
+    """The sentence for a value that is no JSON; by its beginning, where that says what it is instead."""
+    if not value:
+        return "The value is empty."
+    for beginning, what in _BEGINNINGS.items():
+        if value.startswith(beginning):
+            return f"The value starts with {what}."
+    return f"The value is not JSON: {error[:100]}."
+
+
+def _parsed(value: bytes) -> Any:
+    """What json makes of a value; where it is sure that msgspec says the same, at five times the speed. Raises
+    Refusal, ValueError, _NotFinite or RecursionError.
+    """
+    try:
+        return _quick(value)
+    except (ValueError, RecursionError) as error:  # msgspec's own are ValueErrors
+        words = str(error) or "it is empty"
+    # json goes on at NaN, Infinity and half a surrogate pair, and says more of what is not UTF-8.
+    plain = value.isascii() and b"N" not in value and b"I" not in value and b"\\u" not in value
+    if plain and words.startswith(_MALFORMED):
+        raise Refusal(Reason.NOT_JSON, _no_json(value, words))
+    return _PARSER.decode(value.decode("utf-8"))
+
+
+def _too_deep(value: bytes) -> bool:
+    """Whether it is nested too deep outside strings, in time linear in the value's length and without recursion."""
     if value.count(b"[") + value.count(b"{") <= _MAX_DEPTH:
-        return 0
-    raw = np.frombuffer(_STRING.sub(b"", value), np.uint8)
-    opened = (raw == ord("[")) | (raw == ord("{"))
-    closed = (raw == ord("]")) | (raw == ord("}"))
-    return int(np.cumsum(opened.astype(np.int32) - closed).max(initial=0))
+        return False
+    bare = _STRING.sub(b"", value) if b'"' in value else value
+    brackets = bare.translate(_STEPS, _NO_BRACKETS)
+    if len(brackets) > _FEW_BRACKETS:
+        return int(np.frombuffer(brackets, np.int8).cumsum(dtype=np.int32).max(initial=0)) > _MAX_DEPTH
+    deep = 0
+    for step in brackets:
+        deep += 1 if step == 1 else -1
+        if deep > _MAX_DEPTH:
+            return True
+    return False
 
 
 def _is_number(value: object) -> bool:
@@ -195,10 +229,10 @@ def _time(at: object) -> int:
             raise Refusal(Reason.BAD_TIME, f"{shown(at)} is not a time. {_TIMES}.") from None
     elif not _is_number(at):
         raise Refusal(Reason.BAD_TIME, f"at is {kind(at)}. {_TIMES}.")
-    at_ms, bad = times([value])
-    if bad[0]:
+    at_ms: int = value if type(value) is int else _milliseconds(value)  # type: ignore[arg-type]
+    if not 0 <= at_ms <= MAX_AT_MS:
         raise Refusal(Reason.BAD_TIME, f"{shown(at)} is not whole milliseconds in the years 1970 to 9999. {_TIMES}.")
-    return int(at_ms[0])
+    return at_ms
 
 
 def times(at: list[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -62,17 +62,28 @@ class JsonReadings:
         odd: list[int] = []
         compiled, take = self._compiled, taken.append
         for value in values:
+            if value is None:
+                odd.append(len(taken))
+                take(None)
+                continue
             try:
                 take(compiled(value))
-            except (ValueError, TypeError, RecursionError):  # msgspec's errors, bad UTF-8, a tombstone
+            except (ValueError, TypeError, RecursionError):  # msgspec's errors, bad UTF-8
                 odd.append(len(taken))
-                take(self._second_look(value))
+                take(None)
         index = np.arange(len(taken))
         refusals: dict[int, Why] = {}
         others: list[int] = []
-        if odd:
-            refusals = {i: taken[i] for i in odd if isinstance(taken[i], Why)}
-            others = [i for i in odd if taken[i] is None]
+        if odd:  # not where the error is raised: a second one would hold on to the first
+            for i in odd:
+                value = values[i]
+                if value is None or value[:1] == PACKED:
+                    others.append(i)
+                    continue
+                try:
+                    taken[i] = self._contract.read(value)
+                except Refusal as refusal:
+                    refusals[i] = refusal.why
             index = np.delete(index, [*refusals, *others])
             taken = [taken[i] for i in index.tolist()]
         at_ms, bad = times([reading.at for reading in taken])
@@ -98,6 +109,10 @@ class JsonReadings:
             good = ~np.isin(index, list(refusals))
             index, at_ms, x, seq, end = index[good], at_ms[good], x[good], seq[good], end[good]
         return JsonColumns(index, at_ms, x, seq, end), refusals, others
+
+    def sample(self) -> bytes:
+        """A good reading all of whose values are missing."""
+        return b'{"at":0,"x":[%s]}' % b",".join([b"null"] * len(self._features))
 
     def _second_look(self, value: bytes | None) -> Reading | Why | None:
         if value is None or value[:1] == PACKED:

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from services.codecs.arrow_stream import check_frames
 from services.codecs.readings_contract import MAX_AT_MS, VERSION, check_symbol
-from services.codecs.refusal import Refusal, listed, nearest, shown
+from services.codecs.refusal import Nearest, Refusal, listed, shown
 from services.codecs.schema import FIRST_SYMBOL, MAX_SYMBOL_BYTES, UNKNOWN_SYMBOL, Schema
 from services.records import NO_SEQ, End, Reason
 
 VERSION_KEY = b"streamrnn.v"
 MAX_STREAM_BYTES = 256
 _STREAM = (pa.utf8(), pa.large_utf8(), pa.binary(), pa.large_binary())
-_TEXTS = (pa.utf8(), pa.large_utf8())
-_FLOATS = (pa.float32(), pa.float64())
+TEXTS = (pa.utf8(), pa.large_utf8())
+FLOATS = (pa.float32(), pa.float64())
 _ENDS = (pa.bool_(), pa.uint8())
 _OWN = ("stream", "at", "seq", "end")  # columns that are no values
 _PER_MS = {"us": 1_000, "ns": 1_000_000}
@@ -51,6 +51,7 @@ class PackedReadings:
         symbols = range(FIRST_SYMBOL, FIRST_SYMBOL + len(schema.vocabulary))
         self._numbers = np.array([*symbols, UNKNOWN_SYMBOL], np.float32)  # the last one: not found
         self._max_rows = max_rows
+        self._nearest = {wide: Nearest((*_OWN, "x") if wide else (*_OWN, *schema.features)) for wide in (False, True)}
 
     def decode(self, value: bytes, key: bytes | None) -> PackedRows:
         """All rows of one record; `key` is the stream of rows that name none. Raises Refusal."""
@@ -66,7 +67,9 @@ class PackedReadings:
                         limit = f"the limit is {self._max_rows} (the smaller of epoch.max_readings and state.slots)"
                         raise Refusal(Reason.TOO_MANY_ROWS, f"The packed record has {rows} rows or more; {limit}.")
                     parts.append(self._batch(batch, columns, key, rows - batch.num_rows))
-        except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+        except MemoryError:  # Arrow's own is an ArrowException, too; no frame that is let through claims memory
+            raise
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             first_line = str(error).partition("\n")[0][:150]
             raise Refusal(Reason.BAD_ARROW, f"The packed record cannot be read: {first_line!a}.") from None
         return PackedRows(
@@ -76,6 +79,16 @@ class PackedReadings:
             np.concatenate([part.seq for part in parts]) if parts else np.zeros(0, np.int64),
             np.concatenate([part.end for part in parts]) if parts else np.zeros(0, np.uint8),
         )
+
+    def sample(self) -> bytes:
+        """A good record: one row, all of whose values are missing."""
+        kind = pa.large_utf8() if self._schema.symbolic else pa.list_(pa.float32(), len(self._features))
+        row = pa.record_batch([pa.array([0], pa.int64()), pa.nulls(1, kind)], ["at", "x"])
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, row.schema) as writer:
+            writer.write_batch(row)
+        value: bytes = sink.getvalue().to_pybytes()
+        return value
 
     def _columns(self, schema: Any) -> dict[str, int]:
         """Column name -> position, after every name and type was found to be allowed."""
@@ -102,9 +115,9 @@ class PackedReadings:
             elif name == "end":
                 self._allow(name, found, found in _ENDS, "bool or uint8")
             elif self._schema.symbolic and name in ("x", *self._features) and not (wide and name != "x"):
-                self._allow(name, found, found in _TEXTS, "utf8 or large_utf8, one symbol a row")
+                self._allow(name, found, found in TEXTS, "utf8 or large_utf8, one symbol a row")
             elif name == "x":
-                flat = pa.types.is_fixed_size_list(found) and found.value_type in _FLOATS
+                flat = pa.types.is_fixed_size_list(found) and found.value_type in FLOATS
                 self._allow(name, found, flat, f"a fixed-size list of {len(self._features)} float32 or float64")
                 if found.list_size != len(self._features):
                     expected = f"{len(self._features)} ({listed(self._features)})"
@@ -113,10 +126,10 @@ class PackedReadings:
                 known = (*_OWN, "x") if wide else (*_OWN, *self._features)
                 reason = Reason.WRONG_SCHEMA if wide else Reason.UNKNOWN_FEATURE
                 raise Refusal(
-                    reason, f"Unknown column {shown(name)}; columns are {listed(known)}.{nearest(name, known)}"
+                    reason, f"Unknown column {shown(name)}; columns are {listed(known)}.{self._nearest[wide](name)}"
                 )
             else:
-                self._allow(name, found, found in _FLOATS, "float32 or float64")
+                self._allow(name, found, found in FLOATS, "float32 or float64")
         if not wide and not any(name in columns for name in self._features):
             raise _wrong("there is neither a column 'x' nor a column of a feature")
         return columns

@@ -6,10 +6,12 @@ import difflib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from services.records import Reason
+from services.records import Fault, Reason
 
 _SHOWN_CHARACTERS = 60
 _LISTED = 12
+HINTS = 128
+"""Unknown names to which the nearest known one is looked for, in the life of a decoder."""
 
 
 class Why(NamedTuple):
@@ -25,6 +27,11 @@ class Refusal(Exception):
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
         self.why = Why(reason, detail)  # what is kept of it: an exception would hold on to the frames of a whole poll
+
+
+def internal(fault: Fault) -> Why:
+    """Why a record is refused that led to an error which nobody foresaw."""
+    return Why(Reason.INTERNAL, f"An error of streamrnn's own ({fault.kind}); its log has the stack. Report it.")
 
 
 def kind(value: object) -> str:
@@ -49,7 +56,21 @@ def listed(names: Iterable[str]) -> str:
     return text if len(all_names) <= _LISTED else f"{text} and {len(all_names) - _LISTED} more"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """` Did you mean 'seq'?`, or nothing when no known name is near."""
-    found = difflib.get_close_matches(name[:_SHOWN_CHARACTERS], list(known), n=1)
-    return f" Did you mean {shown(found[0])}?" if found else ""
+class Nearest:
+    """Hints at the nearest of some known names. Each costs milliseconds where many are known, so they are remembered,
+    and after HINTS unknown names no further ones are looked for: a flood of them costs no more than readings do.
+    """
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self._known = list(known)
+        self._hints: dict[str, str] = {}
+
+    def __call__(self, name: str) -> str:
+        """` Did you mean 'seq'?`, or nothing when no known name is near."""
+        name = name[:_SHOWN_CHARACTERS]
+        if name not in self._hints:
+            if len(self._hints) >= HINTS:
+                return ""
+            found = difflib.get_close_matches(name, self._known, n=1)
+            self._hints[name] = f" Did you mean {shown(found[0])}?" if found else ""
+        return self._hints[name]

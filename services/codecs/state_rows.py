@@ -49,6 +49,10 @@ class StateRowRefused(ValueError):
     """A changelog record is not a state row of this pipeline. The sentence says which, why, and the fix."""
 
 
+class StateRowDamaged(StateRowRefused):
+    """It is no state row at all, of whatever release or model: the fault of one record."""
+
+
 def encode(states: StateRows) -> tuple[list[bytes | None], list[bytes | None]]:
     """Keys (the streams) and values. Raises ValueError for a name that is not 1 to 12 ASCII characters, or a layout
     that is no fingerprint (hex).
@@ -99,24 +103,13 @@ def _joined_up(
 def newest(records: Records) -> Records:
     """The last record of each key, in order of offset: compaction, for what compaction has not reached yet."""
     last = dict(zip(records.keys, range(len(records)), strict=True))
-    return records if len(last) == len(records) else _rows_of(records, sorted(last.values()))
+    return records if len(last) == len(records) else records.take(sorted(last.values()))
 
 
 def _without_sentinel(records: Records) -> Records:
     if sentinels.KEY not in records.keys:
         return records
-    return _rows_of(records, [i for i, key in enumerate(records.keys) if key != sentinels.KEY])
-
-
-def _rows_of(records: Records, index: list[int]) -> Records:
-    return Records(
-        records.partition,
-        records.offsets[index],
-        records.timestamps_ms[index],
-        [records.keys[i] for i in index],
-        [records.values[i] for i in index],
-        {row: records.headers[i] for row, i in enumerate(index) if i in records.headers},
-    )
+    return records.take([i for i, key in enumerate(records.keys) if key != sentinels.KEY])
 
 
 def decode(records: Records, wanted: Mapping[str, tuple[str, int]] | None = None) -> tuple[StateRows, list[bytes]]:
@@ -124,8 +117,8 @@ def decode(records: Records, wanted: Mapping[str, tuple[str, int]] | None = None
     The sentinel (`services.codecs.sentinels`) is left out.
 
     wanted: memory -> (layout, bytes) that it must have. Others come back as they are.
-    Raises StateRowRefused for a record without key, a damaged one, one of another version or partition, and for a
-    memory of `wanted` that is of another layout.
+    Raises StateRowDamaged for a record without key or a damaged one, StateRowRefused for one of another version or
+    partition, and for a memory of `wanted` that is of another layout.
     """
     records = _without_sentinel(newest(records))
     if None in records.keys:
@@ -142,7 +135,7 @@ def decode(records: Records, wanted: Mapping[str, tuple[str, int]] | None = None
     few = (head["memories"] > 0) & (head["memories"] <= _MOST)
     _check(records, index, few, "holds {} memories", head["memories"], f"1 to {_MOST}")
     here = head["partition"] == records.partition
-    _check(records, index, here, "was written for partition {}", head["partition"], str(records.partition))
+    _check(records, index, here, "was written for partition {}", head["partition"], str(records.partition), whole=True)
     found = _memories(records, index, values, head["memories"].astype(np.int64))
     for memory in found:
         if wanted and memory.name in wanted:
@@ -194,7 +187,7 @@ def _checked_version(records: Records, index: NDArray[np.int64], values: list[by
     _check(records, index, head["mark"] == _MARK, "starts with {}", head["mark"], f"{_MARK!r}, as state rows do")
     version: NDArray[np.int64] = head["version"].astype(np.int64)
     known = (version == VERSION) | ((version == 1) & (lengths >= VERSION_1.itemsize))
-    _check(records, index, known, "has version {}", version, f"{VERSION} or 1")
+    _check(records, index, known, "has version {}", version, f"{VERSION} or 1", whole=True)
     return version
 
 
@@ -213,19 +206,28 @@ def _check_memory(records: Records, index: NDArray[np.int64], memory: Memory, la
         return
     row, whose = int(index[memory.index[0]]), f"a memory of {memory.name}"
     if int(memory.layout, 16) != _layout(layout):
-        raise _refused(records, row, f"holds {whose} in layout {memory.layout}", f"{_layout(layout):016x}")
+        raise _refused(records, row, f"holds {whose} in layout {memory.layout}", f"{_layout(layout):016x}", whole=True)
     if memory.rows.shape[1] != row_bytes:
-        raise _refused(records, row, f"holds {whose} of {memory.rows.shape[1]} bytes", str(row_bytes))
+        raise _refused(records, row, f"holds {whose} of {memory.rows.shape[1]} bytes", str(row_bytes), whole=True)
 
 
 def _check(
-    records: Records, index: NDArray[np.int64], good: NDArray[np.bool_], found: str, column: NDArray[Any], expected: str
+    records: Records,
+    index: NDArray[np.int64],
+    good: NDArray[np.bool_],
+    found: str,
+    column: NDArray[Any],
+    expected: str,
+    *,
+    whole: bool = False,
 ) -> None:
-    """Raises for the first row that is not good; `index` [n] is where each row stands in `records`."""
+    """Raises for the first row that is not good; `index` [n] is where each row stands in `records`. `whole`: it is a
+    state row, but another's.
+    """
     if not good.all():
         row = int(np.argmin(good))
         value = column[row]
-        raise _refused(records, int(index[row]), found.format(_text(value)), expected)
+        raise _refused(records, int(index[row]), found.format(_text(value)), expected, whole=whole)
 
 
 def _text(value: Any) -> Any:
@@ -234,8 +236,8 @@ def _text(value: Any) -> Any:
     return value.decode() if value.isalnum() and value.isascii() else value.hex()
 
 
-def _refused(records: Records, i: int, found: str, expected: str) -> StateRowRefused:
-    return StateRowRefused(
+def _refused(records: Records, i: int, found: str, expected: str, *, whole: bool = False) -> StateRowRefused:
+    return (StateRowRefused if whole else StateRowDamaged)(
         f"changelog, partition {records.partition}, offset {int(records.offsets[i])}: the record {found}; expected "
         f"{expected}. Serve the model and release that wrote this topic, with the same state.adapt, point "
         "topics.changelog at the pipeline's own topic, or start over with `streamrnn topics start-over`."

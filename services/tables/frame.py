@@ -1,4 +1,5 @@
-"""A table's cells, column by column, with complaints that name file, line and column. Imports pandas when called."""
+"""A table's cells, column by column, with complaints that name file, line and column. Imports pandas and
+pyarrow when called."""
 
 from __future__ import annotations
 
@@ -203,7 +204,7 @@ def frame(path: Path, words: Sequence[str] = ()) -> Frame:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         separator = "," if path.suffix in PARQUET else _separator(path)
         in_csv = path.suffix not in PARQUET
-        cells = pd.read_csv(path, **_as(path, separator, words)) if in_csv else pd.read_parquet(path)
+        cells = pd.read_csv(path, **_as(path, separator, words)) if in_csv else _of_parquet(path)
     except OSError as error:
         raise WrongTable(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
@@ -213,6 +214,22 @@ def frame(path: Path, words: Sequence[str] = ()) -> Frame:
     if path.suffix in PARQUET and cells.index.name is not None:
         cells = cells.reset_index()
     return Frame(path, cells, digest, separator)
+
+
+def _of_parquet(path: Path) -> pd.DataFrame:
+    """Raises WrongTable, OSError, or MemoryError."""
+    import pandas as pd
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                batch.validate(full=True)
+        return pd.read_parquet(path)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # what a damaged file leads to in Arrow has no class in common
+        raise WrongTable(f"{path}: not a table: {str(error).partition(chr(10))[0][:200]}") from None
 
 
 def _separator(path: Path) -> str:

@@ -2,11 +2,13 @@
 
 import json
 import math
+import time
 
 import numpy as np
 import pytest
 
 from services.codecs.readings import ReadingDecoder
+from services.codecs.refusal import HINTS
 from services.codecs.schema import Schema
 from services.records import NO_SEQ, Reason
 
@@ -261,6 +263,26 @@ def test_input_in_sentences_is_short_and_escaped(decoder, polled):
         assert detail.isprintable()
         assert detail.count("e9") < 60
         assert len(detail) < 400
+
+
+def test_a_renamed_feature_costs_no_search_a_record(polled):
+    features = tuple(f"feature_{i}" for i in range(200))
+    decoder = ReadingDecoder(Schema(features), max_rows=100)
+
+    def flood(rows):
+        return polled([b'{"at":1,"x":{"featur_%d":1}}' % i for i in rows])
+
+    def seconds(records):
+        began = time.process_time()
+        assert set(decoder.decode(records)[1].reasons) == {Reason.UNKNOWN_FEATURE}
+        return time.process_time() - began
+
+    first = decoder.decode(flood([7]))[1].details[0]
+    assert first.endswith("Did you mean 'feature_7'?")
+    seconds(flood(range(HINTS)))
+    assert decoder.decode(flood([7]))[1].details[0] == first  # what was found is remembered
+    # Names that were never seen: with a search each these would take a minute.
+    assert seconds(flood(range(1000, 4000))) < 5 * seconds(flood([7] * 3000)) + 0.1
 
 
 def test_an_empty_poll(decoder, polled):

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from services.codecs import readings_contract
 from services.codecs.contract import ReadingV1
 from services.codecs.readings import ReadingDecoder
 from services.codecs.readings_contract import JsonContract
@@ -53,6 +54,15 @@ likely = st.tuples(vectors, st.lists(fields, max_size=3)).map(
 spaces = st.sampled_from(["", " ", "\n", "\t\r", "\f", "\ufeff", "\x00"])
 texts = st.tuples(st.one_of(likely, st.lists(fields, max_size=5)), st.sampled_from(["", " ", "\n"]), spaces).map(
     lambda parts: parts[1] + "{" + ",".join(f"{name}:{value}" for name, value in parts[0]) + "}" + parts[2]
+)
+
+
+numbers = st.one_of(
+    st.integers(-(10**40), 10**40).map(str),
+    st.floats(allow_nan=False).map(repr),
+    st.tuples(st.integers(0, 10**25), st.integers(0, 10**25), st.integers(-340, 310)).map(
+        lambda t: f"{t[0]}.{t[1]}e{t[2]}"
+    ),
 )
 
 
@@ -109,6 +119,22 @@ def verdicts(polled: list[bytes]) -> list[tuple[Any, ...]]:
 @settings(max_examples=200, deadline=None)
 def test_any_bytes(polled):
     assert verdicts(polled) == [spelled_out(value) for value in polled]
+
+
+@given(st.one_of(values(), st.binary(max_size=40), st.text(max_size=20).map(str.encode), numbers.map(str.encode)))
+@example(b'"\\ud800"')
+@example(b"123456789012345678901234567890")
+@example(b"1e400")
+@example(b'{"a":1,"a":2}')
+@settings(max_examples=400, deadline=None)
+def test_the_fast_parser_says_what_the_slow_one_does(value):
+    def said(parse):
+        try:
+            return repr(parse(value))
+        except (Refusal, ValueError, RecursionError, readings_contract._NotFinite) as error:
+            return type(error) if isinstance(error, readings_contract._NotFinite) else ValueError
+
+    assert said(readings_contract._parsed) == said(lambda value: readings_contract._PARSER.decode(value.decode()))
 
 
 @given(st.lists(st.binary(max_size=40), max_size=4))
