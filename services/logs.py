@@ -48,6 +48,10 @@ WARNINGS = frozenset(
 """Events that a person should look at, some day; what somebody must look at ends the server with an error."""
 
 
+ERRORS = frozenset({"internal_error"})
+"""Events that are a fault of this program's own; each kind is told once, with its stack."""
+
+
 def configure(
     level: Level = "info",
     format: Format = "auto",  # noqa: A002
@@ -90,7 +94,7 @@ def teller(log: Any) -> Callable[..., None]:
     """`notify(event, **fields)` that writes each event with the severity that it has."""
 
     def notify(event: str, **fields: Any) -> None:
-        (log.warning if event in WARNINGS else log.info)(event, **fields)
+        (log.error if event in ERRORS else log.warning if event in WARNINGS else log.info)(event, **fields)
 
     return notify
 

@@ -12,6 +12,12 @@ BLAMED = 2
 """After so many restarts in a row, and another death, a challenger is taken for the cause."""
 YOUNG_S = 60.0
 """Who dies later than that after it was ready has another cause."""
+CALM_S = 60.0
+"""An incarnation that is ready for so long starts the row of deaths anew."""
+DYING = 3
+"""Deaths in a row after which a shard is not ready, however often it comes back."""
+HOPELESS = 6
+"""Deaths in a row after which nobody expects the next incarnation to live."""
 
 
 @dataclass(slots=True)
@@ -41,6 +47,7 @@ class Member:
     restored: float = 0.0  # share of the changelog read, when last said
     ready_s: float | None = None  # monotonic, when this incarnation was first seen ready
     failures: int = 0  # restarts in a row
+    died_of: str = ""  # the last line of what it died of, the last time
     doubted_s: float = 0.0  # monotonic; until then a stalled predecessor may wake up and shut it out
     due_s: float | None = None  # monotonic, when to start the next incarnation
     restarts: dict[str, int] = field(default_factory=dict)  # cause -> count
@@ -63,3 +70,23 @@ class Member:
         """The challenger that may be what kills this shard: it sat in each life, and none lasted. Empty: nobody."""
         young = self.ready_s is None or time.monotonic() < self.ready_s + YOUNG_S
         return self.lineup.challenger if young and self.failures >= BLAMED else ""
+
+    def calm(self, now_s: float) -> bool:
+        """Whether it has outlived what others died of, though it may have committed nothing."""
+        return self.ready_s is not None and now_s - self.ready_s > CALM_S
+
+    def unready(self, now_s: float, patience_s: float) -> list[str]:
+        """What keeps it from serving all its streams, a sentence each; without progress it is for `patience_s`."""
+        why = []
+        if self.status is None or self.run is None:
+            why.append(f"shard {self.shard} is starting")
+        elif not self.status.stats.ready:
+            why.append(f"shard {self.shard} is restoring state: {self.status.stats.restore_done:.0%}")
+        elif now_s - self.moved_s > patience_s:
+            why.append(f"shard {self.shard} has made no progress for {now_s - self.moved_s:.0f} s")
+        if self.failures >= DYING:
+            why.append(f"shard {self.shard} has died {self.failures} times in a row, the last time of: {self.died_of}")
+        if self.status is not None and (streams := self.status.stats.unreadable):
+            what = "the state row of 1 stream" if streams == 1 else f"the state rows of {streams} streams"
+            why.append(f"shard {self.shard} cannot read {what}; see the alert StreamrnnInternalError")
+        return why

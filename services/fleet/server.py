@@ -143,7 +143,8 @@ class Server:
 
         def health() -> Health:
             silent_s = time.monotonic() - self._beat_s
-            return Health(alive=silent_s < 30, unready=self.ready())
+            hopeless = self.supervisor is not None and self.supervisor.hopeless()
+            return Health(alive=silent_s < 30 and not hopeless, unready=self.ready())
 
         told = self.settings.telemetry
         self._live = Live(self.settings.pipeline, told.spotlight, health)

@@ -16,7 +16,7 @@ from typing import Any
 
 from services.fleet.actor import ShardActor
 from services.fleet.following import Following, follow
-from services.fleet.member import BLAMED, Member, Replaced
+from services.fleet.member import BLAMED, HOPELESS, Member, Replaced
 from services.fleet.on_ray import join_or_start, kill, outcome_of, own_signals, prepare
 from services.fleet.ray_head import HeadWatch
 from services.fleet.status import End, Lineup, Obeyed, Outcome, ShardStatus, dealt, transactional_id
@@ -154,17 +154,13 @@ class Supervisor:
         return PipelineStats() if self._following is None else self._following.stats()
 
     def unready(self) -> list[str]:
-        """Why the fleet is not ready, a sentence a shard; empty when it is."""
-        why = []
-        now_s = time.monotonic()
-        for member in self._members:
-            if member.status is None or member.run is None:
-                why.append(f"shard {member.shard} is starting")
-            elif not member.status.stats.ready:
-                why.append(f"shard {member.shard} is restoring state: {member.status.stats.restore_done:.0%}")
-            elif now_s - member.moved_s > self.settings.fleet.stall_timeout_s / 2:
-                why.append(f"shard {member.shard} has made no progress for {now_s - member.moved_s:.0f} s")
-        return why
+        """Why the fleet is not ready, a sentence each; empty when it is."""
+        now_s, patience_s = time.monotonic(), self.settings.fleet.stall_timeout_s / 2
+        return [why for member in self._members for why in member.unready(now_s, patience_s)]
+
+    def hopeless(self) -> bool:
+        """Whether every shard dies again and again, so that nothing is served."""
+        return bool(self._members) and all(member.failures >= HOPELESS for member in self._members)
 
     # ---- one member -------------------------------------------------------------------------------------------------
 
@@ -263,7 +259,7 @@ class Supervisor:
         if status.fell is not None:
             member.lineup = Lineup(member.lineup.champion)
             self._refuse(*status.fell)
-        if status.stats.epochs["kept"]:
+        if status.stats.epochs["kept"] or member.calm(now_s):
             member.failures = 0
         if self._following is not None:
             self._following.heard(status.rounds)
@@ -314,6 +310,7 @@ class Supervisor:
         member.count("died")
         wait_s = BACKOFF_S[min(member.failures, len(BACKOFF_S) - 1)]
         member.failures += 1
+        member.died_of = outcome.message.strip().rpartition("\n")[2][:200]
         member.due_s = time.monotonic() + wait_s
         self._notify("shard_died", shard=member.shard, incarnation=member.incarnation, retry_s=wait_s,
                      error=outcome.message)  # fmt: skip

@@ -33,6 +33,7 @@ class Part:
     readings: Readings  # [n]
     numbers: NDArray[np.int64]  # [n], stream numbers of the readings
     rejected: Rejected
+    records: Records  # as they were polled, of this part and of those cut from the same poll
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def untagged(tags: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int
 def part_of(records: Records, readings: Readings, rejected: Rejected, started: int, store: StateStore) -> Part:
     """The whole of one poll's records of a partition as a part."""
     numbers = store.numbers(records.partition, readings.streams)
-    return Part(records.partition, started, int(records.offsets[-1]) + 1, readings, numbers, rejected)
+    return Part(records.partition, started, int(records.offsets[-1]) + 1, readings, numbers, rejected, records)
 
 
 def without_folded(part: Part, store: StateStore) -> Part:

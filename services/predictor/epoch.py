@@ -28,6 +28,7 @@ from services.records import (
 
 if TYPE_CHECKING:
     from rnn.result import Result
+    from services.predictor.seats import Said
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,15 @@ class About(NamedTuple):
     offsets: NDArray[np.int64]  # [n]
     rows: NDArray[np.int32]  # [n]
     at_ms: NDArray[np.int64]  # [n]
+
+
+class Stepped(NamedTuple):
+    """What a batch has changed."""
+
+    numbers: NDArray[np.int64]  # [k], of the dirty streams
+    offsets: NDArray[np.int64]  # [k], of their last readings
+    memories: list[Memory]  # new ones
+    said: Said | None  # None: the batch has no reading
 
 
 class Epoch:

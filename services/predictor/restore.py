@@ -1,5 +1,5 @@
 """Changelog -> state store at the start of a shard, and whether it is all that was committed. Imports codecs, ports,
-patience, topic ids and the state store.
+patience, topic ids, the state store, `services.faults` and `aside`.
 """
 
 from __future__ import annotations
@@ -9,15 +9,18 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from services.codecs import sentinels, state_rows
 from services.codecs.sentinels import Sentinel
+from services.faults import by_halves
+from services.predictor.aside import Aside
 from services.predictor.options import ShardOptions
 from services.predictor.patience import Patience
 from services.predictor.ports import Changelog, Ledger, Refused
 from services.predictor.state_store import NO_ROW, StateStore
 from services.predictor.topic_ids import START_OVER
-from services.records import RECENT, Memory
+from services.records import RECENT, Memory, Records, StateRows
 
 Wanted = Mapping[str, tuple[str, int]]
 """Memory -> (layout, bytes) that it has here."""
@@ -28,29 +31,69 @@ Found = dict[int, Sentinel]
 
 
 def restore(
-    changelog: Changelog, partition: int, store: StateStore, wanted: Wanted, found: Found
+    changelog: Changelog, partition: int, store: StateStore, wanted: Wanted, found: Found, aside: Aside
 ) -> Iterator[tuple[int, float]]:
     """Takes the partition's state rows into the store and its sentinel into `found`; after each piece yields its
-    records, and the share that is read. Raises Refused for rows that another release has written, and for memories of
-    another layout where `wanted` has none of latest readings, by which their streams can be brought over.
+    records, and the share that is read. Streams whose newest row cannot be read are set aside. Raises Refused for rows
+    that another release has written, and for memories of another layout where `wanted` has none of latest readings, by
+    which their streams can be brought over.
     """
     strict = {} if RECENT in wanted else wanted
     first, end = changelog.span(partition)
     for records in changelog.read(partition):
         try:
-            kept, tombstones = state_rows.decode(records, strict)
             sentinel = sentinels.newest(records)
         except ValueError as error:
             raise Refused(str(error)) from error
         if sentinel is not None:
             found[partition] = sentinel
+        kept, tombstones = _read(records, strict, aside)
         if tombstones:
-            store.drop(store.numbers(partition, tombstones))
+            numbers = store.numbers(partition, tombstones)
+            store.drop(numbers)
+            aside.readable(numbers)
         if len(kept):
             numbers = store.numbers(partition, kept.streams)
+            aside.readable(numbers)
             memories = [memory for memory in kept.memories if _fits(memory, wanted)]
             store.keep(numbers, kept.offsets, kept.saved_ms, memories)
         yield len(records), (int(records.offsets[-1]) + 1 - first) / max(1, end - first)
+
+
+def _read(records: Records, wanted: Wanted, aside: Aside) -> tuple[StateRows, list[bytes]]:
+    """State rows and tombstones of the records that can be read; each other one by itself is set aside."""
+
+    def decoded(some: NDArray[np.int64]) -> tuple[StateRows, list[bytes]]:
+        try:
+            return state_rows.decode(records.take(some.tolist()), wanted)
+        except state_rows.StateRowDamaged:
+            raise
+        except state_rows.StateRowRefused as error:
+            raise Refused(str(error)) from error
+
+    everything = np.arange(len(records))
+    try:
+        return decoded(everything)
+    except Refused:
+        raise
+    except Exception as error:
+        records = state_rows.newest(records)
+        everything = np.arange(len(records))
+        faults = by_halves(len(records), decoded, error, through=(Refused,))
+    read = decoded(np.setdiff1d(everything, list(faults)))
+    for row, fault in faults.items():
+        aside.unreadable(records.partition, records.keys[row], int(records.offsets[row]), fault)
+    return read
+
+
+def check_readable(store: StateStore, aside: Aside) -> None:
+    """Raises Refused where not one state row could be read: the changelog is not this pipeline's, or nothing reads."""
+    if aside.first() and not store.live:
+        raise Refused(
+            f"none of the changelog's records is a state row that can be read; the first: {aside.first()}. Point "
+            "topics.changelog at the pipeline's own topic, serve the release that wrote it, or start over with "
+            f"`{START_OVER}`"
+        )
 
 
 class Stand(NamedTuple):
@@ -71,11 +114,12 @@ class Restoring:
         ledger: Ledger,
         store: StateStore,
         wanted: Wanted,
+        aside: Aside,
         patiently: Patience,
         options: ShardOptions,
     ) -> None:
         self._changelog, self._ledger, self._store = changelog, ledger, store
-        self._wanted, self._patiently, self._options = wanted, patiently, options
+        self._wanted, self._aside, self._patiently, self._options = wanted, aside, patiently, options
         self._found: Found = {}
 
     def of(self, partitions: Sequence[int]) -> Iterator[tuple[int, float]]:
@@ -87,7 +131,9 @@ class Restoring:
             held_open, wait_s = partial(self._changelog.held_open, partition), self._options.held_open_s
             if why := self._patiently.outlast(held_open, wait_s, "changelog_held_open", partition=partition):
                 raise Refused(why)
-            for records, share in restore(self._changelog, partition, self._store, self._wanted, self._found):
+            for records, share in restore(
+                self._changelog, partition, self._store, self._wanted, self._found, self._aside
+            ):
                 yield records, (done + share) / len(partitions)
         for sentinel in self._found.values():
             self._ledger.check_topics(sentinel.topic_ids)

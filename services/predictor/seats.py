@@ -207,6 +207,15 @@ class Seats:
             self.recent.fold(slots[new], place_in_stream(slots[new]), x[new], at_ms[new], end[new])
         return Said(x, said, also, held, surprised)
 
+    def check(self, slot: int) -> None:
+        """Steps a reading without values of nobody's stream, in a slot that is free; a broken engine raises."""
+        slots, none = np.array([slot]), np.zeros(1, np.int64)
+        for seat in self.all():
+            seat.clear(slots)
+            x = np.full((1, len(seat.engine.config.features)), np.nan, np.float32)
+            seat.engine.run(slots, x, none, none - 1, **({"salt": none} if seat.tagged else {}))
+            seat.rows(slots)
+
     def memories(self, slots: NDArray[np.int64]) -> list[Memory]:
         """What is known of the streams in slots [k]."""
         everyone = np.arange(len(slots))

@@ -23,15 +23,16 @@ from numpy.typing import NDArray
 from rnn.engine import Engine, Result
 from rnn.serving import AnyEngine
 from services.codecs.readings import ReadingDecoder
+from services.predictor.aside import Aside
 from services.predictor.batcher import TAGGED_ROWS, Batch, batches, part_of, without_folded
-from services.predictor.epoch import Epoch, Origin
+from services.predictor.epoch import Epoch, Origin, Stepped
 from services.predictor.lag import Lag
 from services.predictor.options import ShardOptions
 from services.predictor.outcomes import Outcomes
 from services.predictor.patience import Patience
 from services.predictor.ports import Changelog, Fenced, Ledger, Source, Unsettled
-from services.predictor.restore import Restoring, check_memories
-from services.predictor.seats import Said, Seat, Seats
+from services.predictor.restore import Restoring, check_memories, check_readable
+from services.predictor.seats import Seat, Seats
 from services.predictor.slots import Slots
 from services.predictor.spotlight import lit
 from services.predictor.state_store import StateStore
@@ -80,6 +81,7 @@ class Shard:
         self.slots = Slots(self.engine.table.slots)
         self.waiting = Waiting(self.store, flush_after_ms(self.engine.config, self.options.flush_after_ms))
         self.stats = ShardStats(slots=self.slots.capacity)
+        self.aside = Aside(self.store, self.slots, self.seats, self.stats, notify)
         self.outcomes = Outcomes(self.partitions[0] if self.partitions else 0, self.seats, self.options.shards)
         self.seat(champion, challenger, share)
         self._patiently = Patience(pause, notify, self._progress)
@@ -115,12 +117,14 @@ class Shard:
         """Fence, restore, check, seek: in this order. Raises Refused when state and offsets disagree."""
         self._patiently(self.ledger.fence)
         began = time.monotonic()
-        start = Restoring(self.changelog, self.ledger, self.store, self.seats.wanted(), self._patiently, self.options)
+        wanted = self.seats.wanted()
+        start = Restoring(self.changelog, self.ledger, self.store, wanted, self.aside, self._patiently, self.options)
         for records, done in start.of(self.partitions):
             self.stats.restored, self.stats.restore_done = self.stats.restored + records, done
             self._progress()
         self.stats.restore_done, self.stats.restore_s = 1.0, time.monotonic() - began
         self.stats.live_streams = self.store.live
+        check_readable(self.store, self.aside)
         check_memories(self.store, self.origin.model, self.seats.recent is not None)
         committed = self._patiently(self.ledger.committed)
         stand = start.stand(committed, self._patiently(self.source.beginning), self._notify)
@@ -155,7 +159,8 @@ class Shard:
         parts = []
         for records in polled:
             readings, rejected = self.decoder.decode(records)
-            part = part_of(records, readings, rejected, self._committed[records.partition], self.store)
+            self.aside.decoded(rejected)
+            part = self.aside.part(part_of(records, readings, rejected, self._committed[records.partition], self.store))
             if not self.options.exactly_once:
                 fresh = without_folded(part, self.store)
                 self.stats.replayed += len(part.numbers) - len(fresh.numbers)
@@ -169,13 +174,9 @@ class Shard:
 
     def _epoch(self, batch: Batch, busy: NDArray[np.int64]) -> bool:
         now_ms = self._clock_ms()
-        epoch = Epoch(batch, self.origin, now_ms)
-        numbers: NDArray[np.int64] = np.zeros(0, np.int64)
-        offsets: NDArray[np.int64] = np.zeros(0, np.int64)
-        memories: list[Memory] = []
-        said = None
-        if batch.readings:
-            numbers, offsets, memories, said = self._step(batch, epoch)
+        batch, epoch, (numbers, offsets, memories, said) = self.aside.stepped(
+            batch, lambda some: Epoch(some, self.origin, now_ms), self._step, self._progress
+        )
         began = time.perf_counter()
         ended = self._ended(busy, now_ms)
         epoch.add_tombstones(self.store, ended)
@@ -263,10 +264,10 @@ class Shard:
         self.seats.place(placed, numbers)
         return placed.slots
 
-    def _step(self, batch: Batch, epoch: Epoch) -> tuple[NDArray[np.int64], NDArray[np.int64], list[Memory], Said]:
-        """Steps all readings; returns the dirty streams' numbers [k], last offsets [k] and new memories, and what was
-        said.
-        """
+    def _step(self, batch: Batch, epoch: Epoch) -> Stepped:
+        """Steps all readings."""
+        if not batch.readings:
+            return Stepped(np.zeros(0, np.int64), np.zeros(0, np.int64), [], None)
         began = time.perf_counter()
         numbers, which = np.unique(batch.numbers(), return_inverse=True)
         slots = self._placed(numbers)
@@ -280,7 +281,7 @@ class Shard:
         began = time.perf_counter()
         epoch.add_predictions(said.champion, said.surprised)
         self._phase("encode", began)
-        return numbers, offsets, memories, said
+        return Stepped(numbers, offsets, memories, said)
 
     def _ended(self, busy: NDArray[np.int64], now_ms: int) -> NDArray[np.int64]:
         # Tombstones ride on an epoch with readings, so that its offsets tell a kept commit from a dropped one.

@@ -66,6 +66,12 @@ class Slots:
         self._dirty[slots] = True
         return Placed(slots, fresh)
 
+    def spare(self) -> int:
+        """A slot that holds no stream; it stays free. Raises NoRoom."""
+        if not self._free_count:
+            raise NoRoom("no slot is free")
+        return int(self._free[self._free_count - 1])
+
     def kept(self) -> None:
         """The epoch was kept: every slot equals its committed row."""
         self._dirty[:] = False

@@ -23,6 +23,8 @@ from services.records import Flag, Reason
 LATENCY_S = (0.005, 0.01, 0.02, 0.03, 0.045, 0.06, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 PHASE_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+PLACES = ("decode", "restore", "step")
+"""Where an error that nobody foresaw can be one record's or one stream's."""
 PHASES = ("poll", "decode", "batch", "forward", "encode", "commit")
 
 
@@ -87,6 +89,7 @@ class ShardStats:
     batch_rows: Histogram = field(default_factory=lambda: Histogram(tuple(float(n) for n in ROWS)))
     brought_over: int = 0  # streams that a model got to know by a replay of their latest readings
     swap_s: Histogram = field(default_factory=lambda: Histogram(PHASE_S))  # time between two epochs for a new champion
+    internal_errors: dict[str, int] = field(default_factory=dict)  # records and streams set aside, by place
     lost: int = 0  # readings that retention deleted before they were read
     started_s: float = field(default_factory=time.time)  # wall clock; tells one life of the shard from another
     # now
@@ -99,6 +102,7 @@ class ShardStats:
     lag_s: float = 0.0  # age of the oldest of them, at most; 0: all is read
     away_s: float = 0.0  # for how long Kafka has not answered; 0: it answers
     live_streams: int = 0
+    unreadable: int = 0  # streams whose state row cannot be read; their readings are dead letters
     slots: int = 0
     slots_used: int = 0
     last_progress_s: float = 0.0  # wall clock (s since 1970) when a turn last ended

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from services.predictor.stats import PHASES
+from services.predictor.stats import PHASES, PLACES
 from services.records import Flag, Reason
 
 PREFIX = "streamrnn_"
@@ -87,6 +87,11 @@ METRICS = (
         "Records that retention deleted before they were read, found when the shard's actor started.",
         "readings", "lost",
     ),
+    Metric(
+        "streamrnn_internal_errors_total", "counter",
+        "Records and streams set aside, one by one, for an error of streamrnn's own that no check foresaw.",
+        "errors", "internal_errors", "place", PLACES, of="shards",
+    ),
     # how fast
     Metric(
         "streamrnn_end_to_end_latency_seconds", "histogram",
@@ -122,6 +127,11 @@ METRICS = (
     ),
     # streams and their state
     Metric("streamrnn_live_streams", "gauge", "Streams that have a state.", "streams", "live_streams"),
+    Metric(
+        "streamrnn_unreadable_streams", "gauge",
+        "Streams whose state row cannot be read, so that their readings become dead letters.",
+        "streams", "unreadable",
+    ),
     Metric("streamrnn_slots", "gauge", "Rows of the state table on the device.", "slots", "slots"),
     Metric("streamrnn_slots_used", "gauge", "Slots that hold a stream's state.", "slots", "slots_used"),
     Metric(

@@ -58,6 +58,19 @@ def test_a_crash_in_between_changes_nothing_about_that() -> None:
         told.ended(1, FENCED)  # nobody of that shard was replaced
 
 
+def test_a_shard_that_dies_again_and_again_shows() -> None:
+    told = Told()
+    for _ in range(5):
+        told.ended(1, Outcome(End.CRASHED, "Traceback ...\nIndexError: of one record"))
+    assert "shard 1 has died 5 times in a row, the last time of: IndexError: of one record" in told.unready()
+    for _ in range(10):
+        told.ended(1, Outcome(End.CRASHED, "IndexError"))
+    assert not told.hopeless()  # to start the server anew would end the other shard as well
+    for _ in range(6):
+        told.ended(0, Outcome(End.CRASHED, "IndexError"))
+    assert told.hopeless()
+
+
 class Asked:
     """What follows the registry: every shard is to run this."""
 

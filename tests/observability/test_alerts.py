@@ -186,6 +186,14 @@ CASES: dict[str, list[Case]] = {
         Case("40m", {'streamrnn_rejected_total{reason="not_json"}': "0+120x60"},
              near={'streamrnn_rejected_total{reason="not_json"}': "0+50x60"}),
     ],
+    "StreamrnnInternalError": [
+        Case("40m", {'streamrnn_internal_errors_total{place="decode"}': "0x30 1x30"},
+             near={'streamrnn_internal_errors_total{place="decode"}': "0x60"}),
+        Case("95m", {'streamrnn_internal_errors_total{place="restore"}': "_x90 1x30"},  # at its first sample
+             near={'streamrnn_internal_errors_total{place="restore"}': "1x120"}),
+        Case("40m", {f"streamrnn_unreadable_streams{{{SHARD}}}": "1x60"},
+             near={f"streamrnn_unreadable_streams{{{SHARD}}}": "0x60"}),
+    ],
     "StreamrnnWorseThanPersistence": [
         Case("100m", {'streamrnn_forecast_mse{model="a",step="1"}': "1.1x120",
                       'streamrnn_scored_values{model="a",step="1"}': "1100x120"}, {"model": "a", "step": "1"}),

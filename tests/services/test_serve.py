@@ -212,6 +212,39 @@ def test_a_server_that_is_killed_goes_on_where_it_was(
     ] * 7  # "new" once: nothing was forgotten
 
 
+def test_a_damaged_state_row_is_the_trouble_of_its_stream_and_shows(
+    broker: DevBroker, model: Path, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, broker.bootstrap, model, "scratched")
+    streamrnn("topics", "create", "-c", str(config))
+    with Serving(config) as server:
+        server.ready()
+        for key in (b"pump-1", b"pump-2"):
+            send(broker.bootstrap, "scratched.readings", [reading(0)], key=key)
+        server.until(lambda: answered(broker.bootstrap, "scratched") == 2, "two predictions")
+    send(broker.bootstrap, "scratched.changelog", [b"somebody's"], key=b"pump-2")
+    with Serving(config) as server:
+        server.ready()
+        for key in (b"pump-1", b"pump-2"):
+            send(broker.bootstrap, "scratched.readings", [reading(1), reading(2)], key=key)
+        server.until(lambda: answered(broker.bootstrap, "scratched") == 4, "the other stream's predictions")
+        status, body = server.get("/readyz")
+        assert (status, json.loads(body)["reasons"]) == (
+            503, ["shard 0 cannot read the state row of 1 stream; see the alert StreamrnnInternalError"]
+        )  # fmt: skip
+        (told,) = server.events("internal_error")
+        assert told.items() >= {"level": "error", "place": "restore", "stream": "pump-2", "partition": 0}.items()
+        assert "state_rows.py" in told["stack"]
+        rejected = 'streamrnn_rejected_total{reason="internal"} 2.0'
+        server.until(lambda: rejected in server.get("/metrics")[1], "the dead letters' metric")
+        assert 'streamrnn_internal_errors_total{place="restore"} 1.0' in server.get("/metrics")[1]
+    letters = read_topic({"bootstrap_servers": broker.bootstrap}, "scratched.dead-letters")[0]
+    assert (letters.keys, letters.values) == ([b"pump-2"] * 2, [reading(1), reading(2)])
+    got = predictions.decode(read_topic({"bootstrap_servers": broker.bootstrap}, "scratched.predictions")[0])
+    new = [flags & 1 for stream, flags in zip(got.streams, got.flags.tolist(), strict=True) if stream == b"pump-1"]
+    assert new == [1, 0, 0]
+
+
 def test_a_broker_that_is_away_for_a_minute_costs_nothing(own_broker: DevBroker, model: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, own_broker.bootstrap, model, "outage", epoch={"timeout_s": 20})
     streamrnn("topics", "create", "-c", str(config))
