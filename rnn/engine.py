@@ -6,6 +6,7 @@ sums are in `rnn.forward`. Imports torch and numpy.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -59,6 +60,10 @@ class Engine:
         self._seen = np.zeros(slots + 1, dtype=np.int32)
         self._chunk_rows = chunk_rows(self._forward.sums_width, correction.width if correction else 0, self.device.type)
         self._places = np.arange(self._chunk_rows, dtype=np.int32)
+
+    def tell(self, alive: Callable[[], None]) -> None:
+        """From now on `alive` is called between any two waves: of many waves, a run takes long."""
+        self._forward.alive = alive
 
     @staticmethod
     def serves(config: ModelConfig) -> bool:

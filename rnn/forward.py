@@ -8,7 +8,7 @@ of whole scratch buffers, never of slices of rows, for the same reason. Imports 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ class Forward:
     def __init__(self, network: Network, table: StateTable, correction: Correction | None = None) -> None:
         config, device = network.config, table.device
         self.table, self._correction = table, correction
+        self.alive: Callable[[], None] = lambda: None  # called between waves
         self.banded = config.head == "gaussian"
         self._inputs = Inputs(config, network.scaler_mean.to(device), network.scaler_std.to(device))
         self._steps = [step_of(cell, device) for cell in network.cells]
@@ -140,7 +141,7 @@ class Forward:
             inputs.fold(before, after, scratch.x, missing)
         else:
             columns = inputs.columns(scratch.states)
-            for reading, old, new in _spans(scratch, waves):
+            for reading, old, new in self._spans(scratch, waves):
                 unknown = None if missing is None else missing[:, reading]
                 inputs.fold(columns.at(old), columns.at(new), scratch.x[:, reading], unknown)
         torch.maximum(scratch.var, inputs.var_floor, out=scratch.std).sqrt_()
@@ -156,7 +157,7 @@ class Forward:
         kept = self.table.widths["past"] - features
         self.table.gather("past", index, past[: scratch.lead])
         seen = scratch.scaled.t()
-        for reading, old, new in _spans(scratch, waves):
+        for reading, old, new in self._spans(scratch, waves):
             after = past[new]
             after[:, :features] = seen[reading]
             after[:, features : features + kept] = past[old, :kept]
@@ -173,7 +174,7 @@ class Forward:
             if len(waves.sizes) == 1:
                 step.run(sums, before, after, scratch.spare)
             else:
-                for reading, old, new in _spans(scratch, waves):
+                for reading, old, new in self._spans(scratch, waves):
                     step.run(sums[reading], tuple(p[old] for p in parts), tuple(p[new] for p in parts), scratch.spare)
             below = after[0]
         return below
@@ -207,7 +208,7 @@ class Forward:
         self.table.gather(correction.PART, index, held)
         states = correction.before(held, scratch.rows)
         correction.run(
-            _spans(scratch, waves),
+            self._spans(scratch, waves),
             states,
             scratch.parts[-1][0],
             self._of_targets(scratch.after.last),
@@ -277,6 +278,11 @@ class Forward:
             return None, None
         half = scale * self._band_width
         return y - half, y + half
+
+    def _spans(self, scratch: Scratch, waves: Waves) -> Iterator[tuple[slice, slice, slice]]:
+        for span in _spans(scratch, waves):
+            self.alive()
+            yield span
 
     def _of_targets(self, values: Tensor) -> Tensor:
         """[features, rows] -> [targets, rows]; the same tensor where all features are targets in order."""

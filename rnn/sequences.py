@@ -9,6 +9,8 @@ rows, what is not folded in is stepped all the same and then put aside, and one 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -37,7 +39,12 @@ class SequenceEngine:
         self.config = network.config
         self._working = Working(network, slots, self.device)
         self.table = self._working.table
+        self._alive: Callable[[], None] = lambda: None
         self._course: OneWay | BothWays = BothWays(self._working) if self._working.lagging else OneWay(self._working)
+
+    def tell(self, alive: Callable[[], None]) -> None:
+        """As `Engine.tell`."""
+        self._alive = alive
 
     def run(
         self,
@@ -80,6 +87,7 @@ class SequenceEngine:
                 wave = self._judged(of, slots[of], x[of], at_ms[of], seq[of], end[of], tag[of], salt[of])
                 pieces += self._course.step(wave)
                 self._finish(wave.slots[wave.ends])
+                self._alive()
         return self._joined(pieces, n)
 
     def flush(self, slots: NDArray[np.int64]) -> Result:

@@ -118,7 +118,13 @@ class StreamDriver:
         self.shard: Shard | None = None
         self._slots, self._adapt, self._faults, self._poll_size = slots, adapt, faults, poll_size
         self._options = ShardOptions(
-            exactly_once, max_readings, ttl_ms, flush_after_ms, recent, spotlight=spotlight, poll_s=0.0
+            exactly_once,
+            max_readings,
+            ttl_ms=ttl_ms,
+            flush_after_ms=flush_after_ms,
+            recent=recent,
+            spotlight=spotlight,
+            poll_s=0.0,
         )
 
     # ---- readings ---------------------------------------------------------------------------------------------------

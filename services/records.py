@@ -88,6 +88,20 @@ class Records:
             {row: self.headers[i] for row, i in enumerate(index) if i in self.headers} if self.headers else {},
         )
 
+    def rows(self, start: int, stop: int) -> Records:
+        """Rows `start` to `stop`, or to the end where there are fewer."""
+        stop = min(stop, len(self))
+        if start == 0 and stop == len(self):
+            return self
+        return Records(
+            self.partition,
+            self.offsets[start:stop],
+            self.timestamps_ms[start:stop],
+            self.keys[start:stop],
+            self.values[start:stop],
+            {row - start: found for row, found in self.headers.items() if start <= row < stop},
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Readings:

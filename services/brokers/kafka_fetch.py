@@ -165,29 +165,14 @@ def merged(partition: int, fetched: Sequence[Any]) -> Records:
     )
 
 
-def rows_of(records: Records, start: int, stop: int) -> Records:
-    """Rows `start` to `stop` of `records`."""
-    stop = min(stop, len(records))
-    if start == 0 and stop == len(records):
-        return records
-    return Records(
-        records.partition,
-        records.offsets[start:stop],
-        records.timestamps_ms[start:stop],
-        records.keys[start:stop],
-        records.values[start:stop],
-        {row - start: found for row, found in records.headers.items() if start <= row < stop},
-    )
-
-
 def after(records: Records, offset: int) -> Records:
     """The rows from `offset` on: a fetch begins with the whole batch that holds the offset asked for."""
-    return rows_of(records, int(np.searchsorted(records.offsets, offset)), len(records))
+    return records.rows(int(np.searchsorted(records.offsets, offset)), len(records))
 
 
 def before(records: Records, offset: int) -> Records:
     """The rows up to but not including `offset`."""
-    return rows_of(records, 0, int(np.searchsorted(records.offsets, offset)))
+    return records.rows(0, int(np.searchsorted(records.offsets, offset)))
 
 
 def _columns(partition: int, records: Sequence[Any]) -> Records:

@@ -165,9 +165,9 @@ class KafkaSource:
         held: dict[int, Records] = {}
         room = max_records
         for partition, records in available.items():
-            part = kafka_fetch.rows_of(records, 0, room)
+            part = records.rows(0, room)
             if len(part) < len(records):
-                held[partition] = kafka_fetch.rows_of(records, len(part), len(records))
+                held[partition] = records.rows(len(part), len(records))
             if len(part):
                 self._next[partition] = int(part.offsets[-1]) + 1
                 polled.append(part)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from services.codecs.arrow_stream import count_rows
 from services.codecs.readings_json import PACKED, JsonReadings
 from services.codecs.readings_packed import MAX_STREAM_BYTES, PackedReadings, PackedRows
 from services.codecs.refusal import Refusal, Why, internal
@@ -30,8 +31,16 @@ class ReadingDecoder:
     def __init__(self, schema: Schema, max_rows: int = 10_000) -> None:
         """`max_rows` is the largest packed record, in rows."""
         self.schema = schema
+        self._max_rows = max_rows
         self._json = JsonReadings(schema)
         self._packed = PackedReadings(schema, max_rows)
+
+    def weigh(self, records: Records) -> NDArray[np.int64]:
+        """Readings that each record [n] may hold, at least 1 and at most one more than may be; without decoding it."""
+        weights = np.ones(len(records), np.int64)
+        for i in [i for i, value in enumerate(records.values) if value is not None and value[:1] == PACKED]:
+            weights[i] = max(1, count_rows(records.values[i] or b"", self._max_rows + 1))
+        return weights
 
     def decode(self, records: Records) -> tuple[Readings, Rejected]:
         """Readings in offset order, rows of packed records in their own order; and what was refused, with reasons.

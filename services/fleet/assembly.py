@@ -115,6 +115,7 @@ def build_shard(
         ShardOptions(
             exactly_once=settings.delivery == "exactly_once",
             max_readings=settings.epoch.max_readings,
+            epoch_s=settings.fleet.stall_timeout_s / 4,
             ttl_ms=None if ttl_days is None else int(ttl_days * 86_400_000),
             flush_after_ms=None if flush_after_s is None else round(flush_after_s * 1000),
             shards=min(settings.fleet.shards, partitions),

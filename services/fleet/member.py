@@ -43,7 +43,7 @@ class Member:
     asked_s: float = 0.0
     status: ShardStatus | None = None
     moved_s: float = 0.0  # monotonic, when progress was last seen
-    moved_at: float = -1.0  # the progress that was seen then
+    beats: int = 0  # ShardStats.beats as they were then
     restored: float = 0.0  # share of the changelog read, when last said
     ready_s: float | None = None  # monotonic, when this incarnation was first seen ready
     failures: int = 0  # restarts in a row
@@ -60,7 +60,7 @@ class Member:
         """Nothing is known of the actor that comes."""
         self.incarnation += 1
         self.due_s = self.status = self.asked = self.ready_s = self.ordered = self.ordering = None
-        self.moved_s, self.moved_at, self.restored = time.monotonic(), -1.0, 0.0
+        self.moved_s, self.beats, self.restored = time.monotonic(), 0, 0.0
 
     def count(self, cause: str) -> None:
         """A restart with that cause."""

@@ -197,7 +197,7 @@ class Supervisor:
         elif now_s - member.asked_s >= 0.5:
             member.asked, member.asked_s = member.actor.status.remote(), now_s
         # Before its first progress it may be waiting for a node, an image or its imports; its death would be seen.
-        patience_s = self.settings.fleet.stall_timeout_s if member.moved_at > 0 else START_S
+        patience_s = self.settings.fleet.stall_timeout_s if member.beats else START_S
         if now_s - member.moved_s > patience_s:
             self._replace(member)
 
@@ -246,8 +246,8 @@ class Supervisor:
         self._points += status.points
         for event in status.events:
             self._notify(event.name, shard=status.shard, incarnation=status.incarnation, **event.fields)
-        if status.stats.last_progress_s > member.moved_at:
-            member.moved_s, member.moved_at = now_s, status.stats.last_progress_s
+        if status.stats.beats != member.beats:
+            member.moved_s, member.beats = now_s, status.stats.beats
         if not status.stats.ready and status.stats.restore_done >= member.restored + 0.1:
             member.restored = status.stats.restore_done
             self._notify("restoring", shard=member.shard, done=f"{member.restored:.0%}", rows=status.stats.restored)

@@ -11,14 +11,20 @@ class Lag:
     """What is unread came after the last record read, and after the end was last met."""
 
     def __init__(self) -> None:
-        self._read_up_to_ms: dict[int, int] = {}  # partition -> what is unread came later than this
+        # Partition -> what is unread came later than either.
+        self._met_ms: dict[int, int] = {}
+        self._read_ms: dict[int, int] = {}
 
     def see(self, polled: Sequence[Records], unread: Mapping[int, int], now_ms: int) -> float:
         """Age in seconds of the oldest of the `unread` records (partition -> how many), at most; 0: all is read."""
-        known_ms = self._read_up_to_ms
         for records in polled:
-            last_ms = int(records.timestamps_ms[-1])
-            known_ms[records.partition] = max(known_ms.get(records.partition, last_ms), last_ms)
-        known_ms.update({partition: now_ms for partition, n in unread.items() if not n})
-        ages_ms = [now_ms - known_ms[partition] for partition, n in unread.items() if n and partition in known_ms]
-        return max([0, *ages_ms]) / 1000
+            past = records.timestamps_ms[
+                records.timestamps_ms <= now_ms
+            ]  # one from the future says nothing of the rest
+            self._read_ms[records.partition] = int(past[-1]) if len(past) else now_ms
+        self._met_ms.update({partition: now_ms for partition, n in unread.items() if not n})
+        return max([0, *(now_ms - self._known_ms(partition, now_ms) for partition, n in unread.items() if n)]) / 1000
+
+    def _known_ms(self, partition: int, now_ms: int) -> int:
+        known_ms = [known[partition] for known in (self._met_ms, self._read_ms) if partition in known]
+        return max(known_ms, default=now_ms)

@@ -10,7 +10,8 @@ class ShardOptions:
     """What a shard may be told; see services.settings for what the numbers mean to an operator."""
 
     exactly_once: bool = True
-    max_readings: int = 10_000  # about this many records a poll
+    max_readings: int = 10_000  # of one epoch, unless a packed record alone has more
+    epoch_s: float = 7.5  # how long the readings of one epoch may take to be stepped, as far as that can be foreseen
     ttl_ms: int | None = None  # a stream silent for longer is forgotten; None = never
     flush_after_ms: int | None = (
         None  # silence after which what waits is sent; None = ten usual intervals, 10 s at least

@@ -70,6 +70,12 @@ class Seat:
             self.layout = hashlib.sha256(f"{self.layout};{self.surprise.layout}".encode()).hexdigest()
             self.row_bytes += self.surprise.row_bytes
 
+    def tell(self, alive: Callable[[], None]) -> None:
+        """`alive` is called all the time while this seat computes."""
+        self.engine.tell(alive)
+        if self.surprise is not None:
+            self.surprise.alive = alive
+
     def rows(self, slots: NDArray[np.int64]) -> NDArray[np.uint8]:
         """[k, row_bytes]"""
         rows = self.engine.rows(slots)

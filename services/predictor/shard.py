@@ -29,7 +29,9 @@ from services.predictor.epoch import Epoch, Origin, Stepped
 from services.predictor.lag import Lag
 from services.predictor.options import ShardOptions
 from services.predictor.outcomes import Outcomes
+from services.predictor.pace import Pace
 from services.predictor.patience import Patience
+from services.predictor.portions import Portions
 from services.predictor.ports import Changelog, Fenced, Ledger, Source, Unsettled
 from services.predictor.restore import Restoring, check_memories, check_readable
 from services.predictor.seats import Seat, Seats
@@ -72,10 +74,12 @@ class Shard:
         notify: Notify = lambda event, **fields: None,
         tracer: Tracer | None = None,
     ) -> None:
-        self.source, self.ledger, self.changelog, self.decoder = source, ledger, changelog, decoder
+        self.ledger, self.changelog, self.decoder = ledger, changelog, decoder
+        self.source: Source = Portions(source, decoder.weigh)
         self.partitions = tuple(partitions)
         self._origin, self._clock_ms, self._notify = origin, clock_ms, notify
         self.options = options or ShardOptions()
+        self.pace = Pace(self.options.max_readings, self.options.epoch_s)
         self.store = StateStore()
         self.seats = Seats(champion, self.store, self.options.recent)
         self.slots = Slots(self.engine.table.slots)
@@ -104,6 +108,8 @@ class Shard:
         began = time.perf_counter()
         swapped = champion is not self.seats.champion
         self.seats.change(champion, challenger, share)
+        for seat in self.seats.all():
+            seat.tell(self._alive)
         self.outcomes.change()
         if swapped:
             self.stats.swap_s.observe(time.perf_counter() - began)
@@ -143,7 +149,7 @@ class Shard:
     def turn(self) -> int:
         """One poll, and the epochs that come of it and of streams that fell silent. Returns how many records came."""
         began = time.perf_counter()
-        polled = self.source.poll(self.options.max_readings, self.options.poll_s)
+        polled = self.source.poll(self.pace.readings, self.options.poll_s)
         if polled:
             self._phase("poll", began)
             self._take(polled)
@@ -166,6 +172,7 @@ class Shard:
                 self.stats.replayed += len(part.numbers) - len(fresh.numbers)
                 part = fresh
             parts.append(part)
+            self._alive()
         self._phase("decode", began)
         busy = np.concatenate([part.numbers for part in parts])  # none of them is idle, whichever epoch it falls into
         for batch in batches(parts, self.slots.capacity):
@@ -174,9 +181,12 @@ class Shard:
 
     def _epoch(self, batch: Batch, busy: NDArray[np.int64]) -> bool:
         now_ms = self._clock_ms()
+        began = time.perf_counter()
         batch, epoch, (numbers, offsets, memories, said) = self.aside.stepped(
             batch, lambda some: Epoch(some, self.origin, now_ms), self._step, self._progress
         )
+        if batch.readings:
+            self.pace.took(batch.readings, time.perf_counter() - began)
         began = time.perf_counter()
         ended = self._ended(busy, now_ms)
         epoch.add_tombstones(self.store, ended)
@@ -191,6 +201,7 @@ class Shard:
                 self.spotlight.kept(batch, said.x, said.champion)
         self.outcomes.forget(ended)
         self._count(batch, epoch, len(ended))
+        self._alive()
         return True
 
     def _flush(self) -> None:
@@ -317,7 +328,8 @@ class Shard:
             stats.count_rejected(part.rejected.reasons)
         if batch.readings:
             stats.batch_rows.observe(batch.readings)
-            stats.latency_s.observe((self._clock_ms() - batch.column("arrived_ms").astype(np.float64)) / 1000)
+            took_ms = self._clock_ms() - batch.column("arrived_ms").astype(np.float64)
+            stats.latency_s.observe(np.maximum(took_ms, 0) / 1000)  # a producer's clock may be ahead
             stats.count_predictions(epoch.flags)
         stats.evictions["spilled"] = self.slots.evicted
         stats.evictions["idle"] += ended
@@ -327,4 +339,10 @@ class Shard:
         self.outcomes.show(stats)
 
     def _progress(self) -> None:
-        self.stats.last_progress_s, self.stats.away_s = self._clock_ms() / 1000, self._patiently.away_s(self.source)
+        self._alive()
+        self.stats.away_s = self._patiently.away_s(self.source)
+
+    def _alive(self) -> None:
+        """Called between any two things that take long: who does not call it for too long is replaced."""
+        self.stats.beats += 1
+        self.stats.last_progress_s = self._clock_ms() / 1000

@@ -105,7 +105,8 @@ class ShardStats:
     unreadable: int = 0  # streams whose state row cannot be read; their readings are dead letters
     slots: int = 0
     slots_used: int = 0
-    last_progress_s: float = 0.0  # wall clock (s since 1970) when a turn last ended
+    last_progress_s: float = 0.0  # wall clock (s since 1970) when the loop last got on: a turn, an epoch, a wave
+    beats: int = 0  # how often it has got on; what the supervisor watches, for a wall clock may jump
     last_epoch_s: float = 0.0  # wall clock when an epoch was last kept; 0: none since the start
     gpu_total_bytes: int | None = None  # of the shard's GPU; None: it has none
     gpu_free_bytes: int | None = None  # of them, free for anyone

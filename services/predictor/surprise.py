@@ -8,7 +8,7 @@ the same of all that its stream has done lately. The verbs are those of `rnn.sta
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,6 +85,7 @@ class Surprise:
         self._score = calibration if isinstance(calibration, Tail) else calibration.score
         self._lasting = None if isinstance(calibration, Tail) else calibration.lasting
         self._windup = np.inf if self._lasting is None else self._lasting.at(WINDUP_NATS)
+        self.alive: Callable[[], None] = lambda: None  # called between waves, as Engine.tell
         self._new = np.zeros(self.width, np.float32)
         self._new[-2] = 1.0  # nats of a usual reading, in the mean
         # Seen, seen of evidence, passed, passed of evidence, [BINS] each; evidence; by how many more were suspect.
@@ -110,6 +111,7 @@ class Surprise:
             begin, places = end, known[here]
             p, lasting, said.evidence[places] = self._step(slots[places], nats[here])
             said.p[places], said.lasting[places] = np.exp(-p), np.exp(-lasting)
+            self.alive()
         return said
 
     def _step(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
+from rnn.config import ModelConfig
+from rnn.network import Network
+from services.driver import StreamDriver
 from services.fleet.member import BLAMED, Member
 from services.fleet.status import End, Lineup, Obeyed, Outcome, ShardStatus
 from services.fleet.supervisor import Supervisor
@@ -69,6 +73,20 @@ def test_a_shard_that_dies_again_and_again_shows() -> None:
     for _ in range(6):
         told.ended(0, Outcome(End.CRASHED, "IndexError"))
     assert told.hopeless()
+
+
+def test_a_wall_clock_that_steps_back_is_no_lack_of_progress() -> None:
+    told, driver = Told(), StreamDriver(Network(ModelConfig(("flow",), hidden=4)))
+    shard, now_s = driver.restart(), time.monotonic()
+    long_ago_s = now_s - Settings().fleet.stall_timeout_s
+    for member in told._members:
+        member.incarnation, member.run = 0, object()
+    for heard_s in (long_ago_s, now_s):
+        for member in told._members:
+            told._heard(member, ShardStatus(member.shard, 0, 1, "here", shard.stats.snapshot()), heard_s)
+        driver.now_ms -= 3_600_000
+        shard.turn()
+    assert told.unready() == []
 
 
 class Asked:

@@ -36,6 +36,25 @@ def test_a_reading_after_an_hour_of_silence_is_not_an_hour_old() -> None:
     assert lag.see([], {0: 1}, now_ms=3_600_500) == 0.5
 
 
+def test_a_record_from_the_future_hides_nothing() -> None:
+    lag, year_2100_ms = Lag(), 4_102_444_800_000
+    assert lag.see([polled(0, 1_000, year_2100_ms, 2_000)], {0: 5}, now_ms=62_000) == 60
+    assert lag.see([polled(0, 3_000, year_2100_ms)], {0: 4}, now_ms=63_000) == 60
+    lag.see([polled(0, year_2100_ms)], {0: 3}, now_ms=64_000)
+    assert lag.see([polled(0, 4_000)], {0: 2}, now_ms=65_000) == 61
+    assert lag.see([], {0: 2}, now_ms=66_000) == 62
+
+
+def test_a_reading_that_came_from_the_future_is_not_answered_before_it_came() -> None:
+    driver = StreamDriver(Network(ModelConfig(("flow",), hidden=4)))
+    driver.restart()
+    driver.send("pump-1", at=START_MS, x=[1.0])
+    driver.now_ms -= 3_600_000  # this machine's clock, from the reading's point of view
+    driver.run()
+    latency = driver.shard.stats.latency_s
+    assert latency.counts.sum() == 1 and latency.total == 0
+
+
 def test_nothing_is_said_of_what_nobody_knows() -> None:
     assert Lag().see([], {0: 7}, now_ms=1_000_000) == 0
 
