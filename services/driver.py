@@ -177,6 +177,10 @@ class StreamDriver:
         """Moves the clock, by which idle streams are forgotten, and what waits in them for later readings is said."""
         self.now_ms += ms
 
+    def clock_ms(self) -> int:
+        """What the shard's machine takes for the time. Override it to have it go wrong."""
+        return self.now_ms
+
     # ---- the shard --------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
@@ -220,7 +224,7 @@ class StreamDriver:
             self._options,
             challenger=None if self.challenger is None else self._seat(*self.challenger),
             share=self._share,
-            clock_ms=lambda: self.now_ms,
+            clock_ms=self.clock_ms,
             pause=lambda seconds: self.advance(round(seconds * 1000)),
         )
         shard.start()

@@ -205,7 +205,7 @@ class StateRows:
     partition: int
     streams: list[bytes]  # [n]
     offsets: NDArray[np.int64]  # [n], of the last reading folded in
-    saved_ms: NDArray[np.int64]  # [n], wall clock at the seal of the epoch
+    seen_ms: NDArray[np.int64]  # [n], the partition's time when the stream was last read, by Kafka's timestamps
     memories: tuple[Memory, ...]
 
     def __len__(self) -> int:

@@ -4,7 +4,8 @@ A state row holds one or more memories: what one model knows of the stream (its 
 stream's latest readings (`recent`). The directory says what each was made of, so that bytes are never taken for
 something they are not. Value None is a tombstone. Imports numpy, sentinels and `services.records` only.
 
-    header     mark, version, partition, offset of the last reading folded in, wall clock, number of memories
+    header     mark, version, partition, offset of the last reading folded in, partition's time then, number of
+               memories
     directory  for each memory: name, layout of its bytes, how many they are
     bytes      the memories, one after the other
 
@@ -29,7 +30,7 @@ HEADER = np.dtype(
         ("version", "<u2"),
         ("partition", "<i4"),
         ("offset", "<i8"),  # of the last reading folded in
-        ("saved_ms", "<i8"),
+        ("seen_ms", "<i8"),
         ("memories", "<u2"),
     ]
 )
@@ -38,7 +39,7 @@ ENTRY = np.dtype([("name", "S12"), ("layout", ">u8"), ("bytes", "<u4")])
 """24 bytes of the directory. `layout` is the first 8 bytes of the layout's fingerprint."""
 VERSION_1 = np.dtype(
     [("mark", "S2"), ("version", "<u2"), ("layout", ">u8"), ("model", "S12"), ("partition", "<i4"), ("offset", "<i8"),
-     ("saved_ms", "<i8")]
+     ("seen_ms", "<i8")]
 )  # fmt: skip
 _MARK = b"SR"
 _LAYOUT_BYTES = 8
@@ -61,7 +62,7 @@ def encode(states: StateRows) -> tuple[list[bytes | None], list[bytes | None]]:
     n = len(states)
     head = np.zeros(n, HEADER)
     head["mark"], head["version"], head["partition"] = _MARK, VERSION, states.partition
-    head["offset"], head["saved_ms"] = states.offsets, states.saved_ms
+    head["offset"], head["seen_ms"] = states.offsets, states.seen_ms
     if all(_of_everyone(memory, n) for memory in states.memories):
         return list(states.streams), _joined_up(head, entries, [memory.rows for memory in states.memories])
     holds = np.zeros((n, len(entries)), np.bool_)
@@ -141,8 +142,8 @@ def decode(records: Records, wanted: Mapping[str, tuple[str, int]] | None = None
         if wanted and memory.name in wanted:
             _check_memory(records, index, memory, *wanted[memory.name])
     streams: list[Any] = [records.keys[i] for i in index.tolist()]
-    offsets, saved_ms = head["offset"].astype(np.int64), head["saved_ms"].astype(np.int64)
-    return StateRows(records.partition, streams, offsets, saved_ms, tuple(found)), tombstones
+    offsets, seen_ms = head["offset"].astype(np.int64), head["seen_ms"].astype(np.int64)
+    return StateRows(records.partition, streams, offsets, seen_ms, tuple(found)), tombstones
 
 
 def _memories(
@@ -194,7 +195,7 @@ def _checked_version(records: Records, index: NDArray[np.int64], values: list[by
 def _as_version_2(value: bytes) -> bytes:
     old = np.frombuffer(value[: VERSION_1.itemsize], VERSION_1)[0]
     head, entry = np.zeros(1, HEADER), np.zeros(1, ENTRY)
-    for name in ("mark", "partition", "offset", "saved_ms"):
+    for name in ("mark", "partition", "offset", "seen_ms"):
         head[name] = old[name]
     head["version"], head["memories"] = VERSION, 1
     entry["name"], entry["layout"], entry["bytes"] = old["model"], old["layout"], len(value) - VERSION_1.itemsize

@@ -146,15 +146,15 @@ class Epoch:
         store: StateStore,
         numbers: NDArray[np.int64],
         offsets: NDArray[np.int64],
+        seen_ms: NDArray[np.int64],
         memories: Sequence[Memory],
     ) -> None:
-        """Encodes the dirty streams' rows: numbers [k], last offsets [k], memories of some of the k."""
+        """Encodes the dirty streams' rows: numbers [k], last offsets [k], when seen [k], memories of some of the k."""
         owner = store.partitions[numbers]
         for partition in np.unique(owner).tolist():
             mine = np.flatnonzero(owner == partition)
-            saved_ms = np.full(len(mine), self.now_ms, np.int64)
             its = tuple(_of(mine, len(numbers), memory) for memory in memories)
-            dirty = StateRows(partition, store.names(numbers[mine]), offsets[mine], saved_ms, its)
+            dirty = StateRows(partition, store.names(numbers[mine]), offsets[mine], seen_ms[mine], its)
             keys, values = state_rows.encode(dirty)
             self._states.append(Encoded(Role.CHANGELOG, partition, keys, values, self.now_ms))
 

@@ -56,7 +56,7 @@ def restore(
             numbers = store.numbers(partition, kept.streams)
             aside.readable(numbers)
             memories = [memory for memory in kept.memories if _fits(memory, wanted)]
-            store.keep(numbers, kept.offsets, kept.saved_ms, memories)
+            store.keep(numbers, kept.offsets, kept.seen_ms, memories)
         yield len(records), (int(records.offsets[-1]) + 1 - first) / max(1, end - first)
 
 

@@ -26,6 +26,7 @@ from services.codecs.readings import ReadingDecoder
 from services.predictor.aside import Aside
 from services.predictor.batcher import TAGGED_ROWS, Batch, batches, part_of, without_folded
 from services.predictor.epoch import Epoch, Origin, Stepped
+from services.predictor.idle import Idle
 from services.predictor.lag import Lag
 from services.predictor.options import ShardOptions
 from services.predictor.outcomes import Outcomes
@@ -83,6 +84,7 @@ class Shard:
         self.store = StateStore()
         self.seats = Seats(champion, self.store, self.options.recent)
         self.slots = Slots(self.engine.table.slots)
+        self.idle = Idle(self.store, self.options.ttl_ms)
         self.waiting = Waiting(self.store, flush_after_ms(self.engine.config, self.options.flush_after_ms))
         self.stats = ShardStats(slots=self.slots.capacity)
         self.aside = Aside(self.store, self.slots, self.seats, self.stats, notify)
@@ -138,6 +140,7 @@ class Shard:
         self._signed_ms = None if stand.expired else self._clock_ms()
         self.stats.lost += stand.lost
         self.source.seek(self.position)
+        self.idle.start()
         self.waiting.start(self._clock_ms())
         self.stats.ready = True
         self._progress()
@@ -162,6 +165,7 @@ class Shard:
 
     def _take(self, polled: Sequence[Records]) -> None:
         began = time.perf_counter()
+        self.idle.read(polled, self._clock_ms())
         parts = []
         for records in polled:
             readings, rejected = self.decoder.decode(records)
@@ -188,13 +192,14 @@ class Shard:
         if batch.readings:
             self.pace.took(batch.readings, time.perf_counter() - began)
         began = time.perf_counter()
-        ended = self._ended(busy, now_ms)
+        # Tombstones ride on an epoch with readings, so that its offsets tell a kept commit from a dropped one.
+        ended = self.waiting.without(self.idle.found(self.source.lag, busy, self.options.max_readings))
         epoch.add_tombstones(self.store, ended)
         if not self._close(epoch, numbers, offsets, memories, began):
             return False
         self.slots.forget(ended)
         self.store.forget(ended)
-        self.waiting.stepped(numbers)
+        self.waiting.stepped(numbers, now_ms)
         if said is not None:
             self.outcomes.kept(batch.numbers(), said.x, said.champion, said.challenger, said.held)
             if self.spotlight is not None:
@@ -248,7 +253,8 @@ class Shard:
         began: float,
     ) -> bool:
         """Seals and commits the epoch that gave streams [k] new rows. False: nothing of it happened."""
-        epoch.add_states(self.store, numbers, offsets, memories)
+        seen_ms = self.idle.seen_ms(numbers) if epoch.batch.parts else self.store.seen_ms[numbers]
+        epoch.add_states(self.store, numbers, offsets, seen_ms, memories)
         commit = epoch.seal(self.ledger.topic_ids)
         self._phase("encode", began)
         began = time.perf_counter()
@@ -261,7 +267,7 @@ class Shard:
             self.slots.dropped()
             self.source.seek({partition: self.position[partition] for partition in self.partitions})
             return False
-        self.store.keep(numbers, offsets, epoch.now_ms, memories)
+        self.store.keep(numbers, offsets, seen_ms, memories)
         self.slots.kept()
         self.position.update({part.partition: part.next_offset for part in epoch.batch.parts})
         self._committed.update(commit.offsets)
@@ -293,13 +299,6 @@ class Shard:
         epoch.add_predictions(said.champion, said.surprised)
         self._phase("encode", began)
         return Stepped(numbers, offsets, memories, said)
-
-    def _ended(self, busy: NDArray[np.int64], now_ms: int) -> NDArray[np.int64]:
-        # Tombstones ride on an epoch with readings, so that its offsets tell a kept commit from a dropped one.
-        if self.options.ttl_ms is None:
-            return np.zeros(0, np.int64)
-        idle = self.waiting.without(self.store.idle(now_ms - self.options.ttl_ms))
-        return np.setdiff1d(idle, busy)[: self.options.max_readings]
 
     # ---- commit -----------------------------------------------------------------------------------------------------
 

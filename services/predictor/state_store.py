@@ -44,7 +44,7 @@ class StateStore:
         self._free: list[int] = []
         self.partitions = np.zeros(0, np.int32)  # [capacity]
         self.offsets = np.zeros(0, np.int64)  # [capacity], of the last reading folded in
-        self.saved_ms = np.zeros(0, np.int64)  # [capacity]
+        self.seen_ms = np.zeros(0, np.int64)  # [capacity], see records.StateRows
         self._salts = np.zeros(0, np.int64)  # [capacity], NO_SALT = not worked out yet
 
     @property
@@ -110,14 +110,14 @@ class StateStore:
         self,
         numbers: NDArray[np.int64],
         offsets: NDArray[np.int64],
-        saved_ms: NDArray[np.int64] | int,
+        seen_ms: NDArray[np.int64],
         memories: Sequence[Memory],
     ) -> None:
         """Takes committed rows of distinct streams [n]. A stream whose row comes without a memory has it no more. Of
         memories that are not held only the name is kept.
         """
         self.offsets[numbers] = offsets
-        self.saved_ms[numbers] = saved_ms
+        self.seen_ms[numbers] = seen_ms
         for held in self._held.values():
             held.has[numbers] = False
         for memory in memories:
@@ -144,10 +144,6 @@ class StateStore:
         for held in self._held.values():
             held.has[numbers] = False
 
-    def idle(self, before_ms: int) -> NDArray[np.int64]:
-        """Numbers of the committed streams whose last reading was folded in before `before_ms` (wall clock)."""
-        return np.flatnonzero((self.offsets != NO_ROW) & (self.saved_ms < before_ms))
-
     def _intern(self, partition: int, stream: bytes) -> int:
         if self._free:
             number = self._free.pop()
@@ -172,5 +168,5 @@ class StateStore:
             held.has = np.concatenate([held.has, np.zeros(capacity - used, np.bool_)])
         self.partitions = np.concatenate([self.partitions, np.zeros(capacity - used, np.int32)])
         self.offsets = np.concatenate([self.offsets, np.full(capacity - used, NO_ROW, np.int64)])
-        self.saved_ms = np.concatenate([self.saved_ms, np.zeros(capacity - used, np.int64)])
+        self.seen_ms = np.concatenate([self.seen_ms, np.zeros(capacity - used, np.int64)])
         self._salts = np.concatenate([self._salts, np.full(capacity - used, NO_SALT, np.int64)])

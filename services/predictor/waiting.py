@@ -27,20 +27,20 @@ class Waiting:
     def __init__(self, store: StateStore, after_ms: int | None) -> None:
         self._store, self._after_ms = store, after_ms
         self._may = np.zeros(0, np.bool_)  # [numbers], whether something may wait in the stream
-        self._since_ms = 0  # when this owner began to listen
+        self._since_ms = np.zeros(0, np.int64)  # [numbers], when silence began, at the earliest when this owner did
         self._read_ms: dict[int, int] = {}  # partition -> when it was last seen to hold nothing unread
         self._look_ms = 0  # when to look next
 
     def start(self, now_ms: int) -> None:
         """All streams of the store may hold something; silence before now counts for nothing."""
-        self._since_ms, self._look_ms = now_ms, now_ms
-        self.stepped(np.flatnonzero(self._store.offsets != NO_ROW))
+        self._look_ms = now_ms
+        self.stepped(np.flatnonzero(self._store.offsets != NO_ROW), now_ms)
 
-    def stepped(self, numbers: NDArray[np.int64]) -> None:
+    def stepped(self, numbers: NDArray[np.int64], now_ms: int) -> None:
         """Streams [k] have folded readings in, in an epoch that was kept."""
         if self._after_ms is not None:
             self._cover()
-            self._may[numbers] = True
+            self._may[numbers], self._since_ms[numbers] = True, now_ms
 
     def flushed(self, numbers: NDArray[np.int64]) -> None:
         """Nothing waits in streams [k] any more, and that is committed."""
@@ -70,7 +70,7 @@ class Waiting:
         for partition, at_ms in self._read_ms.items():
             if partition < len(read_ms):
                 read_ms[partition] = at_ms
-        silent_ms = read_ms[partitions] - np.maximum(self._store.saved_ms[numbers], self._since_ms)
+        silent_ms = read_ms[partitions] - self._since_ms[numbers]
         numbers = numbers[silent_ms > self._after_ms]
         yield from (numbers[first : first + most] for first in range(0, len(numbers), most))
 
@@ -78,7 +78,9 @@ class Waiting:
         if self._store.capacity > len(self._may):
             grown = np.zeros(self._store.capacity, np.bool_)
             grown[: len(self._may)] = self._may
-            self._may = grown
+            since_ms = np.zeros(self._store.capacity, np.int64)
+            since_ms[: len(self._may)] = self._since_ms
+            self._may, self._since_ms = grown, since_ms
 
 
 def flush_after_ms(config: ModelConfig, asked_ms: int | None) -> int | None:

@@ -31,7 +31,7 @@ def as_records(keys, values, partition=3):
 def identical(got, want):
     assert got.partition == want.partition
     assert got.streams == want.streams
-    for name in ("offsets", "saved_ms"):
+    for name in ("offsets", "seen_ms"):
         np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
     assert {one.name for one in got.memories} == {one.name for one in want.memories if len(one.index)}
     for one in got.memories:
@@ -102,7 +102,7 @@ def version_1(want):
     """As it was written before rows held several memories."""
     head = np.zeros(len(want), state_rows.VERSION_1)
     head["mark"], head["version"], head["layout"], head["model"] = b"SR", 1, int(LAYOUT[:16], 16), MODEL.encode()
-    head["partition"], head["offset"], head["saved_ms"] = want.partition, want.offsets, want.saved_ms
+    head["partition"], head["offset"], head["seen_ms"] = want.partition, want.offsets, want.seen_ms
     return [a.tobytes() + b.tobytes() for a, b in zip(head, want.memory(MODEL).rows, strict=True)]
 
 

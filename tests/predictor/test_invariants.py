@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from trial import (
     BAD,
     NAMES,
+    Clock,
     Compact,
     Deed,
     Kill,
@@ -86,6 +88,7 @@ def patient(examples: int) -> settings:
 
 
 ONE = (Reading(0, (0.0, 0.0)),)
+TWO = (Reading(1, (0.0, 0.0)),)
 SETTLED_TOO_LATE = Schedule(
     model=0,
     partitions=2,
@@ -110,6 +113,46 @@ def test_exactly_once_whatever_happens(schedule: Schedule) -> None:
 @given(schedules(waits=True))
 def test_exactly_once_while_idle_streams_are_forgotten(schedule: Schedule) -> None:
     findings, _ = play(schedule)
+    assert findings.all == []
+
+
+OUTAGE = Schedule(
+    model=0,
+    partitions=1,
+    slots=4,
+    polls=(1,),
+    mishaps=(),
+    deeds=(Send(0, ONE), Turn(), Wait(TTL_MS // 2), Send(0, TWO), Send(0, ONE), Wait(TTL_MS), Send(0, ONE), Turn()),
+    ttl_ms=TTL_MS,
+)
+"""Nobody reads for longer than a stream may be silent, and it was not."""
+
+off = st.sampled_from([0, 1, TTL_MS // 2, 2 * TTL_MS, -2 * TTL_MS, 1000 * TTL_MS])
+
+
+@patient(25)
+@example(OUTAGE, [0])
+@example(OUTAGE, [1000 * TTL_MS, 0])
+@given(schedules(waits=True), st.lists(off, min_size=1, max_size=6))
+def test_nobody_who_sends_is_forgotten_when_the_machine_s_clock_jumps(schedule: Schedule, clocks: list[int]) -> None:
+    every = max(1, len(schedule.deeds) // len(clocks))
+    deeds = [[Clock(clocks[i // every % len(clocks)]), deed] if i % every == 0 else [deed]
+             for i, deed in enumerate(schedule.deeds)]  # fmt: skip
+    findings, _ = play(replace(schedule, deeds=tuple(deed for some in deeds for deed in some)))
+    assert findings.all == []
+
+
+@patient(25)
+@given(schedules(waits=True), st.integers(0), off.filter(lambda ms: ms >= 0))
+def test_a_reading_from_the_future_makes_nobody_be_forgotten(schedule: Schedule, which: int, ahead_ms: int) -> None:
+    sends = [i for i, deed in enumerate(schedule.deeds) if isinstance(deed, Send)]
+    deeds = list(schedule.deeds)
+    if sends:
+        at = sends[which % len(sends)]
+        sent = deeds[at]
+        assert isinstance(sent, Send)
+        deeds[at] = replace(sent, ahead_ms=ahead_ms)
+    findings, _ = play(replace(schedule, deeds=tuple(deeds)))
     assert findings.all == []
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -62,11 +62,12 @@ class Reading:
 
 @dataclass(frozen=True)
 class Send:
-    """Readings as JSON records, or together as one packed record."""
+    """Readings as JSON records, or together as one packed record; by a producer whose clock may be ahead."""
 
     partition: int
     readings: tuple[Reading, ...]
     packed: bool = False
+    ahead_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,14 @@ class Wait:
     ms: int
 
 
-Deed = Send | SendBad | Turn | Kill | TakeOver | Compact | Wait
+@dataclass(frozen=True)
+class Clock:
+    """From now on the clock of the shard's machine is ahead of the time by so much, or behind."""
+
+    ahead_ms: int
+
+
+Deed = Clock | Send | SendBad | Turn | Kill | TakeOver | Compact | Wait
 Mishap = tuple[int, Fault | None]  # after so many steps; None: another owner takes over in that very moment
 
 
@@ -154,6 +162,14 @@ class Accepted:
     expected: tuple[object, ...] | None = None
 
 
+class Sent(NamedTuple):
+    """A reading that was sent, whatever anybody's clock said."""
+
+    ms: int  # the time
+    changelog_end: int  # of its partition, then: a tombstone before it was written without knowledge of the reading
+    offset: int
+
+
 @cache
 def network(model: int) -> Network:
     """A few small networks with random weights."""
@@ -177,6 +193,7 @@ class Life(StreamDriver):
         self.zombies: list[Shard] = []
         self.fenced = self.crashed = 0
         self._polls, self._polled, self.quiet = schedule.polls, 0, False
+        self.ahead_ms = 0
         super().__init__(
             model or network(schedule.model),
             schedule.partitions,
@@ -205,6 +222,10 @@ class Life(StreamDriver):
         if fault is None:
             self.take_over()
         return fault
+
+    def clock_ms(self) -> int:
+        """The time, as the shard's machine has it."""
+        return self.now_ms + self.ahead_ms
 
     def take_over(self) -> None:
         """A new owner starts beside the old one."""
@@ -242,6 +263,8 @@ class Life(StreamDriver):
                 self.take_over()
             case Wait(ms):
                 self.advance(ms)
+            case Clock(ms):
+                self.ahead_ms = ms
             case Compact():
                 self.broker.compact(Role.CHANGELOG, delete_retention_ms=0)
                 for partition, offset in self.broker.offsets(GROUP).items():
@@ -275,7 +298,8 @@ class Judge:
         self._slots: dict[Stream, int] = {}
         self._waiting: dict[Stream, list[Accepted]] = {}  # sent, not yet stepped offline
         self._stepped: dict[int, dict[Row, Accepted]] = {}  # by partition
-        self._newest: dict[Stream, tuple[int, int]] = {}  # offset and time of the last state row; absent: no state
+        self._newest: dict[Stream, int] = {}  # offset of the last state row; absent: no state
+        self._sent: dict[Stream, list[Sent]] = {}
         self._bad: dict[int, dict[int, tuple[bytes | None, bytes | None]]] = {}  # partition -> offset -> key, value
         self._read_to: dict[tuple[Role, int], int] = {}  # next offset to look at
         self._predicted: dict[int, set[Row]] = {}  # by partition
@@ -286,6 +310,13 @@ class Judge:
 
     def send(self, deed: Send) -> None:
         """Writes the readings, and notes that they must be answered."""
+        self.life.broker.clock = lambda: self.life.now_ms + deed.ahead_ms
+        try:
+            self._send(deed)
+        finally:
+            self.life.broker.clock = lambda: self.life.now_ms
+
+    def _send(self, deed: Send) -> None:
         rows = []
         for reading in deed.readings:
             self._at_ms += reading.dt_ms
@@ -312,6 +343,8 @@ class Judge:
 
     def _note(self, partition: int, reading: Reading, offset: int, row: int, at_ms: int) -> None:
         stream = (partition, NAMES[reading.name])
+        end = self.life.broker.log(Role.CHANGELOG, partition).end
+        self._sent.setdefault(stream, []).append(Sent(self.life.now_ms, end, offset))
         self._waiting.setdefault(stream, []).append(Accepted(offset, row, at_ms, reading.x, reading.seq))
         self.findings.readings += 1
 
@@ -359,22 +392,26 @@ class Judge:
             assert key is not None
             if key == sentinels.KEY:
                 continue
-            stream, saved_ms = (partition, key), int(records.timestamps_ms[row])
+            stream = (partition, key)
             where = f"changelog {partition}/{records.offsets[row]} of {key!r}"
             if records.values[row] is None:
-                offset, last_ms = self._newest.pop(stream, (0, saved_ms))
-                if self.life.ttl_ms is None or saved_ms - last_ms <= self.life.ttl_ms:
-                    self.findings.states.append(f"{where}: forgotten {saved_ms - last_ms} ms after its last reading")
+                self._newest.pop(stream, None)
+                last = [sent for sent in self._sent[stream] if sent.changelog_end <= records.offsets[row]][-1]
+                silent_ms = self.life.now_ms - last.ms  # or less, where it was long until the tombstone was visible
+                if self.life.ttl_ms is None or silent_ms <= self.life.ttl_ms:
+                    self.findings.states.append(f"{where}: forgotten {silent_ms} ms after its last reading")
+                elif any(reading.offset <= last.offset for reading in self._waiting[stream]):
+                    self.findings.states.append(f"{where}: forgotten although a reading of it waited to be read")
                 continue
             kept, _ = state_rows.decode(_one(records, row))
             offset = int(kept.offsets[0])
-            if offset < self._newest.get(stream, (NO_ROW, 0))[0]:
+            if offset < self._newest.get(stream, NO_ROW):
                 if not self.life.exactly_once:
                     continue  # a dropped epoch's rows stand there already; what is restored from such a row shows later
                 self.findings.states.append(f"{where}: went back to reading {offset}")
                 continue
             self._step(stream, offset)
-            self._newest[stream] = (offset, saved_ms)
+            self._newest[stream] = offset
             slot = np.array([self._slots[stream]])
             if kept.memory(self.life.model).rows[0].tobytes() != self._engine.rows(slot)[0].tobytes():
                 self.findings.states.append(f"{where}: not the offline state after reading {offset}")
