@@ -37,6 +37,7 @@ class Reason(enum.StrEnum):
     BAD_SYMBOL = "bad_symbol"  # a symbol that is empty or longer than 256 bytes
     BAD_ARROW = "bad_arrow"  # truncated or malformed Arrow IPC
     TOO_MANY_ROWS = "too_many_rows"  # a packed record with more rows than the limit
+    BATCH_TOO_LARGE = "batch_too_large"  # a batch of records that unpacks to more than may be held in memory
     INTERNAL = "internal"  # an error of streamrnn's own that no check foresaw
 
 
@@ -73,6 +74,9 @@ class Records:
     keys: list[bytes | None]  # [n]
     values: list[bytes | None]  # [n]
     headers: Mapping[int, Sequence[Header]] = field(default_factory=dict)  # row -> its headers, only rows with any
+    refused: Mapping[int, tuple[Reason, str]] = field(
+        default_factory=dict
+    )  # row -> why its bytes were not even looked at
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -100,6 +104,7 @@ class Records:
             self.keys[start:stop],
             self.values[start:stop],
             {row - start: found for row, found in self.headers.items() if start <= row < stop},
+            {row - start: why for row, why in self.refused.items() if start <= row < stop},
         )
 
 
@@ -205,7 +210,7 @@ class StateRows:
     partition: int
     streams: list[bytes]  # [n]
     offsets: NDArray[np.int64]  # [n], of the last reading folded in
-    seen_ms: NDArray[np.int64]  # [n], the partition's time when the stream was last read, by Kafka's timestamps
+    seen_ms: NDArray[np.int64]  # [n], when the stream was last read, by the latest of all clocks
     memories: tuple[Memory, ...]
 
     def __len__(self) -> int:

@@ -8,14 +8,17 @@ May import numpy, the standard library, records, and kafka's checksum and codecs
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
-from kafka import codec
 from kafka.record.util import calc_crc32c
 from numpy.typing import NDArray
 
+from services.brokers.kafka_unpack import UNPACKERS, TooLarge, unpack
 from services.records import Header, Records
 
 HEAD = struct.Struct(">qiibIhiqqqhii")
@@ -23,13 +26,8 @@ FRAME_BYTES = 12  # base offset and length, which the length does not count
 CHECKED_FROM = 21  # the checksum covers everything from the attributes on
 CODEC, LOG_APPEND_TIME, TRANSACTIONAL, CONTROL = 0x07, 0x08, 0x10, 0x20
 
-DECODERS: dict[int, Callable[[bytes], bytes]] = {
-    1: codec.gzip_decode,
-    2: codec.snappy_decode,
-    3: codec.lz4_decode,
-    4: codec.zstd_decode,
-}
-
+RECORD_BYTES = 200
+"""About what a record takes in memory beside its bytes, as two byte strings and some numbers."""
 PAD = bytes(64)  # the three varints before a key may be read past a malformed last record; longer than they can be
 
 
@@ -99,17 +97,36 @@ def is_abort(buffer: memoryview, batch: Batch) -> bool:
     return key[2:4] == b"\x00\x00"
 
 
-def decode(partition: int, batches: Sequence[Batch], buffer: memoryview) -> Records:
-    """The records of `batches`, in order. Raises MalformedRecords."""
-    bodies: list[bytes | memoryview] = []
-    ends: list[int] = []
-    at = 0
-    for batch in batches:
-        body = buffer[batch.start + HEAD.size : batch.end]
-        kind = batch.attributes & CODEC
-        bodies.append(_unpacked(kind, body) if kind else body)
-        at += len(bodies[-1])
-        ends.append(at)
+def body_of(buffer: memoryview, batch: Batch, most: int = sys.maxsize) -> bytes | memoryview:
+    """The batch's records, one after the other, unpacked. Raises MalformedRecords, and TooLarge where they would take
+    more than `most` bytes of memory.
+    """
+    body, kind = buffer[batch.start + HEAD.size : batch.end], batch.attributes & CODEC
+    if not kind:
+        return body
+    if kind not in UNPACKERS:
+        raise MalformedRecords(f"compression {kind} is not known")
+    if (room := most - RECORD_BYTES * batch.records) < 0:
+        raise TooLarge
+    try:
+        return unpack(kind, body.tobytes(), room)
+    except TooLarge:
+        raise
+    except Exception as error:  # each codec has errors of its own
+        raise MalformedRecords(f"compressed records cannot be unpacked: {error}") from error
+
+
+def decode(
+    partition: int,
+    batches: Sequence[Batch],
+    buffer: memoryview,
+    known: Mapping[int, bytes | memoryview | None] = MappingProxyType({}),
+) -> Records:
+    """The records of `batches`, in order. `known`: what is unpacked already, by the start of its batch. Raises
+    MalformedRecords.
+    """
+    bodies = [known.get(batch.start) or body_of(buffer, batch) for batch in batches]
+    ends = list(accumulate(map(len, bodies)))
     try:
         return _columns(partition, batches, b"".join([*bodies, PAD]), ends)
     except IndexError:
@@ -129,15 +146,6 @@ def _columns(partition: int, batches: Sequence[Batch], data: bytes, ends: Sequen
         stamped = np.repeat([bool(batch.attributes & LOG_APPEND_TIME) for batch in batches], counts)
         times_ms = np.where(stamped, np.repeat([batch.max_ms for batch in batches], counts), times_ms)
     return Records(partition, offsets, times_ms, keys, values, headers)
-
-
-def _unpacked(kind: int, body: memoryview) -> bytes:
-    if kind not in DECODERS:
-        raise MalformedRecords(f"compression {kind} is not known")
-    try:
-        return bytes(DECODERS[kind](body.tobytes()))
-    except Exception as error:  # each codec has errors of its own
-        raise MalformedRecords(f"compressed records cannot be unpacked: {error}") from error
 
 
 def _bounds(data: bytes, counts: Sequence[int], ends: Sequence[int]) -> tuple[list[int], list[int]]:

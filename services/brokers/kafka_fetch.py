@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import inspect
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 import kafka
@@ -20,9 +22,19 @@ from kafka.consumer.fetcher import Fetcher
 from kafka.protocol.consumer import IsolationLevel
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 
-from services.brokers.kafka_batch import Batch, MalformedRecords, decode, is_abort, is_intact, next_batch
+from services.brokers.kafka_batch import (
+    RECORD_BYTES,
+    Batch,
+    MalformedRecords,
+    body_of,
+    decode,
+    is_abort,
+    is_intact,
+    next_batch,
+)
+from services.brokers.kafka_unpack import TooLarge
 from services.predictor.ports import Refused
-from services.records import Header, Records
+from services.records import Header, Reason, Records
 
 TESTED = (3, 0, 12)
 """The oldest client whose private names were read; later ones of the same minor version are tried out by `unfit`."""
@@ -31,11 +43,26 @@ ARGUMENTS = ("fetch_offset", "tp", "records", "key_deserializer", "value_deseria
              "aborted_transactions", "metric_aggregator", "on_drain")  # fmt: skip
 
 
+class Room:
+    """What one poll may hold in memory, in bytes of unpacked records: as much again for the batch that is the last."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = self.left_bytes = most_bytes
+
+    def renew(self) -> None:
+        """Another poll begins."""
+        self.left_bytes = self.most_bytes
+
+
 class _Taken(list[Records]):
-    """Chunks whose length is that of their records, so that the fetcher's budget of records counts records."""
+    """Chunks whose length is that of their records, so that the fetcher's budget of records counts records; `full`: it
+    is used up.
+    """
+
+    full = 0
 
     def __len__(self) -> int:
-        return sum(len(chunk) for chunk in self)
+        return max(self.full, sum(len(chunk) for chunk in self))
 
 
 class ColumnarRecords(Fetcher.PartitionRecords):
@@ -45,17 +72,24 @@ class ColumnarRecords(Fetcher.PartitionRecords):
     """
 
     next_fetch_offset: int
+    room = Room(sys.maxsize)
     _wanted = 1
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        # Start of a batch -> its records until they are given out, None: they are too large.
+        self._bodies: dict[int, bytes | memoryview | None] = {}
 
     def _maybe_skip_record(self, record: Records) -> bool:
         return False  # done inside the batch
 
     def take(self, n: int | None = None) -> _Taken:
-        """About `n` records: whole batches until there are so many."""
+        """About `n` records: whole batches until there are so many, or no room is left."""
         self._wanted = n or 1
         taken = _Taken()
         if self.record_iterator is not None and (chunk := next(self.record_iterator, None)) is not None:
             taken.append(chunk)
+            taken.full = 0 if self.room.left_bytes > 0 else self._wanted
         return taken
 
     def _unpack_records(self, tp: TopicPartition, records: MemoryRecords, *_: Any) -> Iterator[Records]:
@@ -69,11 +103,12 @@ class ColumnarRecords(Fetcher.PartitionRecords):
                 if self.check_crcs and not is_intact(buffer, batch):
                     raise MalformedRecords("its checksum is wrong")
                 if self._is_visible(buffer, batch):
+                    self._make_room(buffer, batch)
                     batches.append(batch)
                     rows += batch.records
                 self.leader_epoch = batch.leader_epoch
                 self.next_fetch_offset = max(self.next_fetch_offset, batch.next_offset)
-                if rows >= self._wanted and at < len(buffer):
+                if (rows >= self._wanted or self.room.left_bytes <= 0) and batches and at < len(buffer):
                     yield from self._chunk(tp, batches, buffer)
                     batches, rows = [], 0
             self.bytes_read = at
@@ -97,19 +132,49 @@ class ColumnarRecords(Fetcher.PartitionRecords):
                     self.aborted_producer_ids.remove(batch.producer_id)
         return not batch.is_control
 
+    def _make_room(self, buffer: memoryview, batch: Batch) -> None:
+        """Unpacks the batch, unless it needs more room than a poll has."""
+        try:
+            body = self._bodies[batch.start] = body_of(buffer, batch, self.room.most_bytes)
+            self.room.left_bytes -= len(body) + RECORD_BYTES * batch.records
+        except TooLarge:
+            self._bodies[batch.start] = None
+
     def _chunk(self, tp: TopicPartition, batches: Sequence[Batch], buffer: memoryview) -> Sequence[Records]:
-        if not batches:
-            return ()
-        chunk = after(decode(tp.partition, batches, buffer), self.fetch_offset)
+        chunks: list[Records] = []
+        for is_large, some in groupby(batches, lambda batch: self._bodies[batch.start] is None):
+            its = list(some)
+            if is_large:
+                chunks += [self._too_large(batch) for batch in its]
+            else:
+                chunks.append(decode(tp.partition, its, buffer, self._bodies))
+        for batch in batches:
+            del self._bodies[batch.start]
+        chunk = after(merged(tp.partition, chunks), self.fetch_offset)
         self.records_read += len(chunk)
         return (chunk,) if len(chunk) else ()
 
+    def _too_large(self, batch: Batch) -> Records:
+        """One record in place of a batch that was not unpacked."""
+        first, last = max(batch.base_offset, self.fetch_offset), batch.next_offset - 1
+        why = (
+            f"The record batch of {batch.end - batch.start} bytes at offsets {first} to {last} unpacks to more than "
+            f"{self.room.most_bytes >> 20} MiB (epoch.max_poll_mib). If it is meant to, raise that and read it again; "
+            "else let its producer send smaller batches (batch.size)."
+        )
+        refused = {0: (Reason.BATCH_TOO_LARGE, why)}
+        return Records(self.topic_partition.partition, np.array([last]), np.array([batch.max_ms]), [None], [None], {},
+                       refused)  # fmt: skip
 
-def install(consumer: KafkaConsumer) -> str | None:
-    """Makes `consumer` fetch columns. Returns why not, when the client library is not one that this file knows."""
+
+def install(consumer: KafkaConsumer, room: Room | None = None) -> str | None:
+    """Makes `consumer` fetch columns, for which there is as much `room`; None: any. Returns why not, when the client
+    library is not one that this file knows.
+    """
     if why := unfit():
         return why
-    consumer._fetcher.PartitionRecords = ColumnarRecords
+    own = {} if room is None else {"room": room}
+    consumer._fetcher.PartitionRecords = type("ColumnarRecords", (ColumnarRecords,), own)
     return None
 
 
@@ -151,9 +216,11 @@ def merged(partition: int, fetched: Sequence[Any]) -> Records:
     if len(chunks) == 1:
         return chunks[0]
     headers: dict[int, Sequence[Header]] = {}
+    refused: dict[int, tuple[Reason, str]] = {}
     rows = 0
     for chunk in chunks:
         headers.update({row + rows: found for row, found in chunk.headers.items()})
+        refused.update({row + rows: why for row, why in chunk.refused.items()})
         rows += len(chunk)
     return Records(
         partition,
@@ -162,6 +229,7 @@ def merged(partition: int, fetched: Sequence[Any]) -> Records:
         [key for chunk in chunks for key in chunk.keys],
         [value for chunk in chunks for value in chunk.values],
         headers,
+        refused,
     )
 
 

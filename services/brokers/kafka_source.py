@@ -7,6 +7,7 @@ nothing, and the client reconnects by itself.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -37,7 +38,10 @@ SILENT_S = 1.0
 class KafkaSource:
     """See ports.Source. `columnar` None: the fast way if the client library allows it, else record objects.
 
-    `notify(event, **fields)` hears once when the broker goes away and once when it is back.
+    A poll holds about `max_poll_bytes` of unpacked records at most, and as much again of the batch that is its last; a
+    batch that is larger comes as one record that says so.
+
+    `notify(event, **fields)` hears once when the broker goes away and once when it is back, and of such batches.
     """
 
     def __init__(
@@ -47,11 +51,12 @@ class KafkaSource:
         partitions: Sequence[int],
         *,
         columnar: bool | None = None,
+        max_poll_bytes: int = sys.maxsize,
         notify: Callable[..., None] | None = None,
     ) -> None:
         self._options, self._topic = options, topic
         self._tps = {partition: TopicPartition(topic, partition) for partition in partitions}
-        self._columnar = columnar
+        self._columnar, self._room = columnar, kafka_fetch.Room(max_poll_bytes)
         self._notify = notify or _log_event
         self._consumer: KafkaConsumer | None = None
         self._wanted: dict[int, int | None] = {}  # partition -> where to go before the next fetch; None: its beginning
@@ -89,6 +94,7 @@ class KafkaSource:
             consumer = self._opened()
             self._go_to_wanted(consumer)
             timeout_ms = max(0, round((until_s - time.monotonic()) * 1000))
+            self._room.renew()
             fetched = consumer.poll(timeout_ms, max_records=max_records)
         except Exception as error:
             raised = self._meaning(error)
@@ -103,6 +109,9 @@ class KafkaSource:
         elif time.monotonic() - self._seen_s > SILENT_S:
             self._away(f"Kafka at {brokers(self._options)} does not answer")
         polled = {tp.partition: kafka_fetch.merged(tp.partition, chunks) for tp, chunks in fetched.items()}
+        for partition, records in polled.items():
+            for _, why in records.refused.values():
+                self._notify("batch_too_large", partition=partition, error=why)
         return self._given(polled, max_records)
 
     def lag(self) -> Mapping[int, int]:
@@ -136,7 +145,7 @@ class KafkaSource:
         try:
             check_partitions(self._options, consumer, self._topic, self._tps)
             consumer.assign(self._all())
-            if self._columnar is not False and (why := kafka_fetch.install(consumer)):
+            if self._columnar is not False and (why := kafka_fetch.install(consumer, self._room)):
                 log.warning("readings are fetched one by one, about 5 times slower: %s", why)
             doing = f"looking for the end of {self._topic}"
             ends = asked(self._options, doing, consumer.end_offsets, self._all(), timeout_ms=ANSWER_MS)

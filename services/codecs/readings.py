@@ -86,6 +86,7 @@ class ReadingDecoder:
         for i in others:
             keyless.pop(i, None)  # a packed record may name its streams itself
         refusals |= keyless
+        refusals |= {row: Why(*why) for row, why in records.refused.items()}
         index, at_ms, x, seq, end = columns.index, columns.at_ms, columns.x, columns.seq, columns.end
         if keyless:
             good = ~np.isin(index, list(keyless))

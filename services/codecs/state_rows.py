@@ -4,8 +4,7 @@ A state row holds one or more memories: what one model knows of the stream (its 
 stream's latest readings (`recent`). The directory says what each was made of, so that bytes are never taken for
 something they are not. Value None is a tombstone. Imports numpy, sentinels and `services.records` only.
 
-    header     mark, version, partition, offset of the last reading folded in, partition's time then, number of
-               memories
+    header     mark, version, partition, offset of the last reading folded in, when it was read, number of memories
     directory  for each memory: name, layout of its bytes, how many they are
     bytes      the memories, one after the other
 

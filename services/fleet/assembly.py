@@ -82,7 +82,13 @@ def build_shard(
 
     topics = topic_names(settings)
     mine = dealt(partitions, settings.fleet.shards, shard)
-    source = KafkaSource(settings.kafka, topics[Role.READINGS], mine, notify=notify)
+    source = KafkaSource(
+        settings.kafka,
+        topics[Role.READINGS],
+        mine,
+        max_poll_bytes=settings.epoch.max_poll_mib << 20,
+        notify=notify,
+    )
     ledger = KafkaLedger(
         settings.kafka,
         group=settings.group,

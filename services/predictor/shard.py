@@ -140,7 +140,6 @@ class Shard:
         self._signed_ms = None if stand.expired else self._clock_ms()
         self.stats.lost += stand.lost
         self.source.seek(self.position)
-        self.idle.start()
         self.waiting.start(self._clock_ms())
         self.stats.ready = True
         self._progress()

@@ -83,6 +83,13 @@ class Epoch(Section):
         le=1_000_000,
         description="Most readings in one epoch. Epochs are usually smaller: one poll's worth.",
     )
+    max_poll_mib: int = Field(
+        128,
+        ge=1,
+        le=65_536,
+        description="MiB of memory that readings may take which are polled and not decoded yet, in each shard; for a "
+        "moment up to three times as much. A compressed batch of records that unpacks to more becomes one dead letter.",
+    )
     timeout_s: float = Field(
         30.0,
         ge=1,

@@ -1,10 +1,15 @@
 """A server that comes late finds packed records, of far more readings than records."""
 
 import gzip
+import re
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 import torch
@@ -14,7 +19,8 @@ from rnn import weights
 from rnn.config import ModelConfig
 from rnn.network import Network
 from services.brokers.devbroker import DevBroker
-from services.brokers.kafka_client import ColumnProducer, group_offsets
+from services.brokers.kafka_client import ColumnProducer, group_offsets, read_topic
+from services.codecs import predictions
 
 ROWS = 10_000
 STALL_S = 3
@@ -30,6 +36,15 @@ def packed(record: int) -> bytes:
         writer.write_batch(batch)
     value: bytes = sink.getvalue().to_pybytes()
     return value
+
+
+def highest_mib(server: Serving) -> int:
+    """The most memory that any of the server's processes has ever held."""
+    found = [0]
+    for one in psutil.Process(server.process.pid).children(recursive=True):
+        with suppress(OSError):
+            found += map(int, re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{one.pid}/status").read_text()))
+    return max(found) >> 10
 
 
 @pytest.mark.timeout(400)
@@ -60,3 +75,63 @@ def test_a_packed_backlog_of_one_stream_is_got_through_by_the_actor_that_began_i
             return offsets.get(0, 0)
 
         server.until(lambda: committed() >= 2, "two records are committed", timeout_s=300)
+
+
+BOMB_MIB = {"gzip": 400, "lz4": 200, "zstd": 400, "snappy": 15}  # of zeros, below max.message.bytes when compressed
+
+
+@pytest.mark.timeout(400)
+def test_batches_that_unpack_to_more_than_a_poll_may_hold_become_dead_letters_and_take_no_memory(
+    broker: DevBroker, tmp_path: Path
+) -> None:
+    config = ModelConfig(features=("flow",), targets=("flow",), cell="lstm", hidden=8, head="gaussian")
+    weights.save(tmp_path / "model", Network(config), created_ms=0)
+    settings = write_config(
+        tmp_path, broker.bootstrap, tmp_path / "model", "bombs",
+        topics={"partitions": 1}, epoch={"max_poll_mib": 8},
+    )  # fmt: skip
+    assert streamrnn("topics", "create", "-c", str(settings)).returncode == 0
+    kafka = {"bootstrap_servers": broker.bootstrap}
+    with Serving(settings) as server:
+        server.ready()
+
+        def answered(n: int) -> bool:
+            return len(predictions.decode(read_topic(kafka, "bombs.predictions")[0])) == n
+
+        reading = b'{"at": 1700000000000, "x": [1.0]}'
+        with ColumnProducer(kafka) as producer:
+            producer.append("bombs.readings", 0, [b"pump-1"], [reading], time.time_ns() // 1_000_000)
+            producer.flush()
+        server.until(lambda: answered(1), "the first reading is answered")
+        before_mib = highest_mib(server)
+        for kind, mib in BOMB_MIB.items():
+            subprocess.run([sys.executable, "-c", BOMB, broker.bootstrap, kind, str(mib)], check=True, timeout=200)
+        with ColumnProducer(kafka) as producer:
+            producer.append("bombs.readings", 0, [b"pump-1"], [reading], time.time_ns() // 1_000_000)
+            producer.flush()
+        server.until(lambda: answered(2), "the reading behind the bombs is answered")
+        assert highest_mib(server) - before_mib < 100
+        assert not server.events("shard_died") and len(server.events("batch_too_large")) == len(BOMB_MIB)
+        metric = 'streamrnn_rejected_total{.*reason="batch_too_large".*} (\\S+)'
+        server.until(lambda: re.findall(metric, server.get("/metrics")[1]) == ["4.0"], "the metric")
+    letters = read_topic(kafka, "bombs.dead-letters")[0]
+    assert letters.values == [None] * len(BOMB_MIB)
+    for row, headers in letters.headers.items():
+        told = dict(headers)
+        assert told["streamrnn.reason"] == b"batch_too_large"
+        assert told["__connect.errors.offset"] == b"%d" % (row + 1)
+        assert (
+            b"at offsets %d to %d unpacks to more than 8 MiB" % (row + 1, row + 1)
+            in told["__connect.errors.exception.message"]
+        )
+
+
+BOMB = """
+import sys
+from services.brokers.kafka_connect import open_producer
+bootstrap, kind, mib = sys.argv[1:]
+size = int(mib) << 20
+producer = open_producer({"bootstrap_servers": bootstrap}, compression_type=kind, max_request_size=2 * size)
+producer.send("bombs.readings", key=b"pump-1", value=bytes(size), partition=0).get(150)
+producer.close()
+"""
