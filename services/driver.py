@@ -35,8 +35,8 @@ from services.codecs.schema import Schema
 from services.predictor.epoch import Origin
 from services.predictor.options import ShardOptions
 from services.predictor.ports import Ledger
-from services.predictor.seats import Seat
-from services.predictor.shard import Shard, most_rows
+from services.predictor.seats import Seat, most_rows
+from services.predictor.shard import Shard
 from services.records import Flag, Header, Reason, Role
 
 GROUP = "streamrnn-driver"
@@ -101,6 +101,7 @@ class StreamDriver:
         *,
         slots: int = 64,
         exactly_once: bool = True,
+        max_streams: int = 1_000_000,
         ttl_ms: int | None = None,
         flush_after_ms: int | None = None,
         max_readings: int = 10_000,
@@ -120,6 +121,7 @@ class StreamDriver:
         self._options = ShardOptions(
             exactly_once,
             max_readings,
+            max_streams=max_streams,
             ttl_ms=ttl_ms,
             flush_after_ms=flush_after_ms,
             recent=recent,

@@ -41,6 +41,7 @@ WARNINGS = frozenset(
         "shard_died",
         "shard_stalled",
         "spotlight_needs_numbers",
+        "streams_full",
         "topic_gone",
         "topic_warning",
         "unsettled",

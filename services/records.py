@@ -37,6 +37,7 @@ class Reason(enum.StrEnum):
     BAD_SYMBOL = "bad_symbol"  # a symbol that is empty or longer than 256 bytes
     BAD_ARROW = "bad_arrow"  # truncated or malformed Arrow IPC
     TOO_MANY_ROWS = "too_many_rows"  # a packed record with more rows than the limit
+    TOO_MANY_STREAMS = "too_many_streams"  # of a new stream, in a partition that has as many as it may
     BATCH_TOO_LARGE = "batch_too_large"  # a batch of records that unpacks to more than may be held in memory
     INTERNAL = "internal"  # an error of streamrnn's own that no check foresaw
 
@@ -74,9 +75,7 @@ class Records:
     keys: list[bytes | None]  # [n]
     values: list[bytes | None]  # [n]
     headers: Mapping[int, Sequence[Header]] = field(default_factory=dict)  # row -> its headers, only rows with any
-    refused: Mapping[int, tuple[Reason, str]] = field(
-        default_factory=dict
-    )  # row -> why its bytes were not even looked at
+    refused: Mapping[int, tuple[Reason, str]] = field(default_factory=dict)  # row -> why nobody looked at its bytes
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -90,6 +89,7 @@ class Records:
             [self.keys[i] for i in index],
             [self.values[i] for i in index],
             {row: self.headers[i] for row, i in enumerate(index) if i in self.headers} if self.headers else {},
+            {row: self.refused[i] for row, i in enumerate(index) if i in self.refused} if self.refused else {},
         )
 
     def rows(self, start: int, stop: int) -> Records:

@@ -3,6 +3,8 @@ room only."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -53,7 +55,7 @@ class ReadingDecoder:
             faults: dict[int, Fault] = {}
         except Exception as error:
             readings, refusals, faults = self._without_faulty(records, error)
-        return readings, _rejected(records, refusals, faults)
+        return readings, rejected_of(records, refusals, faults.values())
 
     def _without_faulty(self, records: Records, error: Exception) -> tuple[Readings, dict[int, Why], dict[int, Fault]]:
         """As `_decode`, and the records that it raises for; `error` is what it raised for all of them together."""
@@ -126,8 +128,9 @@ def _bad_keys(keys: list[bytes | None]) -> dict[int, Why]:
     return found
 
 
-def _rejected(records: Records, refusals: dict[int, Why], faults: dict[int, Fault]) -> Rejected:
+def rejected_of(records: Records, refusals: dict[int, Why], faults: Iterable[Fault] = ()) -> Rejected:
+    """The records in the rows of `refusals`, each with why; and the faults that made some of them INTERNAL."""
     index = sorted(refusals)
-    kinds = {fault.kind: fault for fault in faults.values()}
+    kinds = {fault.kind: fault for fault in faults}
     reasons, details = [refusals[i].reason for i in index], [refusals[i].detail for i in index]
     return Rejected(records.take(index), reasons, details, tuple(kinds.values()))

@@ -71,7 +71,8 @@ def build_shard(
     from services.codecs.schema import Schema
     from services.predictor.epoch import Origin
     from services.predictor.options import ShardOptions
-    from services.predictor.shard import Shard, most_rows
+    from services.predictor.seats import most_rows
+    from services.predictor.shard import Shard
 
     torch.set_num_threads(settings.fleet.torch_threads)
     champion = models.seat(lineup.champion)
@@ -122,6 +123,7 @@ def build_shard(
             exactly_once=settings.delivery == "exactly_once",
             max_readings=settings.epoch.max_readings,
             epoch_s=settings.fleet.stall_timeout_s / 4,
+            max_streams=settings.state.max_streams,
             ttl_ms=None if ttl_days is None else int(ttl_days * 86_400_000),
             flush_after_ms=None if flush_after_s is None else round(flush_after_s * 1000),
             shards=min(settings.fleet.shards, partitions),

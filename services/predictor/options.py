@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+Notify = Callable[..., None]
+"""`notify(event, **fields)`: something a person may want to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +16,7 @@ class ShardOptions:
     exactly_once: bool = True
     max_readings: int = 10_000  # of one epoch, unless a packed record alone has more
     epoch_s: float = 7.5  # how long the readings of one epoch may take to be stepped, as far as that can be foreseen
+    max_streams: int = 1_000_000  # of each partition
     ttl_ms: int | None = None  # a stream silent for longer is forgotten; None = never
     flush_after_ms: int | None = (
         None  # silence after which what waits is sent; None = ten usual intervals, 10 s at least

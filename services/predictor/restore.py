@@ -49,9 +49,9 @@ def restore(
             found[partition] = sentinel
         kept, tombstones = _read(records, strict, aside)
         if tombstones:
-            numbers = store.numbers(partition, tombstones)
-            store.drop(numbers)
-            aside.readable(numbers)
+            known = np.array([number for number in store.find(partition, tombstones) if number >= 0], np.int64)
+            aside.readable(known)
+            store.forget(known)
         if len(kept):
             numbers = store.numbers(partition, kept.streams)
             aside.readable(numbers)

@@ -19,7 +19,7 @@ from rnn.clock import DUPLICATE, judge
 from rnn.engine import Engine, Result
 from rnn.serving import AnyEngine
 from rnn.waves import in_waves, place_in_stream
-from services.predictor.batcher import Batch
+from services.predictor.batcher import TAGGED_ROWS, Batch
 from services.predictor.recent import CLOCK, Recent
 from services.predictor.slots import Placed
 from services.predictor.state_store import NO_ROW, StateStore
@@ -34,6 +34,12 @@ WARM_UPS = 512
 """Streams that a challenger takes on in one epoch; predictions do not wait for the others."""
 FEW = 32
 """Of so few streams a challenger is given all, whatever its share: a part of them would tell too little."""
+
+
+def most_rows(engine: AnyEngine, max_readings: int) -> int:
+    """Rows that a packed record may have, so that it can be one epoch, and tags tell its rows from each other."""
+    most = min(max_readings, engine.table.slots)
+    return most if isinstance(engine, Engine) else min(most, TAGGED_ROWS)
 
 
 class Said(NamedTuple):

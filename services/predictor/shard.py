@@ -20,15 +20,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn.engine import Engine, Result
+from rnn.engine import Result
 from rnn.serving import AnyEngine
 from services.codecs.readings import ReadingDecoder
+from services.predictor.admission import Admission
 from services.predictor.aside import Aside
-from services.predictor.batcher import TAGGED_ROWS, Batch, batches, part_of, without_folded
+from services.predictor.batcher import Batch, batches, part_of, without_folded
 from services.predictor.epoch import Epoch, Origin, Stepped
 from services.predictor.idle import Idle
 from services.predictor.lag import Lag
-from services.predictor.options import ShardOptions
+from services.predictor.options import Notify, ShardOptions
 from services.predictor.outcomes import Outcomes
 from services.predictor.pace import Pace
 from services.predictor.patience import Patience
@@ -43,15 +44,6 @@ from services.predictor.stats import ShardStats, add
 from services.predictor.traced import Stopwatch, Tracer, traced
 from services.predictor.waiting import Waiting, flush_after_ms
 from services.records import Commit, Memory, Records
-
-Notify = Callable[..., None]
-"""`notify(event, **fields)`: something a person may want to read."""
-
-
-def most_rows(engine: AnyEngine, max_readings: int) -> int:
-    """Rows that a packed record may have, so that it can be one epoch, and tags tell its rows from each other."""
-    most = min(max_readings, engine.table.slots)
-    return most if isinstance(engine, Engine) else min(most, TAGGED_ROWS)
 
 
 class Shard:
@@ -84,6 +76,7 @@ class Shard:
         self.store = StateStore()
         self.seats = Seats(champion, self.store, self.options.recent)
         self.slots = Slots(self.engine.table.slots)
+        self.admission = Admission(self.store, self.options.max_streams, notify)
         self.idle = Idle(self.store, self.options.ttl_ms)
         self.waiting = Waiting(self.store, flush_after_ms(self.engine.config, self.options.flush_after_ms))
         self.stats = ShardStats(slots=self.slots.capacity)
@@ -167,7 +160,7 @@ class Shard:
         self.idle.read(polled, self._clock_ms())
         parts = []
         for records in polled:
-            readings, rejected = self.decoder.decode(records)
+            readings, rejected = self.admission.admitted(records, *self.decoder.decode(records))
             self.aside.decoded(rejected)
             part = self.aside.part(part_of(records, readings, rejected, self._committed[records.partition], self.store))
             if not self.options.exactly_once:
@@ -211,8 +204,7 @@ class Shard:
     def _flush(self) -> None:
         """Sends what waits in streams that fell silent, in epochs without readings: offsets stay where they are."""
         now_ms = self._clock_ms()
-        most = min(self.slots.capacity, self.options.max_readings)
-        for numbers in self.waiting.silent(self.stats.lag, now_ms, most):
+        for numbers in self.waiting.silent(self.stats.lag, now_ms, min(self.slots.capacity, self.options.max_readings)):
             slots = self._placed(numbers)
             result = self.engine.flush(slots)
             if not len(result):
@@ -321,19 +313,11 @@ class Shard:
 
     def _count(self, batch: Batch, epoch: Epoch, ended: int) -> None:
         stats = self.stats
-        stats.readings += batch.readings
-        for part in batch.parts:
-            stats.count_rejected(part.rejected.reasons)
-        if batch.readings:
-            stats.batch_rows.observe(batch.readings)
-            took_ms = self._clock_ms() - batch.column("arrived_ms").astype(np.float64)
-            stats.latency_s.observe(np.maximum(took_ms, 0) / 1000)  # a producer's clock may be ahead
-            stats.count_predictions(epoch.flags)
+        stats.count(batch, epoch.flags, self._clock_ms())
         stats.evictions["spilled"] = self.slots.evicted
         stats.evictions["idle"] += ended
-        stats.live_streams = self.store.live
-        stats.slots_used = self.slots.used
-        stats.brought_over = self.seats.warmed
+        stats.live_streams, stats.streams_used = self.store.live, self.admission.used
+        stats.slots_used, stats.brought_over = self.slots.used, self.seats.warmed
         self.outcomes.show(stats)
 
     def _progress(self) -> None:

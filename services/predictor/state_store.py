@@ -72,6 +72,15 @@ class StateStore:
             found[i] = number if number >= 0 else self._intern(partition, stream)
         return found
 
+    def count(self, partition: int) -> int:
+        """How many of the partition's streams have a number."""
+        return len(self._numbers.get(partition, ()))
+
+    @property
+    def most(self) -> int:
+        """The same of the partition that has the most."""
+        return max(map(len, self._numbers.values()), default=0)
+
     def find(self, partition: int, streams: Sequence[bytes]) -> list[int]:
         """The number of each stream [n]; -1 of those that have none."""
         known = self._numbers.get(partition, {})
@@ -131,7 +140,7 @@ class StateStore:
             mine.has[its] = True
 
     def forget(self, numbers: NDArray[np.int64]) -> None:
-        """Drops rows and numbers after their tombstones were committed."""
+        """Drops rows and numbers after their tombstones were committed; the numbers are given to others."""
         for number in numbers.tolist():
             del self._numbers[int(self.partitions[number])][self._streams[number]]
             self._streams[number] = b""

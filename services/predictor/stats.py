@@ -11,6 +11,7 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +20,9 @@ from services.quality.drift import Recent
 from services.quality.prequential import Figures
 from services.quality.rounds import Round
 from services.records import Flag, Reason
+
+if TYPE_CHECKING:
+    from services.predictor.batcher import Batch
 
 LATENCY_S = (0.005, 0.01, 0.02, 0.03, 0.045, 0.06, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 PHASE_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
@@ -103,6 +107,7 @@ class ShardStats:
     away_s: float = 0.0  # for how long Kafka has not answered; 0: it answers
     live_streams: int = 0
     unreadable: int = 0  # streams whose state row cannot be read; their readings are dead letters
+    streams_used: float = 0.0  # of the streams that a partition may have, the share that the shard's fullest one has
     slots: int = 0
     slots_used: int = 0
     last_progress_s: float = 0.0  # wall clock (s since 1970) when the loop last got on: a turn, an epoch, a wave
@@ -116,6 +121,17 @@ class ShardStats:
     def phase_total_s(self) -> dict[str, float]:
         """Phase -> seconds that the loop has spent in it."""
         return {phase: seconds.total for phase, seconds in self.phase_s.items()}
+
+    def count(self, batch: Batch, flags: NDArray[np.uint16], now_ms: int) -> None:
+        """A batch whose epoch was kept, and its predictions' flags [n]."""
+        self.readings += batch.readings
+        for part in batch.parts:
+            self.count_rejected(part.rejected.reasons)
+        if batch.readings:
+            self.batch_rows.observe(batch.readings)
+            took_ms = now_ms - batch.column("arrived_ms").astype(np.float64)
+            self.latency_s.observe(np.maximum(took_ms, 0) / 1000)  # a producer's clock may be ahead
+            self.count_predictions(flags)
 
     def count_rejected(self, reasons: Sequence[Reason]) -> None:
         """Dead letters that were committed."""

@@ -132,6 +132,11 @@ METRICS = (
         "Streams whose state row cannot be read, so that their readings become dead letters.",
         "streams", "unreadable",
     ),
+    Metric(
+        "streamrnn_streams_used_ratio", "gauge",
+        "Of the streams that a partition may have (state.max_streams), the share that the shard's fullest one has.",
+        field="streams_used",
+    ),
     Metric("streamrnn_slots", "gauge", "Rows of the state table on the device.", "slots", "slots"),
     Metric("streamrnn_slots_used", "gauge", "Slots that hold a stream's state.", "slots", "slots_used"),
     Metric(

@@ -177,6 +177,10 @@ CASES: dict[str, list[Case]] = {
              {f'streamrnn_evictions_total{{{SHARD},reason="spilled"}}': "0+900x40",
               f"streamrnn_slots_used{{{SHARD}}}": "970x40"}),
     ],
+    "StreamrnnStreamsFull": [
+        Case("20m", {f"streamrnn_streams_used_ratio{{{SHARD}}}": "0.95x40"}, ON_SHARD,
+             {f"streamrnn_streams_used_ratio{{{SHARD}}}": "0.9x40"}),
+    ],
     "StreamrnnGpuMemory": [
         Case("20m", {f"streamrnn_gpu_memory_free_bytes{{{SHARD}}}": "4x40"}, ON_SHARD),
         Case("20m", {f"streamrnn_gpu_memory_free_bytes{{{SHARD}}}": "4x40"}, ON_SHARD,
