@@ -43,14 +43,14 @@ class Portions:
             self._held.pop(partition, None)
         self.source.seek(offsets)
 
-    def poll(self, max_readings: int, timeout_s: float) -> list[Records]:
-        """At most `max_readings`, but always a record when there is one. Asks the source when nothing is left."""
+    def poll(self, max_records: int, timeout_s: float) -> list[Records]:
+        """Records with so many readings at most, but one always if there is one. Asks the source when none is left."""
         if not self._held:
-            for records in self.source.poll(max_readings, timeout_s):
+            for records in self.source.poll(max_records, timeout_s):
                 self._held[records.partition] = records, self._weigh(records)
         given: list[Records] = []
         held: dict[int, tuple[Records, NDArray[np.int64]]] = {}
-        room = max_readings
+        room = max_records
         for partition, (records, weights) in self._held.items():
             n = int(np.searchsorted(np.cumsum(weights), room, side="right"))
             n = n or int(not given)
