@@ -34,7 +34,7 @@ from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
 from services.predictor.epoch import Origin
 from services.predictor.options import ShardOptions
-from services.predictor.ports import Ledger
+from services.predictor.ports import Changelog, Ledger
 from services.predictor.seats import Seat, most_rows
 from services.predictor.shard import Shard
 from services.records import Flag, Header, Reason, Role
@@ -218,7 +218,7 @@ class StreamDriver:
         shard = Shard(
             MemorySource(self.broker, partitions, self._poll_size),
             self.ledger(),
-            MemoryChangelog(self.broker),
+            self.changelog(),
             champion,
             ReadingDecoder(schema, most_rows(champion.engine, self._options.max_readings)),
             Origin(self.model, GROUP, "driver.readings"),
@@ -239,6 +239,10 @@ class StreamDriver:
         return MemoryLedger(
             self.broker, GROUP, f"{GROUP}-shard-0", partitions, self._options.exactly_once, self._faults
         )
+
+    def changelog(self) -> Changelog:
+        """What the next owner restores from. Override it to see what another one would do."""
+        return MemoryChangelog(self.broker)
 
     # ---- other models -----------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
+from kafka import codec
 from kafka.record.util import calc_crc32c
 from numpy.typing import NDArray
 
@@ -28,11 +29,17 @@ CODEC, LOG_APPEND_TIME, TRANSACTIONAL, CONTROL = 0x07, 0x08, 0x10, 0x20
 
 RECORD_BYTES = 200
 """About what a record takes in memory beside its bytes, as two byte strings and some numbers."""
+CODECS = {1: ("gzip", codec.has_gzip), 2: ("snappy", codec.has_snappy), 3: ("lz4", codec.has_lz4),
+          4: ("zstd", codec.has_zstd)}  # fmt: skip
 PAD = bytes(64)  # the three varints before a key may be read past a malformed last record; longer than they can be
 
 
 class MalformedRecords(ValueError):
     """The bytes are not record batches. The message says what is wrong, not where: the caller knows."""
+
+
+class CodecMissing(MalformedRecords):
+    """Nothing is wrong with the bytes: what unpacks them is not installed."""
 
 
 class Batch(NamedTuple):
@@ -106,6 +113,11 @@ def body_of(buffer: memoryview, batch: Batch, most: int = sys.maxsize) -> bytes 
         return body
     if kind not in UNPACKERS:
         raise MalformedRecords(f"compression {kind} is not known")
+    name, is_installed = CODECS[kind]
+    if not is_installed():
+        raise CodecMissing(
+            f"it is compressed with {name}, which this installation cannot unpack; run `pip install 'streamrnn[fast]'`"
+        )
     if (room := most - RECORD_BYTES * batch.records) < 0:
         raise TooLarge
     try:

@@ -85,7 +85,7 @@ def read_span(options: Options, consumer: KafkaConsumer, tp: TopicPartition, fir
         if len(records) and len(part := kafka_fetch.before(records, end)):
             yield part
         now_s, before = time.monotonic(), position
-        position = consumer.position(tp, timeout_ms=ANSWER_MS)
+        position = asked(options, f"reading {tp.topic}", consumer.position, tp, timeout_ms=ANSWER_MS)
         if position != before:
             moved_s = now_s
         elif now_s - moved_s > SILENT_S:

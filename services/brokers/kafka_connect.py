@@ -6,7 +6,6 @@ Every failure becomes one of the ports' errors: `Unsettled` (try again), `Fenced
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -15,7 +14,8 @@ from typing import Any, TypeVar
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
 
-from services.brokers import kafka_options
+from services.brokers import kafka_listener, kafka_logins, kafka_options
+from services.brokers.kafka_batch import CODECS
 from services.brokers.kafka_options import Options
 from services.brokers.kafka_producer import Producer
 from services.predictor.ports import Fenced, Refused, Unsettled
@@ -32,16 +32,28 @@ ANSWER_MS = 5_000
 
 DENIED = (
     kafka_errors.AuthorizationError,
-    kafka_errors.SaslAuthenticationFailedError,
-    kafka_errors.UnsupportedSaslMechanismError,
-    kafka_errors.IllegalSaslStateError,
     kafka_errors.SecurityDisabledError,
     kafka_errors.KafkaConfigurationError,
     kafka_errors.UnsupportedVersionError,
     kafka_errors.UnsupportedCodecError,
     kafka_errors.InvalidTransactionTimeoutError,
 )
+LOGIN = (
+    kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.UnsupportedSaslMechanismError,
+    kafka_errors.IllegalSaslStateError,
+)
 FENCED = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError)
+
+
+class Misfit(Unsettled):
+    """A broker is there, and does not take the connection or the login as it is set up. Waiting harms nothing, and ends
+    when the broker's side is mended; `fix` is what a person can do on this one.
+    """
+
+    def __init__(self, said: str, fix: str) -> None:
+        super().__init__(f"{said}. {fix}")
+        self.said, self.fix = said, fix
 
 
 def open_consumer(options: Options, **own: Any) -> KafkaConsumer:
@@ -102,6 +114,14 @@ def is_connected(consumer: KafkaConsumer) -> bool:
         return True
 
 
+def missing_codec(options: Options) -> str:
+    """What to install for `kafka.compression_type`; empty: nothing."""
+    wanted = str(options.get("compression_type") or "none").lower()
+    if all(name != wanted or is_installed() for name, is_installed in CODECS.values()):
+        return ""
+    return f"kafka.compression_type is {wanted}, which is not installed; run `pip install 'streamrnn[fast]'`"
+
+
 def check_partitions(options: Options, consumer: KafkaConsumer, topic: str, partitions: Iterable[int]) -> None:
     """Raises Refused when the topic or one of the partitions does not exist, Unsettled when nobody answers."""
     found = asked(options, f"looking for topic {topic}", consumer.partitions_for_topic, topic)
@@ -127,6 +147,8 @@ def meaning(error: Exception, options: Options, doing: str) -> Exception:
     """The port's error for a failure of the client library, with what was being done and what to do about it."""
     if isinstance(error, Unsettled | Fenced | Refused):
         return error
+    if isinstance(error, LOGIN):
+        return _login_refused(error, options)
     where = f"{doing} ({kafka_options.brokers(options)})"
     name = type(error).__name__
     said = str(error) if name in str(error) else f"{name}: {error}"
@@ -154,8 +176,11 @@ def _open(kind: Any, chosen: Callable[[Options], dict[str, Any]], options: Optio
     except ValueError as error:
         raise Refused(str(error)) from error
 
+    if kind is Producer and (missing := missing_codec(options)):
+        raise Refused(missing)
+
     def remember(**configs: Any) -> Any:
-        clients.append(kind.DEFAULT_CONFIG["kafka_client"](**configs))
+        clients.append(kafka_logins.client(kind, arguments, **configs))
         return clients[-1]
 
     try:
@@ -165,19 +190,42 @@ def _open(kind: Any, chosen: Callable[[Options], dict[str, Any]], options: Optio
             with suppress(Exception):
                 client.close()
         if isinstance(error, kafka_errors.KafkaTimeoutError | kafka_errors.KafkaConnectionError):
-            raise Unsettled(f"Kafka at {kafka_options.brokers(options)} does not answer: {_why(arguments)}") from error
+            raise _silence(arguments, options) from error
         raise meaning(error, options, "connecting to Kafka") from error
 
 
-def _why(arguments: dict[str, Any]) -> str:
-    """One look at the first bootstrap server, for a message that helps."""
+def why_silent(options: Options) -> str:
+    """Why no broker is connected, as far as this process knows without asking."""
+    error = kafka_logins.gate_of(kafka_options.consumer(options)).error
+    silent = f"Kafka at {kafka_options.brokers(options)} does not answer"
+    return silent if error is None else str(_login_refused(error, options))
+
+
+def _login_refused(error: Exception, options: Options) -> Misfit:
+    user, mechanism = options.get("sasl_plain_username"), options.get("sasl_mechanism")
+    return Misfit(
+        f"Kafka at {kafka_options.brokers(options)} refuses the login{f' of {user}' if user else ''} by {mechanism}: "
+        f"{str(error).removeprefix('SaslAuthenticationFailedError: ') or type(error).__name__}",
+        "Check kafka.sasl_plain_username, kafka.sasl_plain_password and kafka.sasl_mechanism. Logins are tried again "
+        f"after {kafka_logins.FIRST_S:.0f} s, then ever later, up to once in {kafka_logins.LONGEST_S:.0f} s",
+    )
+
+
+def _silence(arguments: dict[str, Any], options: Options) -> Unsettled:
+    """What to say of brokers that do not answer, after a look at those that listen."""
+    silent = f"Kafka at {kafka_options.brokers(options)} does not answer"
     if arguments.get("proxy_url"):
-        return "no connection through kafka.proxy_url"
-    host, _, port = arguments["bootstrap_servers"][0].rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]") or "127.0.0.1", int(port)), timeout=1.0):
-            return (
-                "the port is open, but no answer came; if that lasts, check kafka.security_protocol, ssl_* and sasl_*"
-            )
-    except (OSError, ValueError) as error:
-        return str(error)
+        return Unsettled(f"{silent}: no connection through kafka.proxy_url")
+    why = ""
+    for server in arguments["bootstrap_servers"]:
+        host, _, port = server.rpartition(":")
+        try:
+            found = kafka_listener.mismatch(host.strip("[]") or "127.0.0.1", int(port), arguments)
+        except (OSError, ValueError) as error:
+            why = why or str(error)
+            continue
+        if found is not None:
+            return Misfit(*found)
+        why = "the port is open, but no answer came; its broker may be starting, or send clients on to where nobody is"
+        break
+    return Unsettled(f"{silent}: {why}")

@@ -25,6 +25,7 @@ from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 from services.brokers.kafka_batch import (
     RECORD_BYTES,
     Batch,
+    CodecMissing,
     MalformedRecords,
     body_of,
     decode,
@@ -52,6 +53,20 @@ class Room:
     def renew(self) -> None:
         """Another poll begins."""
         self.left_bytes = self.most_bytes
+
+
+class Unreadable(Refused):
+    """The next record batch of one partition cannot be read; what other partitions hold can."""
+
+    def __init__(self, tp: TopicPartition, offset: int, error: MalformedRecords) -> None:
+        self.partition, self.is_codec = tp.partition, isinstance(error, CodecMissing)
+        where = f"topic {tp.topic}, partition {tp.partition}: the record batch at offset {offset}"
+        if self.is_codec:
+            super().__init__(f"{where} cannot be read: {error}, and start again")
+        else:
+            super().__init__(
+                f"{where} is malformed: {error}. If it stays so after a restart, the broker's log is damaged there"
+            )
 
 
 class _Taken(list[Records]):
@@ -114,13 +129,29 @@ class ColumnarRecords(Fetcher.PartitionRecords):
             self.bytes_read = at
             chunk = self._chunk(tp, batches, buffer)
         except MalformedRecords as error:
-            self.drain()  # otherwise the fetcher would ask this response again and again
-            raise Refused(
-                f"topic {tp.topic}, partition {tp.partition}: the record batch at offset {where} is malformed: {error}."
-                " If it stays so after a restart, the broker's log is damaged there"
-            ) from error
+            yield from self._before(tp, batches, buffer, where, error)
+            return
         self.drain()  # before the last records are handed out, so that the next fetch starts at once
         yield from chunk
+
+    def _before(
+        self, tp: TopicPartition, batches: Sequence[Batch], buffer: memoryview, where: int, error: MalformedRecords
+    ) -> Iterator[Records]:
+        """What can be read before the batch that cannot, at which the next fetch then begins. Raises Unreadable where
+        that is nothing.
+        """
+        self.drain()  # otherwise the fetcher would ask this response again and again
+        good: list[Records] = []
+        for batch in batches:
+            try:
+                good += self._chunk(tp, [batch], buffer)
+            except MalformedRecords as its:
+                where, error = batch.base_offset, its
+                break
+        self.next_fetch_offset = max(where, self.fetch_offset)
+        if not good:
+            raise Unreadable(tp, where, error) from error
+        yield merged(tp.partition, good)
 
     def _is_visible(self, buffer: memoryview, batch: Batch) -> bool:
         if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.producer_id >= 0:

@@ -32,6 +32,8 @@ CONSUMER_ONLY = (
 PRODUCER_ONLY = ("compression_type", "delivery_timeout_ms", "transaction_timeout_ms", "max_block_ms",
                  "max_request_size")  # fmt: skip
 
+MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI", "AWS_MSK_IAM")
+
 KEPT = {
     "group_id": "set `group` instead: offsets are committed in the transaction, under the pipeline's group",
     "group_instance_id": "shards own fixed partitions; there is no group membership",
@@ -109,6 +111,8 @@ def check(options: Options) -> None:
         raise ValueError(f"kafka.security_protocol is {protocol!r}; use PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL")
     if "SASL" in protocol and not options.get("sasl_mechanism"):
         raise ValueError(f"kafka.security_protocol is {protocol}, so kafka.sasl_mechanism must be given")
+    if (mechanism := options.get("sasl_mechanism")) and mechanism not in MECHANISMS:
+        raise ValueError(f"kafka.sasl_mechanism is {mechanism!r}; use {', '.join(MECHANISMS)}")
     if (names := options.get("sasl_oauth_token_provider")) and not _is_reference(names):
         raise ValueError("kafka.sasl_oauth_token_provider must read `package.module:Class`")
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from kafka import TopicPartition
 
 from services.brokers.kafka_changelog import open_reader, read_span
 from services.brokers.kafka_connect import ANSWER_MS, asked, check_partitions, close_consumer
+from services.brokers.kafka_fetch import Unreadable
 from services.brokers.kafka_options import Options
 from services.records import Records
+
+LOOK_BYTES = 64 << 10
+"""What is fetched of a partition to look at one batch; a larger one comes whole all the same."""
 
 
 def bounds(options: Options, topic: str) -> dict[int, tuple[int, int]]:
@@ -22,6 +26,27 @@ def bounds(options: Options, topic: str) -> dict[int, tuple[int, int]]:
         first = asked(options, doing, consumer.beginning_offsets, tps, timeout_ms=ANSWER_MS)
         end = asked(options, doing, consumer.end_offsets, tps, timeout_ms=ANSWER_MS)
         return {tp.partition: (first[tp], end[tp]) for tp in tps}
+    finally:
+        close_consumer(consumer)
+
+
+def unreadable(
+    options: Options, topic: str, places: Mapping[int, Sequence[int]], bounds: Mapping[int, tuple[int, int]]
+) -> list[tuple[str, bool]]:
+    """What keeps the record batches at these offsets of each partition from being read, a sentence each, and whether
+    all that is missing is a codec. `bounds` as the function of that name gives them. Raises Unsettled.
+    """
+    found: dict[str, bool] = {}
+    consumer = open_reader({**options, "max_partition_fetch_bytes": LOOK_BYTES})
+    try:
+        for partition, offsets in sorted(places.items()):
+            for offset in offsets:
+                span = read_span(options, consumer, TopicPartition(topic, partition), offset, bounds[partition][1])
+                try:
+                    next(span, None)
+                except Unreadable as error:
+                    found[str(error)] = error.is_codec
+        return list(found.items())
     finally:
         close_consumer(consumer)
 

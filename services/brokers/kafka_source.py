@@ -24,12 +24,17 @@ from services.brokers.kafka_connect import (
     is_connected,
     meaning,
     open_consumer,
+    why_silent,
 )
-from services.brokers.kafka_options import Options, brokers
+from services.brokers.kafka_fetch import Unreadable
+from services.brokers.kafka_options import Options
 from services.predictor.ports import Refused, Unsettled
 from services.records import Records
 
 log = logging.getLogger(__name__)
+
+AGAIN_S = 60.0
+"""After this a partition that could not be read is tried again, for somebody may have mended it."""
 
 SILENT_S = 1.0
 """A client without a connection for so long is told about: right after it was opened it has none yet."""
@@ -42,6 +47,8 @@ class KafkaSource:
     batch that is larger comes as one record that says so.
 
     `notify(event, **fields)` hears once when the broker goes away and once when it is back, and of such batches.
+    spares: a partition whose next record batch cannot be read is set aside and tried again every AGAIN_S, and the
+        others are read on; nothing of it is skipped. Otherwise `poll` raises Refused.
     """
 
     def __init__(
@@ -53,8 +60,9 @@ class KafkaSource:
         columnar: bool | None = None,
         max_poll_bytes: int = sys.maxsize,
         notify: Callable[..., None] | None = None,
+        spares: bool = False,
     ) -> None:
-        self._options, self._topic = options, topic
+        self._options, self._topic, self._spares = options, topic, spares
         self._tps = {partition: TopicPartition(topic, partition) for partition in partitions}
         self._columnar, self._room = columnar, kafka_fetch.Room(max_poll_bytes)
         self._notify = notify or _log_event
@@ -67,6 +75,9 @@ class KafkaSource:
         self.away_since_s: float | None = None
         """Monotonic clock when the broker was first found away; None: it answers."""
         self._broken: Refused | None = None
+        self.unreadable: dict[int, str] = {}
+        """Partition that is set aside -> why."""
+        self._again_s: dict[int, float] = {}  # partition that is paused -> monotonic, when to try it again
 
     def beginning(self) -> Mapping[int, int]:
         """See ports.Source. Raises Unsettled while the broker does not answer."""
@@ -93,11 +104,15 @@ class KafkaSource:
         try:
             consumer = self._opened()
             self._go_to_wanted(consumer)
+            self._try_again(consumer)
             timeout_ms = max(0, round((until_s - time.monotonic()) * 1000))
             self._room.renew()
             fetched = consumer.poll(timeout_ms, max_records=max_records)
         except Exception as error:
             raised = self._meaning(error)
+            if isinstance(raised, Unreadable) and self._spares:
+                self._set_aside(raised)
+                return []
             if not isinstance(raised, Unsettled):
                 self._broken = raised if isinstance(raised, Refused) else None
                 raise raised from error
@@ -107,7 +122,9 @@ class KafkaSource:
         if fetched or is_connected(consumer):
             self._answered()
         elif time.monotonic() - self._seen_s > SILENT_S:
-            self._away(f"Kafka at {brokers(self._options)} does not answer")
+            self._away(why_silent(self._options))
+        for tp in fetched:
+            self._readable(tp.partition)
         polled = {tp.partition: kafka_fetch.merged(tp.partition, chunks) for tp, chunks in fetched.items()}
         for partition, records in polled.items():
             for _, why in records.refused.values():
@@ -168,6 +185,24 @@ class KafkaSource:
             consumer.seek(self._tps[partition], offset)
         self._next.update({partition: offset for partition, offset in self._wanted.items() if offset is not None})
         self._wanted = {}
+
+    def _set_aside(self, why: Unreadable) -> None:
+        assert self._consumer is not None
+        self._consumer.pause(self._tps[why.partition])
+        self._again_s[why.partition] = time.monotonic() + AGAIN_S
+        if self.unreadable.get(why.partition) != str(why):
+            self.unreadable[why.partition] = str(why)
+            self._notify("partition_set_aside", partition=why.partition, error=str(why), retry_s=AGAIN_S)
+
+    def _try_again(self, consumer: KafkaConsumer) -> None:
+        now_s = time.monotonic()
+        for partition in [one for one, due_s in self._again_s.items() if now_s >= due_s]:
+            del self._again_s[partition]
+            consumer.resume(self._tps[partition])
+
+    def _readable(self, partition: int) -> None:
+        if self.unreadable.pop(partition, None) is not None:
+            self._notify("partition_readable", partition=partition)
 
     def _given(self, available: Mapping[int, Records], max_records: int) -> list[Records]:
         polled: list[Records] = []

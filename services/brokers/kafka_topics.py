@@ -80,11 +80,13 @@ def spec(settings: Any, names: Mapping[Role, str]) -> TopicSpec:
 
 
 def create(options: Options, wanted: TopicSpec) -> list[str]:
-    """Makes the topics that are missing and returns their names once they can be used. Others are left as they are.
-    Raises Unsettled when the broker does not answer, Refused when it will not have a topic so.
+    """Makes the topics that are missing and returns their names once they can be used. Of the others, outputs that have
+    fewer partitions than the readings get as many; else they are left as they are. Raises Unsettled when the broker
+    does not answer, Refused when it will not have a topic so.
     """
     with open_admin(options) as admin:
         there = _described(options, admin, list(wanted.names.values()))
+        _grow(options, admin, {role: there[name] for role, name in wanted.names.items() if name in there})
         missing = {role: name for role, name in wanted.names.items() if name not in there}
         if not missing:
             return []
@@ -103,6 +105,20 @@ def create(options: Options, wanted: TopicSpec) -> list[str]:
                 raise Refused(f"topic {topic['name']} could not be made: {error.__name__}: {topic['error_message']}")
         asked(options, "waiting for new topics", admin.wait_for_topics, list(new), timeout_ms=2 * ANSWER_MS)
         return list(new)
+
+
+def _grow(options: Options, admin: KafkaAdminClient, there: Mapping[Role, Topic]) -> None:
+    """Gives outputs as many partitions as the readings have. Never the readings: keys would go to other partitions."""
+    if (readings := there.get(Role.READINGS)) is None:
+        return
+    short = [topic.name for topic in there.values() if topic.partitions < readings.partitions]
+    if short:
+        more = dict.fromkeys(short, readings.partitions)
+        made = asked(options, "adding partitions", admin.create_partitions, more, raise_errors=False)
+        for result in made.results:
+            error = kafka_errors.for_code(result.error_code)
+            if error is not kafka_errors.NoError:
+                raise Refused(f"topic {result.name} gets no more partitions: {error.__name__}: {result.error_message}")
 
 
 def create_events(options: Options, name: str, replication: int | None = None) -> bool:
@@ -138,8 +154,15 @@ def check(options: Options, wanted: TopicSpec) -> list[Finding]:
 
 def partition_count(options: Options, names: Mapping[Role, str]) -> int:
     """Partitions of the readings. Raises Unsettled when the broker does not answer, Refused when there is no topic."""
+    return partition_counts(options, {Role.READINGS: names[Role.READINGS]})[Role.READINGS]
+
+
+def partition_counts(options: Options, names: Mapping[Role, str]) -> dict[Role, int]:
+    """Partitions of each topic. Raises Unsettled when the broker does not answer, Refused when one is missing."""
     with open_admin(options) as admin:
-        return existing(options, admin, [names[Role.READINGS]])[0].partitions
+        return dict(
+            zip(names, (topic.partitions for topic in existing(options, admin, list(names.values()))), strict=True)
+        )
 
 
 def max_message_bytes(options: Options, names: Sequence[str], partitions: int) -> dict[str, int]:
@@ -247,7 +270,8 @@ def _findings(
         fix = f"add partitions, or set topics.partitions: {topic.partitions}"
         yield finding("partitions", topic.partitions, f"at least {wanted.partitions}", fix, "refuse")
     if role is not Role.READINGS and readings is not None and topic.partitions < readings.partitions:
-        fix = f"add partitions: what is read from partition p of {readings.name} is answered in partition p"
+        fix = (f"run `streamrnn topics create`, which adds them: what is read from partition p of {readings.name} is "
+               "answered in partition p")  # fmt: skip
         yield finding("partitions", topic.partitions, f"at least {readings.partitions}", fix, "refuse")
     if role is Role.CHANGELOG and policy not in ("compact", ""):
         fix = "set it to compact; otherwise Kafka deletes the states of streams that have been silent for a while"

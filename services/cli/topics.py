@@ -25,8 +25,8 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. 
 def create(config: Config = None, set_: Set = None, wait_s: Wait = 0.0) -> None:
     """Creates the topics that are missing, with the partitions, compaction and retention the promises need.
 
-    Existing topics are left as they are; `streamrnn topics check` says what is wrong with them. With --wait a broker
-    that does not answer yet is asked again.
+    Existing topics are left as they are, but for outputs with fewer partitions than the readings, which get as many;
+    `streamrnn topics check` says what is wrong with them. With --wait a broker that does not answer yet is asked again.
     """
     from rich.console import Console
 

@@ -176,7 +176,7 @@ def _are_vectors(kind: Any) -> bool:
     if not pa.types.is_fixed_size_list(kind):
         return False
     inner = kind.value_type
-    return inner == pa.float32() or (pa.types.is_fixed_size_list(inner) and inner.value_type == pa.float32())
+    return bool(inner == pa.float32() or (pa.types.is_fixed_size_list(inner) and inner.value_type == pa.float32()))
 
 
 def _of(*kinds: Any) -> Callable[[Any], bool]:

@@ -18,11 +18,15 @@ CONNECT_S = 3.0
 def kafka(patient: Patient) -> Iterator[Line]:
     """Bootstrap servers answer; every broker can be reached at the address it tells; it is new enough."""
     from services.brokers import kafka_survey
+    from services.brokers.kafka_connect import Misfit
     from services.predictor.ports import Refused, Unsettled
 
     settings = patient.settings
     try:
         cluster = kafka_survey.cluster(settings.kafka)
+    except Misfit as error:
+        yield Line("kafka", "fail", error.said, f"{error.fix.rstrip('.')}.")
+        return
     except (Unsettled, Refused) as error:
         yield Line("kafka", "fail", str(error), _advice(settings.kafka))
         return
@@ -75,7 +79,7 @@ def _advice(options: Options) -> str:
         return "Correct kafka.bootstrap_servers, or start Kafka and look again."
     return (
         f"{listening[0]} listens. Its broker may send clients on to where nobody can be reached from here: correct its "
-        "advertised.listeners. Or it wants another kafka.security_protocol, ssl_* or sasl_*."
+        "advertised.listeners."
     )
 
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
-from services.doctor import broker, machine, models, nodes, rights, standing, topics
+from services.doctor import broker, machine, models, nodes, records, rights, standing, topics
 from services.doctor.lines import Check, Line, Patient
 from services.masking import scrubbed
 
@@ -21,6 +21,7 @@ CHECKS = (
     Check("retention", topics.retention, needs=("kafka",)),
     Check("offsets", topics.offsets, needs=("kafka",)),
     Check("states", standing.states, needs=("kafka", "topics")),
+    Check("records", records.records, needs=("kafka", "topics")),
     Check("model", models.model),
     Check("fit", models.fit, needs=("kafka", "model")),
     Check("disk", machine.disk),

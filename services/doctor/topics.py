@@ -149,6 +149,17 @@ def offsets(patient: Patient) -> Iterator[Line]:
                     f"Start over with `{START_OVER}`.",
                 )
             )
+    fresh = [p for p, span in sorted(spans.items()) if p not in committed and span.end > span.first]
+    if committed and fresh:
+        wrong.append(
+            Line(
+                "offsets",
+                "warn",
+                f"{readings}, partition {', '.join(map(str, fresh))}: holds records, and the group has no offset of it "
+                "though it has others: it was added, and nothing has been read of it yet",
+                "A running server takes added partitions in within a minute, or says on /readyz why it cannot.",
+            )
+        )
     states = kafka_survey.spans(settings.kafka, names[Role.CHANGELOG], count)
     if not committed and any(span.end > span.first for span in states.values()) and not _sentinels(patient, count):
         wrong.append(

@@ -26,12 +26,13 @@ class ShardActor:
     spare: it has imported everything and owns nothing.
     """
 
-    def __init__(self, settings: Settings, partitions: int, server: str) -> None:
+    def __init__(self, settings: Settings, partitions: int, server: str, before: int = 0) -> None:
         from services.fleet import assembly
 
         assembly.preload()
         remember(settings.secrets())
         self._settings, self._partitions, self._server = settings, partitions, server
+        self._before = before  # partitions of the readings before some were added; 0: none were
         self._shard_index = self._incarnation = -1
         self._stop = threading.Event()
         self._events: deque[Event] = deque(maxlen=1000)
@@ -52,6 +53,7 @@ class ShardActor:
             self._shard = self._build()
             self._stats = self._shard.stats
             self._shard.start()
+            self._tell_moved()
             while not self._stop.is_set():
                 self._sit_down()
                 self._shard.turn()
@@ -101,6 +103,12 @@ class ShardActor:
                 self._stats.away_s = time.monotonic() - began_s if event == "broker_away" else 0.0
                 self._notify(event, error=str(error), retry_s=1.0)
                 self._stop.wait(1.0)
+
+    def _tell_moved(self) -> None:
+        from services.predictor.moved import tell_moved
+
+        if self._before and self._incarnation == 0:  # later ones would say it again
+            tell_moved(self._shard.store, self._before, self._partitions, self._notify)
 
     def stop(self) -> None:
         """Asks the loop to end after the epoch it is in."""

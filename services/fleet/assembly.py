@@ -89,6 +89,7 @@ def build_shard(
         mine,
         max_poll_bytes=settings.epoch.max_poll_mib << 20,
         notify=notify,
+        spares=True,
     )
     ledger = KafkaLedger(
         settings.kafka,

@@ -8,6 +8,15 @@ from typing import Any
 
 from services.fleet.status import Lineup, ShardStatus
 
+BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Waits before the n-th restart in a row; an incarnation that has committed something starts the row anew."""
+GRACE_S = 5.0
+"""How long a replaced actor may live on once its replacement is ready."""
+REPLACED_S = 30.0
+"""How long it may live on in any case: it may hold the very resources that its replacement waits for."""
+REFUSED_S = 60.0
+"""After this a shard that was refused, or a model that one could not run, is tried again: somebody may have mended it.
+"""
 BLAMED = 2
 """After so many restarts in a row, and another death, a challenger is taken for the cause."""
 YOUNG_S = 60.0
@@ -46,6 +55,7 @@ class Member:
     beats: int = 0  # ShardStats.beats as they were then
     restored: float = 0.0  # share of the changelog read, when last said
     ready_s: float | None = None  # monotonic, when this incarnation was first seen ready
+    refused: str = ""  # why it is set aside: going on would break a promise; empty: it is not
     failures: int = 0  # restarts in a row
     died_of: str = ""  # the last line of what it died of, the last time
     doubted_s: float = 0.0  # monotonic; until then a stalled predecessor may wake up and shut it out
@@ -65,6 +75,19 @@ class Member:
     def count(self, cause: str) -> None:
         """A restart with that cause."""
         self.restarts[cause] = self.restarts.get(cause, 0) + 1
+
+    def died(self, message: str) -> float:
+        """Its actor has ended with a failure. Returns the seconds until the next incarnation is due."""
+        self.count("died")
+        wait_s = BACKOFF_S[min(self.failures, len(BACKOFF_S) - 1)]
+        self.failures += 1
+        self.died_of = message.strip().rpartition("\n")[2][:200]
+        self.due_s = time.monotonic() + wait_s
+        return wait_s
+
+    def set_aside(self, why: str) -> None:
+        """Going on would break a promise; it is tried again after REFUSED_S."""
+        self.refused, self.status, self.due_s = why, None, time.monotonic() + REFUSED_S
 
     def suspect(self) -> str:
         """The challenger that may be what kills this shard: it sat in each life, and none lasted. Empty: nobody."""
@@ -86,7 +109,7 @@ class Member:
             why.append(f"shard {self.shard} has made no progress for {now_s - self.moved_s:.0f} s")
         if self.failures >= DYING:
             why.append(f"shard {self.shard} has died {self.failures} times in a row, the last time of: {self.died_of}")
-        if self.status is not None and (streams := self.status.stats.unreadable):
+        if self.status is not None and (streams := self.status.stats.unreadable_streams):
             what = "the state row of 1 stream" if streams == 1 else f"the state rows of {streams} streams"
             why.append(f"shard {self.shard} cannot read {what}; see the alert StreamrnnInternalError")
         return why

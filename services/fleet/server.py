@@ -1,20 +1,31 @@
-"""`streamrnn serve` as a value: checks the topics, runs the fleet, shows it on one port. The demo uses it as well."""
+"""`streamrnn serve` as a value: checks the topics, runs the fleet, shows it on one port. The demo uses it as well.
+
+Where partitions are added to the readings the fleet starts anew over all of them; the server, its port and its page
+stay.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from services.fleet.assembly import topic_names
 from services.fleet.same_topics import SameTopics
 from services.fleet.supervisor import Supervisor
-from services.predictor.ports import Refused, Unsettled
+from services.fleet.topic_watch import TopicWatch
+from services.predictor.patience import Patience
+from services.predictor.ports import Refused
+from services.quality.pipeline import PipelineStats
 from services.settings import Settings
 from services.telemetry import traces
 
 Notify = Callable[..., None]
+
+TICK_S, START_S = 30.0, 120.0
+"""A server that is silent for longer hangs: between two looks at its fleet, and in one step of starting it."""
 
 
 class Server:
@@ -29,6 +40,9 @@ class Server:
         self._beat_s = time.monotonic()  # last tick, for /healthz
         self._awaited = "the broker and its topics"
         self._same = SameTopics(settings, topic_names(settings), notify)
+        self._away = ""  # why the broker does not answer, while it is waited for
+        self._patiently = Patience(self._pause, self._say_away, self._beat)
+        self._watch: TopicWatch | None = None
         self.supervisor: Supervisor | None = None
 
     @property
@@ -42,29 +56,59 @@ class Server:
         """
         traces.check(self.settings)
         self._open_endpoint()
-        partitions = self._wait_for_topics()
-        if partitions is None or not self._wait_for_ray():
-            return
-        supervisor = Supervisor(self.settings, partitions, self._notify)
-        supervisor.start()
-        self.supervisor = supervisor
+        with suppress(Stopped):
+            partitions = self._wait_for_topics()
+            if self._wait_for_ray():
+                self._await("the fleet to start")
+                self._start_fleet(partitions)
 
     def run(self) -> None:
         """Ticks until stopped. Raises Fenced, Refused or HeadLost when this server must leave."""
-        while not self._stop.is_set() and self.supervisor is not None:
-            try:
-                self.supervisor.tick()
-            except Refused:
-                self._same.look()  # a topic that was made anew looks like lost readings to a shard
+        with suppress(Stopped):
+            while not self._stop.is_set() and self.supervisor is not None:
+                try:
+                    self.supervisor.tick()
+                except Refused:
+                    self._same.look()  # a topic that was made anew looks like lost readings to a shard
+                    self._same.check()
+                    raise
                 self._same.check()
-                raise
-            self._same.check()
-            self._beat_s = time.monotonic()
-            self._show(self.supervisor)
+                self._beat()
+                self._show(self.supervisor)
+                self._take_in_partitions()
+
+    def _start_fleet(self, partitions: int, before: int = 0) -> None:
+        """Returns once the shards have begun. A broker that goes away meanwhile is waited for. `before`: how many
+        partitions were served until now.
+        """
+        self._watch = TopicWatch(self.settings, partitions, self._notify)
+        self._watch.start()
+        supervisor = Supervisor(self.settings, partitions, self._notify, before)
+        try:
+            self._patiently(supervisor.start)
+        except BaseException:
+            supervisor.stop()
+            raise
+        self.supervisor = supervisor
+
+    def _take_in_partitions(self) -> None:
+        """Ends the fleet in order and starts another one, where partitions of the readings were added."""
+        watch, supervisor = self._watch, self.supervisor
+        if watch is None or supervisor is None or (grown := watch.grown) is None or grown.lacking:
+            return
+        self._same.look()  # what was made anew may have more partitions, too
+        self._same.check()
+        self._await(f"the fleet to start anew with all {grown.partitions} partitions")
+        watch.stop()
+        self.supervisor = None
+        self._collector.update({}, supervisor.restarts(), PipelineStats(unread_partitions=watch.unread))
+        supervisor.stop()
+        self._start_fleet(grown.partitions, grown.served)
 
     def _show(self, supervisor: Supervisor) -> None:
         stats = {status.shard: status.stats for status in supervisor.statuses()}
         restarts, about = supervisor.restarts(), supervisor.pipeline()
+        about.unread_partitions = 0 if self._watch is None else self._watch.unread
         self._live.saw(stats, restarts, about, supervisor.points())
         self._collector.update(stats, restarts, about, self._live.latest())
 
@@ -75,6 +119,8 @@ class Server:
     def close(self) -> None:
         """Ends the fleet in order, then closes the port."""
         self._same.stop()
+        if self._watch is not None:
+            self._watch.stop()
         if self.supervisor is not None:
             self.supervisor.stop()
         if self._endpoint is not None:
@@ -83,23 +129,31 @@ class Server:
     def ready(self) -> list[str]:
         """Why it is not ready; empty when every shard is restored and moving."""
         if self.supervisor is None:
-            return [f"waiting for {self._awaited}"]
-        return [*self._same.unready(), *self.supervisor.unready()]
+            return [f"waiting for {self._awaited}{f': {self._away}' if self._away else ''}"]
+        added = [] if self._watch is None else self._watch.unready()
+        return [*self._same.unready(), *self.supervisor.unready(), *added]
 
-    def _wait_for_topics(self) -> int | None:
+    def _await(self, what: str) -> None:
+        self._beat()
+        self._awaited, self._away = what, ""
+
+    def _beat(self) -> None:
+        self._beat_s = time.monotonic()
+
+    def _say_away(self, event: str, **fields: Any) -> None:
+        self._notify(event, **fields)
+        self._away = str(fields["error"])
+
+    def _pause(self, wait_s: float) -> None:
+        if self._stop.wait(wait_s):
+            raise Stopped
+
+    def _wait_for_topics(self) -> int:
         from services.brokers import kafka_topics
 
         names = topic_names(self.settings)
-        while not self._stop.is_set():
-            self._beat_s = time.monotonic()
-            try:
-                findings = kafka_topics.check(self.settings.kafka, kafka_topics.spec(self.settings, names))
-                break
-            except Unsettled as error:
-                self._notify("broker_away", error=str(error), retry_s=1.0)
-                self._stop.wait(1.0)
-        else:
-            return None
+        wanted = kafka_topics.spec(self.settings, names)
+        findings = self._patiently(lambda: kafka_topics.check(self.settings.kafka, wanted))
         for finding in findings:
             if finding.severity == "warn":
                 self._notify("topic_warning", topic=finding.topic, setting=finding.setting, found=finding.found,
@@ -107,7 +161,7 @@ class Server:
         if refused := [str(finding) for finding in findings if finding.severity == "refuse"]:
             raise Refused("; ".join(refused))
         self._same.start()
-        return kafka_topics.partition_count(self.settings.kafka, names)
+        return self._patiently(lambda: kafka_topics.partition_count(self.settings.kafka, names))
 
     def _wait_for_ray(self) -> bool:
         """Becomes a node of the Ray that is named, where the settings say so. False: stopped meanwhile."""
@@ -119,17 +173,16 @@ class Server:
             return True
         if address is None or "://" in address or ":" not in address:
             raise Refused("fleet.ray_node: there is a node to make only where `fleet.ray_address` is HOST:6379")
-        self._awaited = f"Ray's head at {address}"
+        self._await(f"Ray's head at {address}")
         if not answers(address):
             self._notify("ray_head_away", address=address, retry_s=1.0)
         while not answers(address):
-            self._beat_s = time.monotonic()
+            self._beat()
             if self._stop.wait(1.0):
                 return False
-        self._beat_s = time.monotonic()
+        self._beat()
         prepare()
         become_node(address, flags)
-        self._awaited = "the fleet to start"
         return not self._stop.is_set()
 
     def _open_endpoint(self) -> None:
@@ -143,11 +196,16 @@ class Server:
 
         def health() -> Health:
             silent_s = time.monotonic() - self._beat_s
-            hopeless = self.supervisor is not None and self.supervisor.hopeless()
-            return Health(alive=silent_s < 30 and not hopeless, unready=self.ready())
+            if self.supervisor is None:
+                return Health(alive=silent_s < START_S, unready=self.ready())
+            return Health(alive=silent_s < TICK_S and not self.supervisor.hopeless(), unready=self.ready())
 
         told = self.settings.telemetry
         self._live = Live(self.settings.pipeline, told.spotlight, health)
         self._endpoint = Endpoint(registry, health, told.host, told.port, Page(self._live.document), told.names)
         self._endpoint.start()
         self._notify("listening", url=self._endpoint.url, port=self._endpoint.port)
+
+
+class Stopped(Exception):
+    """The stop came while the broker was away."""

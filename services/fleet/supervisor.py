@@ -15,8 +15,9 @@ from contextlib import suppress
 from typing import Any
 
 from services.fleet.actor import ShardActor
+from services.fleet.apart import check_left, unready
 from services.fleet.following import Following, follow
-from services.fleet.member import BLAMED, HOPELESS, Member, Replaced
+from services.fleet.member import BLAMED, GRACE_S, HOPELESS, REFUSED_S, REPLACED_S, Member, Replaced
 from services.fleet.on_ray import join_or_start, kill, outcome_of, own_signals, prepare
 from services.fleet.ray_head import HeadWatch
 from services.fleet.status import End, Lineup, Obeyed, Outcome, ShardStatus, dealt, transactional_id
@@ -25,18 +26,10 @@ from services.predictor.spotlight import Points
 from services.quality.pipeline import PipelineStats
 from services.settings import Settings
 
-BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Waits before the n-th restart in a row; an incarnation that has committed something starts the row anew."""
 START_S = 600.0
 """How long an actor may take to its first progress."""
 STOP_S = 8.0
 """After this an actor that was asked to stop is killed; its open transaction is aborted by the next owner's fence."""
-GRACE_S = 5.0
-"""How long a replaced actor may live on once its replacement is ready."""
-REPLACED_S = 30.0
-"""How long it may live on in any case: it may hold the very resources that its replacement waits for."""
-REFUSED_S = 60.0
-"""After this a model that a shard could not run is tried again, for somebody may have mended it."""
 
 Notify = Callable[..., None]
 
@@ -44,8 +37,9 @@ Notify = Callable[..., None]
 class Supervisor:
     """The fleet of one pipeline. Call `start`, then `tick` until it raises or you stop, then `stop`."""
 
-    def __init__(self, settings: Settings, partitions: int, notify: Notify) -> None:
+    def __init__(self, settings: Settings, partitions: int, notify: Notify, before: int = 0) -> None:
         self.settings, self.partitions, self._notify = settings, partitions, notify
+        self._before = before  # partitions that the fleet before this one served; 0: there was none
         shards = min(settings.fleet.shards, partitions)
         self._members = [Member(shard) for shard in range(shards)]
         self._replaced: list[Replaced] = []
@@ -61,13 +55,15 @@ class Supervisor:
     # ---- life -------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Shuts out every earlier server of this group, whatever number of shards it had, then starts all shards."""
+        """Shuts out every earlier server of this group, whatever number of shards it had, then starts all shards.
+        Raises Unsettled when the broker does not answer; call it again then.
+        """
         prepare()
         import ray
 
         from services.brokers.kafka_ledger import fence_all
 
-        if self.settings.registry is not None:
+        if self.settings.registry is not None and self._following is None:
             self._following = follow(self.settings, len(self._members), self._notify)
         fleet = self.settings.fleet
         if not ray.is_initialized():
@@ -78,8 +74,7 @@ class Supervisor:
             self._owns_ray = True
             self._head.begin(fleet.ray_address, self._notify)
         if self.settings.delivery == "exactly_once":
-            ids = [transactional_id(self.settings.group, shard) for shard in range(self.partitions)]
-            fence_all(self.settings.kafka, ids)
+            fence_all(self.settings.kafka, [transactional_id(self.settings.group, n) for n in range(self.partitions)])
         # mypy does not know Ray's options for actors. Two threads: the loop, and answers to the supervisor.
         remote: Any = ray.remote
         self._actor_class = remote(
@@ -110,6 +105,7 @@ class Supervisor:
             elif member.run is not None:
                 self._watch(member, now_s)
                 self._order(member)
+        check_left(self._members)
 
     def stop(self) -> None:
         """Ends every shard's current epoch, commits it and lets go; within STOP_S."""
@@ -137,8 +133,8 @@ class Supervisor:
     # ---- what others read -------------------------------------------------------------------------------------------
 
     def statuses(self) -> list[ShardStatus]:
-        """The last status of every shard that has answered."""
-        return [member.status for member in self._members if member.status is not None]
+        """The last status of every shard that has answered and is not set aside."""
+        return [member.status for member in self._members if member.status is not None and not member.refused]
 
     def restarts(self) -> dict[int, dict[str, int]]:
         """Shard -> cause -> restarts."""
@@ -155,8 +151,7 @@ class Supervisor:
 
     def unready(self) -> list[str]:
         """Why the fleet is not ready, a sentence each; empty when it is."""
-        now_s, patience_s = time.monotonic(), self.settings.fleet.stall_timeout_s / 2
-        return [why for member in self._members for why in member.unready(now_s, patience_s)]
+        return unready(self._members, self.settings.fleet.stall_timeout_s / 2)
 
     def hopeless(self) -> bool:
         """Whether every shard dies again and again, so that nothing is served."""
@@ -167,7 +162,7 @@ class Supervisor:
     def _begin(self, member: Member) -> None:
         member.next_incarnation()
         spare, self._spare = self._spare, None
-        member.actor = spare or self._actor_class.remote(self.settings, self.partitions, self._server)
+        member.actor = spare or self._actor()
         member.lineup = self._wanted(member)
         member.run = member.actor.run.remote(member.shard, member.incarnation, member.lineup)
         self._notify(
@@ -183,7 +178,10 @@ class Supervisor:
         """
         calm = all(member.run is not None and member.ready_s is not None for member in self._members)
         if self._spare is None and self.settings.fleet.gpus_per_shard == 0 and calm:
-            self._spare = self._actor_class.remote(self.settings, self.partitions, self._server)
+            self._spare = self._actor()
+
+    def _actor(self) -> Any:
+        return self._actor_class.remote(self.settings, self.partitions, self._server, self._before)
 
     def _watch(self, member: Member, now_s: float) -> None:
         import ray
@@ -252,7 +250,7 @@ class Supervisor:
             member.restored = status.stats.restore_done
             self._notify("restoring", shard=member.shard, done=f"{member.restored:.0%}", rows=status.stats.restored)
         if status.stats.ready and member.ready_s is None:
-            member.ready_s = now_s
+            member.ready_s, member.refused = now_s, ""
             if not status.stats.challenger:  # it cannot run, or the registry was away: it is ordered again
                 member.lineup = Lineup(member.lineup.champion)
             member.served = member.lineup
@@ -300,18 +298,19 @@ class Supervisor:
                 "This one leaves. Give each pipeline its own `pipeline` (or `group`) if both are meant to run."
             )
         member.doubted_s = 0.0 if outcome.end is End.FENCED else member.doubted_s
+        if outcome.end is End.REFUSED and not outcome.model:
+            member.set_aside(outcome.message)
+            self._notify("shard_set_aside", shard=member.shard, incarnation=member.incarnation, retry_s=REFUSED_S,
+                         error=outcome.message)  # fmt: skip
+            return
         if outcome.end is End.REFUSED:
-            if not outcome.model or member.served is None or outcome.model == member.served.champion:
+            if member.served is None or outcome.model == member.served.champion:
                 raise Refused(outcome.message)
             self._notify("model_refused", model=outcome.model, reason=outcome.message)
             self._refuse(outcome.model, outcome.message)
         if outcome.end is End.CRASHED and (suspect := member.suspect()):
             self._refuse(suspect, f"a shard died {BLAMED + 1} times in a row beside it: {outcome.message[-300:]}")
-        member.count("died")
-        wait_s = BACKOFF_S[min(member.failures, len(BACKOFF_S) - 1)]
-        member.failures += 1
-        member.died_of = outcome.message.strip().rpartition("\n")[2][:200]
-        member.due_s = time.monotonic() + wait_s
+        wait_s = member.died(outcome.message)
         self._notify("shard_died", shard=member.shard, incarnation=member.incarnation, retry_s=wait_s,
                      error=outcome.message)  # fmt: skip
 

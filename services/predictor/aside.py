@@ -63,14 +63,14 @@ class Aside:
         self._store.drop(number)
         where = f"partition {partition}, offset {offset} of the changelog"
         self._unreadable[int(number[0])] = f"A state row that cannot be read ({where})"
-        self._stats.unreadable = len(self._unreadable)
+        self._stats.unreadable_streams = len(self._unreadable)
 
     def readable(self, numbers: NDArray[np.int64]) -> None:
         """Streams [k] have newer rows, or ended."""
         if self._unreadable:
             for number in numbers.tolist():
                 self._unreadable.pop(number, None)
-            self._stats.unreadable = len(self._unreadable)
+            self._stats.unreadable_streams = len(self._unreadable)
 
     def first(self) -> str:
         """The first of the rows that cannot be read; empty: all can."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from services.predictor.ports import Source, Unsettled
 
@@ -23,12 +23,12 @@ class Patience:
         self._pause, self._notify, self._progress = pause, notify, progress
         self._since_s: float | None = None  # monotonic clock when the attempt under way first failed
 
-    def __call__(self, attempt: Callable[[], T]) -> T:
+    def __call__(self, attempt: Callable[..., T], *given: Any) -> T:
         """Tries until the attempt does not raise Unsettled; says so, and that this is progress, each time."""
         tries = 0
         while True:
             try:
-                value = attempt()
+                value = attempt(*given)
                 self._since_s = None
                 return value
             except Unsettled as error:

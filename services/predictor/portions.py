@@ -23,15 +23,20 @@ class Portions:
 
     def __init__(self, source: Source, weigh: Weigh) -> None:
         self.source, self._weigh = source, weigh
-        self._held: dict[
-            int, tuple[Records, NDArray[np.int64]]
-        ] = {}  # partition -> what was not given out, its weights
+        # partition -> what was not given out, its weights
+        self._held: dict[int, tuple[Records, NDArray[np.int64]]] = {}
 
     @property
     def away_since_s(self) -> float | None:
         """Monotonic clock when the broker was first found away; None: it answers."""
         since_s: float | None = getattr(self.source, "away_since_s", None)  # a source in memory has no broker
         return since_s
+
+    @property
+    def unreadable(self) -> Mapping[int, str]:
+        """Partition whose next records cannot be read -> why; a source in memory can read all it has."""
+        unreadable: Mapping[int, str] = getattr(self.source, "unreadable", {})
+        return unreadable
 
     def beginning(self) -> Mapping[int, int]:
         """See ports.Source."""

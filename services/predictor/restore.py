@@ -17,7 +17,7 @@ from services.faults import by_halves
 from services.predictor.aside import Aside
 from services.predictor.options import ShardOptions
 from services.predictor.patience import Patience
-from services.predictor.ports import Changelog, Ledger, Refused
+from services.predictor.ports import Changelog, Ledger, Refused, Unsettled
 from services.predictor.state_store import NO_ROW, StateStore
 from services.predictor.topic_ids import START_OVER
 from services.records import RECENT, Memory, Records, StateRows
@@ -39,6 +39,8 @@ def restore(
     which their streams can be brought over.
     """
     strict = {} if RECENT in wanted else wanted
+    store.drop(np.flatnonzero((store.offsets != NO_ROW) & (store.partitions == partition)))  # of an attempt before
+    found.pop(partition, None)
     first, end = changelog.span(partition)
     for records in changelog.read(partition):
         try:
@@ -131,12 +133,26 @@ class Restoring:
             held_open, wait_s = partial(self._changelog.held_open, partition), self._options.held_open_s
             if why := self._patiently.outlast(held_open, wait_s, "changelog_held_open", partition=partition):
                 raise Refused(why)
-            for records, share in restore(
-                self._changelog, partition, self._store, self._wanted, self._found, self._aside
-            ):
+            for records, share in self._pieces(partition):
                 yield records, (done + share) / len(partitions)
         for sentinel in self._found.values():
             self._ledger.check_topics(sentinel.topic_ids)
+
+    def _pieces(self, partition: int) -> Iterator[tuple[int, float]]:
+        """Those of `restore`, which begins anew when the broker has gone away in the middle."""
+        pieces: Iterator[tuple[int, float]] | None = None
+
+        def piece() -> tuple[int, float] | None:
+            nonlocal pieces
+            pieces = pieces or restore(self._changelog, partition, self._store, self._wanted, self._found, self._aside)
+            try:
+                return next(pieces, None)
+            except Unsettled:
+                pieces = None
+                raise
+
+        while (one := self._patiently(piece)) is not None:
+            yield one
 
     def stand(self, committed: Mapping[int, int], beginning: Mapping[int, int], notify: Callable[..., None]) -> Stand:
         """Where the shard begins. Raises as `standing`."""

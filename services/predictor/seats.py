@@ -225,7 +225,8 @@ class Seats:
         for seat in self.all():
             seat.clear(slots)
             x = np.full((1, len(seat.engine.config.features)), np.nan, np.float32)
-            seat.engine.run(slots, x, none, none - 1, **({"salt": none} if seat.tagged else {}))
+            salt: dict[str, Any] = {"salt": none} if seat.tagged else {}
+            seat.engine.run(slots, x, none, none - 1, **salt)
             seat.rows(slots)
 
     def memories(self, slots: NDArray[np.int64]) -> list[Memory]:

@@ -68,7 +68,7 @@ class Shard:
         tracer: Tracer | None = None,
     ) -> None:
         self.ledger, self.changelog, self.decoder = ledger, changelog, decoder
-        self.source: Source = Portions(source, decoder.weigh)
+        self.source = Portions(source, decoder.weigh)
         self.partitions = tuple(partitions)
         self._origin, self._clock_ms, self._notify = origin, clock_ms, notify
         self.options = options or ShardOptions()
@@ -118,8 +118,9 @@ class Shard:
         """Fence, restore, check, seek: in this order. Raises Refused when state and offsets disagree."""
         self._patiently(self.ledger.fence)
         began = time.monotonic()
-        wanted = self.seats.wanted()
-        start = Restoring(self.changelog, self.ledger, self.store, wanted, self.aside, self._patiently, self.options)
+        start = Restoring(
+            self.changelog, self.ledger, self.store, self.seats.wanted(), self.aside, self._patiently, self.options
+        )
         for records, done in start.of(self.partitions):
             self.stats.restored, self.stats.restore_done = self.stats.restored + records, done
             self._progress()
@@ -148,12 +149,12 @@ class Shard:
         if polled:
             self._phase("poll", began)
             self._take(polled)
-        self.stats.lag = dict(self.source.lag())
+        self.stats.lag, self.stats.unreadable = dict(self.source.lag()), dict(self.source.unreadable)
         self.stats.lag_s = self._lag.see(polled, self.stats.lag, self._clock_ms())
         self._flush()
         self._renew()
         self._progress()
-        return sum(len(records) for records in polled)
+        return sum(map(len, polled))
 
     def _take(self, polled: Sequence[Records]) -> None:
         began = time.perf_counter()
@@ -314,8 +315,7 @@ class Shard:
     def _count(self, batch: Batch, epoch: Epoch, ended: int) -> None:
         stats = self.stats
         stats.count(batch, epoch.flags, self._clock_ms())
-        stats.evictions["spilled"] = self.slots.evicted
-        stats.evictions["idle"] += ended
+        stats.evictions |= {"spilled": self.slots.evicted, "idle": stats.evictions["idle"] + ended}
         stats.live_streams, stats.streams_used = self.store.live, self.admission.used
         stats.slots_used, stats.brought_over = self.slots.used, self.seats.warmed
         self.outcomes.show(stats)

@@ -104,9 +104,10 @@ class ShardStats:
     restore_done: float = 0.0  # share of the changelog read, 0..1
     lag: dict[int, int] = field(default_factory=dict)  # partition -> records not yet read
     lag_s: float = 0.0  # age of the oldest of them, at most; 0: all is read
+    unreadable: dict[int, str] = field(default_factory=dict)  # partition that is set aside -> why
     away_s: float = 0.0  # for how long Kafka has not answered; 0: it answers
     live_streams: int = 0
-    unreadable: int = 0  # streams whose state row cannot be read; their readings are dead letters
+    unreadable_streams: int = 0  # streams whose state row cannot be read; their readings are dead letters
     streams_used: float = 0.0  # of the streams that a partition may have, the share that the shard's fullest one has
     slots: int = 0
     slots_used: int = 0
@@ -121,6 +122,11 @@ class ShardStats:
     def phase_total_s(self) -> dict[str, float]:
         """Phase -> seconds that the loop has spent in it."""
         return {phase: seconds.total for phase, seconds in self.phase_s.items()}
+
+    @property
+    def set_aside(self) -> dict[int, int]:
+        """Partition that cannot be read at present -> 1."""
+        return dict.fromkeys(self.unreadable, 1)
 
     def count(self, batch: Batch, flags: NDArray[np.uint16], now_ms: int) -> None:
         """A batch whose epoch was kept, and its predictions' flags [n]."""

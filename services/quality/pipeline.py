@@ -26,6 +26,7 @@ class PipelineStats:
     retraining_done: float = 0.0  # share of its passes; 0: none is under way, or its folder is not on this machine
     retraining_loss: dict[str, float] = field(default_factory=dict)  # "validation", "baseline"; empty: as above
     retrained_s: float = 0.0  # wall clock at which the last one gave a model; 0 = none has
+    unread_partitions: int = 0  # of the readings, added since the fleet started
     retrain_every_s: float = 0.0  # between two retrainings by schedule; 0 = there is none
 
 

@@ -92,6 +92,11 @@ METRICS = (
         "Records and streams set aside, one by one, for an error of streamrnn's own that no check foresaw.",
         "errors", "internal_errors", "place", PLACES, of="shards",
     ),
+    Metric(
+        "streamrnn_partition_set_aside", "gauge",
+        "1: the partition's next records cannot be read. It waits, the others go on; no series: it is read.",
+        "", "set_aside", "partition",
+    ),
     # how fast
     Metric(
         "streamrnn_end_to_end_latency_seconds", "histogram",
@@ -130,7 +135,7 @@ METRICS = (
     Metric(
         "streamrnn_unreadable_streams", "gauge",
         "Streams whose state row cannot be read, so that their readings become dead letters.",
-        "streams", "unreadable",
+        "streams", "unreadable_streams",
     ),
     Metric(
         "streamrnn_streams_used_ratio", "gauge",
@@ -270,6 +275,11 @@ METRICS = (
         "seconds", "retrain_every_s", of="pipeline",
     ),
     # the fleet
+    Metric(
+        "streamrnn_unread_partitions", "gauge",
+        "Partitions that were added to the readings and are not read yet: the fleet starts anew, or cannot because an "
+        "output topic has fewer.", "partitions", "unread_partitions", of="pipeline",
+    ),
     Metric("streamrnn_shard_up", "gauge", "1: the shard's actor answers; 0: it is being replaced."),
     Metric(
         "streamrnn_shard_start_timestamp_seconds", "gauge", "Wall clock when the shard's actor began.",

@@ -13,7 +13,11 @@ from committer import Committer, check
 from tcp_proxy import TcpProxy, Way
 
 from services.brokers.devbroker import DevBroker
+from services.brokers.kafka_changelog import KafkaChangelog
+from services.brokers.kafka_client import ColumnProducer
 from services.brokers.kafka_topics import TopicSpec, create
+from services.predictor.ports import Unsettled
+from services.records import Role
 
 pytestmark = pytest.mark.chaos
 
@@ -113,3 +117,35 @@ def test_commits_survive_the_broker_being_killed(
     finally:
         committer.stop()
     check(own_broker.bootstrap, pipeline, epochs)
+
+
+def test_a_restore_that_loses_its_broker_is_unsettled_and_reads_it_all_the_next_time(
+    proxied: tuple[DevBroker, TcpProxy],
+) -> None:
+    broker, proxy = proxied
+    options = {"bootstrap_servers": proxy.bootstrap}
+    create(options, TopicSpec({Role.CHANGELOG: "long"}, 1, 1))
+    keys, values = [b"%d" % n for n in range(2000)], [bytes([n % 256]) * 9000 for n in range(2000)]
+    with ColumnProducer({"bootstrap_servers": broker.bootstrap}) as producer:
+        for first in range(0, 2000, 100):
+            producer.append("long", 0, keys[first : first + 100], values[first : first + 100], 1)
+        producer.flush()
+    changelog = KafkaChangelog(options, "long")
+    try:
+        pieces = changelog.read(0)
+        assert 0 < len(next(pieces)) < 2000
+        proxy.cut()
+        with pytest.raises(Unsettled):
+            list(pieces)
+        with pytest.raises(Unsettled):
+            changelog.span(0)
+        proxy.heal()
+        while True:
+            try:
+                read = [key for records in changelog.read(0) for key in records.keys]
+                break
+            except Unsettled:
+                continue  # the client is connecting anew
+        assert read == keys
+    finally:
+        changelog.close()

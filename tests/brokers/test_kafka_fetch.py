@@ -17,8 +17,9 @@ from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 from kafka.record.util import calc_crc32c
 
 from services.brokers import kafka_append, kafka_fetch
-from services.brokers.kafka_fetch import ColumnarRecords, merged
+from services.brokers.kafka_fetch import ColumnarRecords, Unreadable, merged
 from services.predictor.ports import Refused
+from services.records import Records
 
 TP = TopicPartition("topic", 3)
 
@@ -130,3 +131,25 @@ def test_private_names_are_used_only_with_the_versions_they_were_read_in(monkeyp
         monkeypatch.setattr(kafka, "__version__", version)
         assert version in str(kafka_fetch.unfit.__wrapped__())
         assert version in str(kafka_append.unfit.__wrapped__())
+
+
+@pytest.mark.parametrize("codec", [0, 1])
+@pytest.mark.parametrize("wanted", [1, 8, 1000])
+def test_what_comes_before_a_malformed_batch_is_read_and_what_comes_after_is_not_skipped(
+    codec: int, wanted: int
+) -> None:
+    damaged = bytearray(batch(7, 5, codec=codec))
+    damaged[-1] ^= 0x55
+    rest = bytes(damaged) + batch(12, 3)
+    # Without a look at checksums it is the codec that finds the damage.
+    ours = ColumnarRecords(2, TP, MemoryRecords(batch(0, 4) + batch(4, 3) + rest), check_crcs=not codec)
+    chunks: list[Records] = []
+    while ours.next_fetch_offset < 7 or (ours and not chunks):
+        chunks += ours.take(wanted)
+    assert merged(3, chunks).offsets.tolist() == [2, 3, 4, 5, 6]
+    again = ColumnarRecords(ours.next_fetch_offset, TP, MemoryRecords(rest), check_crcs=not codec)
+    for one in (ours, again) if ours else (again,):
+        with pytest.raises(Unreadable, match="offset 7") as raised:
+            one.take(wanted)
+        assert raised.value.partition == 3 and not raised.value.is_codec
+        assert one.next_fetch_offset == 7

@@ -10,6 +10,7 @@ import pytest
 from rnn.config import ModelConfig
 from rnn.network import Network
 from services.driver import StreamDriver
+from services.fleet.apart import check_left
 from services.fleet.member import BLAMED, Member
 from services.fleet.status import End, Lineup, Obeyed, Outcome, ShardStatus
 from services.fleet.supervisor import Supervisor
@@ -154,3 +155,14 @@ def test_a_challenger_beside_which_a_shard_dies_again_and_again_is_taken_for_the
     assert not asked.turned_down, "once or twice may be chance"
     told.ended(0, killed)
     assert asked.turned_down == ["tried"] and told._wanted(member) == Lineup("good")
+
+
+def test_a_shard_that_is_refused_is_set_aside_until_none_is_left() -> None:
+    told = Told()
+    told.ended(1, Outcome(End.REFUSED, "partition 1: states are ahead"))
+    assert told.said == ["shard_set_aside"]
+    assert told.unready() == ["shard 0 is starting", "shard 1 is set aside: partition 1: states are ahead"]
+    check_left(told._members)
+    told.ended(0, Outcome(End.REFUSED, "the topic is gone"))
+    with pytest.raises(Refused, match="the topic is gone; partition 1: states are ahead"):
+        check_left(told._members)

@@ -41,6 +41,7 @@ HEALTHY = {  # name and labels beside cluster and pipeline -> values
     'streamrnn_end_to_end_latency_seconds_bucket{le="1.0"}': "0+6000x200",
     'streamrnn_end_to_end_latency_seconds_bucket{le="+Inf"}': "0+6000x200",
     "streamrnn_end_to_end_latency_seconds_count{}": "0+6000x200",
+    "streamrnn_unread_partitions{}": "0x200",
     f"streamrnn_restore_done_ratio{{{SHARD}}}": "1x200",
     f"streamrnn_slots{{{SHARD}}}": "1000x200",
     f"streamrnn_slots_used{{{SHARD}}}": "1000x200",
@@ -161,6 +162,15 @@ CASES: dict[str, list[Case]] = {
              {f"streamrnn_lost_readings_total{{{SHARD}}}": "_x20 0x40"}),
         Case("90m", {f"streamrnn_lost_readings_total{{{SHARD}}}": "0x60 5x40"}, ON_SHARD,
              {f"streamrnn_lost_readings_total{{{SHARD}}}": "5x100"}),
+    ],
+    "StreamrnnPartitionSetAside": [
+        Case("20m", {f'streamrnn_partition_set_aside{{{SHARD},partition="2"}}': "_x10 1x20"},
+             {**ON_SHARD, "partition": "2"},
+             {f'streamrnn_partition_set_aside{{{SHARD},partition="2"}}': "_x10 1x5 stale"}),
+    ],
+    "StreamrnnPartitionsUnread": [
+        Case("20m", {"streamrnn_unread_partitions{}": "0x10 2x20"},
+             near={"streamrnn_unread_partitions{}": "0x10 2x3 0x20"}),
     ],
     "StreamrnnRestoreSlow": [
         Case("20m", {f"streamrnn_restore_done_ratio{{{SHARD}}}": "0.9x40"}, ON_SHARD,

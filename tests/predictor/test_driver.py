@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,11 +14,11 @@ import torch
 from rnn import weights
 from rnn.config import ModelConfig
 from rnn.network import Network
-from services.brokers.memory import Fault, Faults, Isolation, Step
+from services.brokers.memory import Fault, Faults, Isolation, MemoryChangelog, Step
 from services.codecs import sentinels
 from services.driver import GROUP, START_MS, StreamDriver
-from services.predictor.ports import Fenced, Refused
-from services.records import Flag, Reason, Role
+from services.predictor.ports import Changelog, Fenced, Refused, Unsettled
+from services.records import Flag, Reason, Records, Role
 
 AT = 1_700_000_000_000
 
@@ -177,3 +177,43 @@ def test_offsets_that_were_moved_by_hand_are_refused(network: Network) -> None:
     with pytest.raises(Refused, match="moved or deleted"):
         driver.run()
     assert len(driver.broker.records(Role.PREDICTIONS, 0, Isolation.READ_UNCOMMITTED)) == 1
+
+
+class Interrupted(StreamDriver):
+    """Its broker goes away twice in the middle of a restore."""
+
+    left = 2
+
+    def changelog(self) -> Changelog:
+        driver = self
+
+        class Away(MemoryChangelog):
+            def read(self, partition: int) -> Iterator[Records]:
+                for records in super().read(partition):
+                    yield records
+                    if driver.left:
+                        driver.left -= 1
+                        raise Unsettled("nothing came after offset 1 of 3")
+
+        return Away(self.broker, chunk=1)
+
+
+def test_a_broker_that_goes_away_in_a_restore_is_waited_for(network: Network) -> None:
+    driver, whole = Interrupted(network, partitions=2), StreamDriver(network, partitions=2)
+    driver.left = 0
+    for one in (driver, whole):
+        for step in range(2):
+            for stream in ("a", "b", "c"):
+                one.send(stream, at=AT + 1000 * step, x=[1.0, step])
+            one.run()
+    driver.left = 2
+    driver.crash()
+    driver.restart()
+    assert driver.left == 0
+    for one in (driver, whole):
+        for stream in ("a", "b", "c"):
+            one.send(stream, at=AT + 9000, x=[1.0, 2.0])
+        one.run()
+    for stream in ("a", "b", "c"):
+        assert driver.predictions(stream)[-1].y.tobytes() == whole.predictions(stream)[-1].y.tobytes()
+        assert not driver.predictions(stream)[-1].flags & Flag.NEW

@@ -259,3 +259,19 @@ def test_a_broker_that_is_away_for_a_minute_costs_nothing(own_broker: DevBroker,
         server.until(lambda: answered(own_broker.bootstrap, "outage") == 6, "the rest")
     got = predictions.decode(read_topic({"bootstrap_servers": own_broker.bootstrap}, "outage.predictions")[0])
     assert got.offsets.tolist() == list(range(6))
+
+
+def test_a_broker_that_goes_away_while_the_fleet_starts_is_waited_for(
+    own_broker: DevBroker, model: Path, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, own_broker.bootstrap, model, "unlucky")
+    streamrnn("topics", "create", "-c", str(config))
+    with Serving(config) as server:  # it has seen the topics, and shuts out earlier servers once Ray has started
+        server.until(lambda: "the fleet to start" in server.get("/readyz")[1], "Ray is starting")
+        own_broker.kill()
+        server.until(lambda: server.events("broker_away"), "it says that the broker is away")
+        assert "does not answer" in server.get("/readyz")[1] and server.get("/healthz")[0] == 200
+        own_broker.restart()
+        server.ready()
+        send(own_broker.bootstrap, "unlucky.readings", [reading(0)])
+        server.until(lambda: answered(own_broker.bootstrap, "unlucky") == 1, "a prediction")

@@ -1,0 +1,30 @@
+"""Whether the readings can be unpacked: what the group reads next, and what came last. May import brokers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from services.doctor.lines import Line, Patient
+
+
+def records(patient: Patient) -> Iterator[Line]:
+    """A batch of each partition that cannot be read: damaged, or in a compression that is not installed."""
+    from services.brokers import kafka_connect, kafka_range, kafka_survey
+
+    settings = patient.settings
+    topic = settings.topics.readings
+    if missing := kafka_connect.missing_codec(settings.kafka):
+        yield Line("records", "fail", missing, "Install it, or set another kafka.compression_type.")
+    bounds = kafka_range.bounds(settings.kafka, topic)
+    committed = kafka_survey.committed(settings.kafka, settings.group, topic)
+    places = {
+        partition: sorted({min(max(committed.get(partition, first), first), end - 1), end - 1})
+        for partition, (first, end) in bounds.items()
+        if end > first
+    }
+    found = kafka_range.unreadable(settings.kafka, topic, places, bounds)
+    for said, is_codec in found:
+        fix = "Run `pip install 'streamrnn[fast]'`." if is_codec else "See docs/runbooks/StreamrnnPartitionSetAside.md."
+        yield Line("records", "fail", said, fix)
+    if not found:
+        yield Line("records", "ok", f"{topic}: what comes next and what came last can be read")
