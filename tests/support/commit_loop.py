@@ -19,6 +19,7 @@ from services.predictor.ports import Unsettled
 from services.records import Commit, Encoded, Role
 
 ROWS = 3
+told: list[int] = []  # SIGTERMs
 
 
 def names(pipeline: str) -> dict[Role, str]:
@@ -65,7 +66,6 @@ def run(bootstrap: str, pipeline: str, epochs: int, timeout_s: float, bulk: bool
     if offset(epoch) != at:
         raise SystemExit(f"the offset is {at} after {epoch} epochs")
     say(f"starts at {epoch}")
-    told: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     while epoch < epochs and not told:
         commit = commit_of(epoch)
@@ -89,6 +89,8 @@ def patiently(call):
             return call()
         except Unsettled as error:
             say(f"waits: {error}")
+            if told:
+                raise SystemExit("told to end while the broker is away") from error
             time.sleep(0.05)
 
 
