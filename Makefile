@@ -72,7 +72,7 @@ format: $(READY) ## put the code into shape
 
 docs: $(READY) ## make the documents that are made of code
 	$(say) "docs/metrics.md"
-	@$(BIN)/python -m services.telemetry.names > docs/metrics.md
+	@$(BIN)/python -m services.telemetry.metrics_page > docs/metrics.md
 	$(say) "docs/asyncapi.yaml"
 	@$(BIN)/python -m services.wire > docs/asyncapi.yaml
 	$(say) "docs/configuration.md, docs/commands.md"

@@ -3,7 +3,7 @@
 A page of 200 shards stays below 500 KB (`python -m bench.scrape`): only what tells shards apart has a label `shard`;
 histograms and long lists of label values are added up over shards.
 
-docs/metrics.md is made of it: `python -m services.telemetry.names > docs/metrics.md`. Imports no prometheus_client.
+docs/metrics.md is made of it, by `metrics_page`. Imports no prometheus_client.
 """
 
 from __future__ import annotations
@@ -315,31 +315,3 @@ def labels(metric: Metric) -> tuple[str, ...]:
     of = {"shard": "shard", "champion": "model", "challenger": "model", "spotlight": "stream"}
     first = (of[metric.of],) if metric.of in of else ()
     return (*first, metric.label) if metric.label else first
-
-
-def document() -> str:
-    """docs/metrics.md."""
-    lines = [
-        "# Metrics",
-        "",
-        "All that `/metrics` on `telemetry.port` shows. Made of `services/telemetry/names.py` by",
-        "`python -m services.telemetry.names > docs/metrics.md`; `make check` fails when the two differ.",
-        "Counters with a label `shard` start at 0 when its actor starts, the others when the server does, so look at",
-        "them through `rate` or `increase`. Metrics without it are of all shards. No label ever holds a stream,",
-        "but for `stream`: it holds those that `telemetry.spotlight` names, at most 20.",
-        "Prometheus adds the labels `cluster` and `pipeline` to the target ([rules](../deploy/prometheus/rules.yaml)).",
-        "",
-        "| metric | kind | unit | labels | meaning |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| `{m.name}` | {m.kind} | {m.unit or '-'} | {', '.join(f'`{label}`' for label in labels(m))} | {m.help} |"
-        for m in METRICS
-    ]
-    lines += ["", "## What labels can say", ""]
-    lines += [f"- `{m.name}`, `{m.label}`: {', '.join(f'`{v}`' for v in m.values)}" for m in METRICS if m.values]
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(document(), end="")

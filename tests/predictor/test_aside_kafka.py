@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from broker_worlds import PARTITIONS, KafkaWorld
 
@@ -22,8 +21,6 @@ from services.predictor.epoch import Origin
 from services.predictor.seats import Seat
 from services.predictor.shard import Shard
 from services.records import Readings, Records, Role
-
-pytestmark = pytest.mark.timeout(180)
 
 FEATURES = ("flow", "level")
 BUG = 4096.0
