@@ -118,16 +118,9 @@ class StreamDriver:
         self.broker = MemoryBroker(partitions, lambda: self.now_ms)
         self.shard: Shard | None = None
         self._slots, self._adapt, self._faults, self._poll_size = slots, adapt, faults, poll_size
-        self._options = ShardOptions(
-            exactly_once,
-            max_readings,
-            max_streams=max_streams,
-            ttl_ms=ttl_ms,
-            flush_after_ms=flush_after_ms,
-            recent=recent,
-            spotlight=spotlight,
-            poll_s=0.0,
-        )
+        self._options = ShardOptions(exactly_once, max_readings, max_streams=max_streams, ttl_ms=ttl_ms,
+                                     flush_after_ms=flush_after_ms, recent=recent, spotlight=spotlight,
+                                     poll_s=0.0)  # fmt: skip
 
     # ---- readings ---------------------------------------------------------------------------------------------------
 
