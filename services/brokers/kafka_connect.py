@@ -6,6 +6,7 @@ Every failure becomes one of the ports' errors: `Unsettled` (try again), `Fenced
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -43,6 +44,8 @@ LOGIN = (
     kafka_errors.UnsupportedSaslMechanismError,
     kafka_errors.IllegalSaslStateError,
 )
+LIBRARY_NAMES = re.compile(r"^(?:\[Error \d+\] |\w+Error: )+")
+"""What the client library puts before the brokers' own words."""
 FENCED = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError)
 
 
@@ -205,7 +208,7 @@ def _login_refused(error: Exception, options: Options) -> Misfit:
     user, mechanism = options.get("sasl_plain_username"), options.get("sasl_mechanism")
     return Misfit(
         f"Kafka at {kafka_options.brokers(options)} refuses the login{f' of {user}' if user else ''} by {mechanism}: "
-        f"{str(error).removeprefix('SaslAuthenticationFailedError: ') or type(error).__name__}",
+        f"{LIBRARY_NAMES.sub('', str(error)) or type(error).__name__}",
         "Check kafka.sasl_plain_username, kafka.sasl_plain_password and kafka.sasl_mechanism. Logins are tried again "
         f"after {kafka_logins.FIRST_S:.0f} s, then ever later, up to once in {kafka_logins.LONGEST_S:.0f} s",
     )
@@ -213,6 +216,8 @@ def _login_refused(error: Exception, options: Options) -> Misfit:
 
 def _silence(arguments: dict[str, Any], options: Options) -> Unsettled:
     """What to say of brokers that do not answer, after a look at those that listen."""
+    if (error := kafka_logins.gate_of(arguments).error) is not None:
+        return _login_refused(error, options)
     silent = f"Kafka at {kafka_options.brokers(options)} does not answer"
     if arguments.get("proxy_url"):
         return Unsettled(f"{silent}: no connection through kafka.proxy_url")

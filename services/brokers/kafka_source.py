@@ -72,6 +72,7 @@ class KafkaSource:
         self._held: dict[int, Records] = {}  # partition -> records fetched but not given out
         self._ends: dict[int, int] = {}  # partition -> end when the consumer was opened
         self._seen_s = time.monotonic()  # when the broker was last known to be there
+        self._said: set[str] = set()  # why it is away, as far as that was told
         self.away_since_s: float | None = None
         """Monotonic clock when the broker was first found away; None: it answers."""
         self._broken: Refused | None = None
@@ -232,6 +233,9 @@ class KafkaSource:
     def _away(self, sentence: str) -> None:
         if self.away_since_s is None:
             self.away_since_s = time.monotonic()
+            self._said = set()
+        if sentence not in self._said:  # that a login is refused shows only after a while of silence
+            self._said.add(sentence)
             self._notify("broker_away", error=sentence)
 
     def _answered(self) -> None:

@@ -225,7 +225,7 @@ def test_a_row_that_cannot_be_read_is_the_trouble_of_its_stream(damage: Callable
     assert (letter.key, letter.reason) == (b"b", Reason.INTERNAL)
     assert b"state row that cannot be read" in (letter.headers["__connect.errors.exception.message"] or b"")
     assert hurt.shard is not None
-    assert hurt.shard.stats.unreadable == 1
+    assert hurt.shard.stats.unreadable_streams == 1
     assert hurt.shard.stats.internal_errors == {"restore": 1}
 
     hurt.crash()  # the remedy: a tombstone, and the stream starts anew
@@ -234,7 +234,7 @@ def test_a_row_that_cannot_be_read_is_the_trouble_of_its_stream(damage: Callable
     hurt.send("b", AT + 3000, [5.0, 1.0])
     hurt.run()
     assert len(hurt.predictions("b")) == 3
-    assert hurt.shard.stats.unreadable == 0
+    assert hurt.shard.stats.unreadable_streams == 0
 
 
 def test_a_newer_row_makes_a_stream_readable_again() -> None:

@@ -72,7 +72,7 @@ def test_a_packed_backlog_of_one_stream_is_got_through_by_the_actor_that_began_i
             offsets = group_offsets({"bootstrap_servers": broker.bootstrap}, "streamrnn-backlog", "backlog.readings")
             return offsets.get(0, 0)
 
-        server.until(lambda: committed() >= 2, "two records are committed", timeout_s=300)
+        server.until(lambda: committed() >= 2, "two records are committed", committed)
 
 
 BOMB_MIB = {"gzip": 400, "lz4": 200, "zstd": 400, "snappy": 15}  # of zeros, below max.message.bytes when compressed
