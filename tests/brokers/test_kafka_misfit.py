@@ -15,12 +15,14 @@ import pytest
 from chaos import random_model
 from secured import PASSWORD, Authority, SecuredBroker
 from serving import Serving, streamrnn, write_config
+from waiting import wait_for
 
 from services.brokers.kafka_client import open_producer, read_topic
 from services.brokers.kafka_connect import Misfit, open_admin
 from services.brokers.kafka_logins import Gate
 from services.doctor import Patient, examined
 from services.doctor.examination import CHECKS
+from services.predictor.ports import Unsettled
 from services.settings import Settings
 
 WRONG = "the-wrong-one-5d2"
@@ -93,15 +95,24 @@ def test_each_way_is_told_apart_in_every_client_and_by_the_doctor(secured: Secur
     assert answers(secured.options)
     for way, (instead, said, fix) in misfits(secured, tmp_path).items():
         options = {**secured.options, "bootstrap_timeout_ms": 1000, **instead}
-        with pytest.raises(Misfit) as raised, open_admin(options):
-            pass
-        sentence = str(raised.value)
+        sentence = wait_for(lambda options=options: misfit(options), f"{way} is told apart")
         assert re.search(said, sentence) and re.search(fix, sentence), f"{way}: {sentence}"
         assert WRONG not in sentence and PASSWORD not in sentence
         settings = Settings(kafka=options)
         (line,) = examined(Patient(settings, 30.0), tuple(one for one in CHECKS if one.name == "kafka"))
         assert line.level == "fail" and re.search(said, line.said) and re.search(fix, line.fix), f"{way}: {line}"
         assert WRONG not in f"{line.said}{line.fix}"
+
+
+def misfit(options: dict[str, Any]) -> str:
+    """What is said of these options; empty where the broker was too slow to show what it makes of them."""
+    try:
+        with open_admin(options):
+            return ""
+    except Misfit as error:
+        return str(error)
+    except Unsettled:
+        return ""
 
 
 def send(bootstrap: str, topic: str, partition: int, values: list[bytes]) -> None:
@@ -126,8 +137,8 @@ def test_a_wrong_password_is_tried_ever_less_often_and_the_server_says_why(
     with Serving(config) as server:
         server.until(lambda: secured.refused_logins() > before, "a first login")
         began_s = time.monotonic()
-        (away, *_) = server.until(lambda: server.events("broker_away"), "it says why")
-        assert "refuses the login of pumpreader" in away["error"] and "kafka.sasl_plain_password" in away["error"]
+        (away, *_) = server.until(lambda: refused(server), "it says why")
+        assert "kafka.sasl_plain_password" in away["error"]
         (reason,) = json.loads(server.get("/readyz")[1])["reasons"]
         assert "refuses the login of pumpreader" in reason and server.get("/healthz")[0] == 200
         server.until(lambda: secured.refused_logins() > before + 2, "a third login")
@@ -147,18 +158,24 @@ def test_a_password_that_changes_under_a_running_server_is_not_hammered(tmp_path
             changed = secured.with_password("a-new-one-77f")
             try:
                 changed.start()
-                told = server.until(
-                    lambda: [one for one in server.events("broker_away") if "refuses the login" in one["error"]], "why"
-                )
-                assert told and PASSWORD not in "\n".join(server.lines)
+                secured.proxy.forward_to(changed.proxied_port)
+                assert server.until(lambda: refused(server), "it says why")
+                assert PASSWORD not in "\n".join(server.lines)
                 began_s, before = time.monotonic(), secured.refused_logins()
                 server.until(lambda: secured.refused_logins() > before + 2, "some more logins")
                 assert time.monotonic() - began_s > 5  # without the waits it is dozens a second
             finally:
                 changed.kill()
             secured.broker.start()
+            secured.proxy.forward_to(secured.broker.proxied_port)
+            at = secured.broker.bootstrap
             send(at, "rotated.readings", 0, [b'{"at": 1700000000000, "x": [1, 2, 3]}'])
             server.until(lambda: read_topic({"bootstrap_servers": at}, "rotated.predictions")[0].values, "it goes on")
+
+
+def refused(server: Serving) -> list[dict[str, Any]]:
+    """Events that say that a login is refused."""
+    return [event for event in server.events("broker_away") if "refuses the login of pumpreader" in event["error"]]
 
 
 def test_waits_between_logins_grow_up_to_a_minute() -> None:
