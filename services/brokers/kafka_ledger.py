@@ -94,6 +94,7 @@ class KafkaLedger:
         self._max_bytes: dict[str, int] = {}  # topic -> its max.message.bytes
         self._known: dict[int, Entry] = {}  # by partition, as it was last read
         self._tried = 0  # commits that were begun; numbers them
+        self.signed = False
         self._producer: Producer | None = None
         self._appender: kafka_append.Appender | None = None
 
@@ -123,9 +124,11 @@ class KafkaLedger:
         signatures = self._group.signatures()
         if self._transactional_id is not None:
             self._group.check(self._transactional_id, signatures)
-        if not self._anew:
-            for signature in signatures:
-                self.check_topics(kafka_group.topics_of(signature))
+        before = [kafka_group.topics_of(signature) for signature in signatures]
+        if sign:
+            self.signed = any(before)
+        for ids in before if not self._anew else ():
+            self.check_topics(ids)
         own: dict[str, Any] = dict(self._timeouts_ms)
         doing = "opening a producer"
         if self._transactional_id is not None:

@@ -150,6 +150,7 @@ class MemoryLedger:
         self._known: dict[int, Committed] = {}  # partition -> the group's entry when it was last read
         self._note = ""  # of the last commit that was tried
         self.topic_ids: TopicIds = {}
+        self.signed = False
 
     def check_topics(self, before: TopicIds) -> None:
         """See ports.Ledger."""
@@ -159,6 +160,7 @@ class MemoryLedger:
         """See ports.Ledger. Raises Unsettled when a fault says so, as the other calls."""
         self._take_over()
         self._known = self._read()
+        self.signed = any(entry.note for entry in self._known.values())
 
     def committed(self) -> Mapping[int, int]:
         """See ports.Ledger."""

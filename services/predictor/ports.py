@@ -73,6 +73,12 @@ class Ledger(Protocol):
     def topic_ids(self) -> TopicIds:
         """Ids of the four topics when `fence` looked; every commit writes them beside the offsets."""
 
+    @property
+    def signed(self) -> bool:
+        """Whether the group's offsets were an owner's of this pipeline when `fence` looked: beside each of them there
+        is a sentinel then.
+        """
+
     def check_topics(self, before: TopicIds) -> None:
         """Raises Refused, with the names, when `before` are not the ids of these topics."""
 

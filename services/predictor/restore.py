@@ -103,7 +103,7 @@ class Stand(NamedTuple):
 
     committed: Mapping[int, int]  # the group's next offset; the partition's beginning where it has none
     position: Mapping[int, int]  # what is read first
-    expired: bool  # Kafka has forgotten some of it
+    unsigned: bool  # some of it has no sentinel or no offset in the group yet, or no more
     lost: int  # readings that retention has deleted before they were read
 
 
@@ -157,6 +157,13 @@ class Restoring:
     def stand(self, committed: Mapping[int, int], beginning: Mapping[int, int], notify: Callable[..., None]) -> Stand:
         """Where the shard begins. Raises as `standing`."""
         at = standing(committed, self._found, self._store, self._options.exactly_once)
+        bare = sorted(committed.keys() - self._found.keys())
+        if bare and self._ledger.signed and self._options.exactly_once:
+            raise Refused(
+                f"partition {bare[0]}: the group's committed offset is {committed[bare[0]]}, but the changelog holds "
+                "nothing of what was committed: its records were deleted. Put them back, or start over with "
+                f"`{START_OVER}`."
+            )
         if expired := {partition: offset for partition, offset in at.items() if partition not in committed}:
             notify("offsets_expired", partitions=list(expired), offsets=expired)
         at = {**beginning, **at}
@@ -165,7 +172,7 @@ class Restoring:
             notify("readings_lost_to_retention", partition=partition, committed=at[partition],
                    beginning=beginning[partition])  # fmt: skip
         position = {partition: max(at[partition], first) for partition, first in beginning.items()}
-        return Stand(at, position, bool(expired), sum(lost.values()))
+        return Stand(at, position, bool(expired or bare), sum(lost.values()))
 
 
 def standing(committed: Mapping[int, int], found: Found, store: StateStore, exactly_once: bool) -> dict[int, int]:

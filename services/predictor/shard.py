@@ -131,7 +131,7 @@ class Shard:
         committed = self._patiently(self.ledger.committed)
         stand = start.stand(committed, self._patiently(self.source.beginning), self._notify)
         self._committed, self.position = dict(stand.committed), dict(stand.position)
-        self._signed_ms = None if stand.expired else self._clock_ms()
+        self._signed_ms = None if stand.unsigned else self._clock_ms()
         self.stats.lost += stand.lost
         self.source.seek(self.position)
         self.waiting.start(self._clock_ms())

@@ -60,6 +60,28 @@ def test_a_store_that_is_behind_what_was_committed_is_refused(network: Network) 
         driver.restart()
 
 
+def test_a_changelog_whose_records_were_deleted_is_not_taken_for_no_states(network: Network) -> None:
+    driver = StreamDriver(network)
+    sent(driver, 0, 2)
+    driver.run()
+    driver.crash()
+    offsets = driver.broker.offsets(GROUP)
+    driver.broker.truncate(Role.CHANGELOG, 0, driver.broker.log(Role.CHANGELOG, 0).end)
+    with pytest.raises(Refused, match="changelog holds nothing of what was committed"):
+        driver.restart()
+    assert driver.broker.offsets(GROUP) == offsets
+
+
+def test_offsets_that_an_operator_has_set_beforehand_are_where_a_pipeline_begins(network: Network) -> None:
+    driver = StreamDriver(network)
+    sent(driver, 0, 2)
+    driver.broker.write_offsets(GROUP, {0: 3})
+    driver.run()
+    assert [one.offset for one in driver.predictions()] == [3, 4, 5]
+    driver.crash()
+    driver.restart()
+
+
 def test_states_of_other_topics_are_refused_also_without_offsets(network: Network) -> None:
     driver = StreamDriver(network)
     sent(driver, 0, 2)
