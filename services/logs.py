@@ -48,7 +48,6 @@ WARNINGS = frozenset(
         "streams_moved",
         "topic_gone",
         "topic_warning",
-        "topics_not_seen",
         "unsettled",
     }
 )

@@ -197,11 +197,10 @@ def _open(kind: Any, chosen: Callable[[Options], dict[str, Any]], options: Optio
         raise meaning(error, options, "connecting to Kafka") from error
 
 
-def why_silent(options: Options) -> str:
-    """Why no broker is connected, as far as this process knows without asking."""
+def refused_login(options: Options) -> Misfit | None:
+    """Whether the last login of this process was refused, without asking."""
     error = kafka_logins.gate_of(kafka_options.consumer(options)).error
-    silent = f"Kafka at {kafka_options.brokers(options)} does not answer"
-    return silent if error is None else str(_login_refused(error, options))
+    return None if error is None else _login_refused(error, options)
 
 
 def _login_refused(error: Exception, options: Options) -> Misfit:

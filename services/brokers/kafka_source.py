@@ -18,16 +18,17 @@ from kafka import errors as kafka_errors
 from services.brokers import kafka_fetch
 from services.brokers.kafka_connect import (
     ANSWER_MS,
+    Misfit,
     asked,
     check_partitions,
     close_consumer,
     is_connected,
     meaning,
     open_consumer,
-    why_silent,
+    refused_login,
 )
 from services.brokers.kafka_fetch import Unreadable
-from services.brokers.kafka_options import Options
+from services.brokers.kafka_options import Options, brokers
 from services.predictor.ports import Refused, Unsettled
 from services.records import Records
 
@@ -118,12 +119,14 @@ class KafkaSource:
                 self._broken = raised if isinstance(raised, Refused) else None
                 raise raised from error
             self._away(str(raised))
+            if isinstance(raised, Misfit):
+                self.close()
             time.sleep(max(0.0, until_s - time.monotonic()))
             return []
         if fetched or is_connected(consumer):
             self._answered()
         elif time.monotonic() - self._seen_s > SILENT_S:
-            self._away(why_silent(self._options))
+            self._silent()
         for tp in fetched:
             self._readable(tp.partition)
         polled = {tp.partition: kafka_fetch.merged(tp.partition, chunks) for tp, chunks in fetched.items()}
@@ -229,6 +232,14 @@ class KafkaSource:
         if isinstance(error, kafka_errors.CorruptRecordError | UnicodeDecodeError):
             return Refused(f"topic {self._topic}: a record batch is malformed: {error}")
         return meaning(error, self._options, f"reading {self._topic}")
+
+    def _silent(self) -> None:
+        """No broker is connected. A consumer whose login was refused may never fetch again: the next poll opens one."""
+        if (refused := refused_login(self._options)) is not None:
+            self._away(str(refused))
+            self.close()
+        else:
+            self._away(f"Kafka at {brokers(self._options)} does not answer")
 
     def _away(self, sentence: str) -> None:
         if self.away_since_s is None:

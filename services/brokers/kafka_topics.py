@@ -154,15 +154,8 @@ def check(options: Options, wanted: TopicSpec) -> list[Finding]:
 
 def partition_count(options: Options, names: Mapping[Role, str]) -> int:
     """Partitions of the readings. Raises Unsettled when the broker does not answer, Refused when there is no topic."""
-    return partition_counts(options, {Role.READINGS: names[Role.READINGS]})[Role.READINGS]
-
-
-def partition_counts(options: Options, names: Mapping[Role, str]) -> dict[Role, int]:
-    """Partitions of each topic. Raises Unsettled when the broker does not answer, Refused when one is missing."""
     with open_admin(options) as admin:
-        return dict(
-            zip(names, (topic.partitions for topic in existing(options, admin, list(names.values()))), strict=True)
-        )
+        return existing(options, admin, [names[Role.READINGS]])[0].partitions
 
 
 def max_message_bytes(options: Options, names: Sequence[str], partitions: int) -> dict[str, int]:
@@ -187,12 +180,22 @@ def described(options: Options, names: Sequence[str], partitions: int) -> list[T
     return topics
 
 
-def ids(options: Options, names: Mapping[Role, str]) -> TopicIds:
-    """The topics' ids now, of those that are there: one small request. Raises Unsettled, Refused."""
+def there(options: Options, names: Mapping[Role, str]) -> dict[Role, Topic]:
+    """The topics that are there, without their settings: one small request. Raises Unsettled, Refused."""
     with open_admin(options) as admin:
-        found = asked(options, "looking at the topics' ids", admin.describe_topics, list(names.values()))
-    there = {topic["name"]: _short(topic) for topic in found if not topic["error_code"]}
-    return {role: there[name] for role, name in names.items() if there.get(name)}
+        found = asked(options, "looking at the topics", admin.describe_topics, list(names.values()))
+    described = {topic["name"]: _bare(topic) for topic in found if not topic["error_code"] and topic["partitions"]}
+    return {role: described[name] for role, name in names.items() if name in described}
+
+
+def ids(options: Options, names: Mapping[Role, str]) -> TopicIds:
+    """Ids of the topics that are there. Raises as `there`."""
+    return {role: topic.id for role, topic in there(options, names).items() if topic.id}
+
+
+def _bare(topic: Mapping[str, Any]) -> Topic:
+    replicas = min(len(partition["replica_nodes"]) for partition in topic["partitions"])
+    return Topic(topic["name"], len(topic["partitions"]), replicas, {}, _short(topic))
 
 
 def _short(topic: Mapping[str, Any]) -> str:
@@ -228,13 +231,8 @@ def _described(options: Options, admin: KafkaAdminClient, names: Sequence[str]) 
     result = {}
     for name, topic in there.items():
         settings = all_settings.get("topic", {}).get(name, {})
-        result[name] = Topic(
-            name,
-            len(topic["partitions"]),
-            min(len(partition["replica_nodes"]) for partition in topic["partitions"]),
-            {setting: str(found["value"]) for setting, found in settings.items()},
-            _short(topic),
-        )
+        values = {setting: str(found["value"]) for setting, found in settings.items()}
+        result[name] = dataclasses.replace(_bare(topic), settings=values)
     return result
 
 

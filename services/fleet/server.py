@@ -13,7 +13,6 @@ from contextlib import suppress
 from typing import Any
 
 from services.fleet.assembly import topic_names
-from services.fleet.same_topics import SameTopics
 from services.fleet.supervisor import Supervisor
 from services.fleet.topic_watch import TopicWatch
 from services.predictor.patience import Patience
@@ -39,10 +38,9 @@ class Server:
         self._live: Any = None
         self._beat_s = time.monotonic()  # last tick, for /healthz
         self._awaited = "the broker and its topics"
-        self._same = SameTopics(settings, topic_names(settings), notify)
+        self._watch = TopicWatch(settings, notify)
         self._away = ""  # why the broker does not answer, while it is waited for
         self._patiently = Patience(self._pause, self._say_away, self._beat)
-        self._watch: TopicWatch | None = None
         self.supervisor: Supervisor | None = None
 
     @property
@@ -69,10 +67,10 @@ class Server:
                 try:
                     self.supervisor.tick()
                 except Refused:
-                    self._same.look()  # a topic that was made anew looks like lost readings to a shard
-                    self._same.check()
+                    self._watch.look()  # a topic that was made anew looks like lost readings to a shard
+                    self._watch.check()
                     raise
-                self._same.check()
+                self._watch.check()
                 self._beat()
                 self._show(self.supervisor)
                 self._take_in_partitions()
@@ -81,8 +79,7 @@ class Server:
         """Returns once the shards have begun. A broker that goes away meanwhile is waited for. `before`: how many
         partitions were served until now.
         """
-        self._watch = TopicWatch(self.settings, partitions, self._notify)
-        self._watch.start()
+        self._watch.serve(partitions)
         supervisor = Supervisor(self.settings, partitions, self._notify, before)
         try:
             self._patiently(supervisor.start)
@@ -93,22 +90,19 @@ class Server:
 
     def _take_in_partitions(self) -> None:
         """Ends the fleet in order and starts another one, where partitions of the readings were added."""
-        watch, supervisor = self._watch, self.supervisor
-        if watch is None or supervisor is None or (grown := watch.grown) is None or grown.lacking:
+        grown, supervisor = self._watch.grown, self.supervisor
+        if supervisor is None or grown is None or grown.lacking:
             return
-        self._same.look()  # what was made anew may have more partitions, too
-        self._same.check()
         self._await(f"the fleet to start anew with all {grown.partitions} partitions")
-        watch.stop()
         self.supervisor = None
-        self._collector.update({}, supervisor.restarts(), PipelineStats(unread_partitions=watch.unread))
+        self._collector.update({}, supervisor.restarts(), PipelineStats(unread_partitions=self._watch.unread))
         supervisor.stop()
         self._start_fleet(grown.partitions, grown.served)
 
     def _show(self, supervisor: Supervisor) -> None:
         stats = {status.shard: status.stats for status in supervisor.statuses()}
         restarts, about = supervisor.restarts(), supervisor.pipeline()
-        about.unread_partitions = 0 if self._watch is None else self._watch.unread
+        about.unread_partitions = self._watch.unread
         self._live.saw(stats, restarts, about, supervisor.points())
         self._collector.update(stats, restarts, about, self._live.latest())
 
@@ -118,9 +112,7 @@ class Server:
 
     def close(self) -> None:
         """Ends the fleet in order, then closes the port."""
-        self._same.stop()
-        if self._watch is not None:
-            self._watch.stop()
+        self._watch.stop()
         if self.supervisor is not None:
             self.supervisor.stop()
         if self._endpoint is not None:
@@ -130,8 +122,7 @@ class Server:
         """Why it is not ready; empty when every shard is restored and moving."""
         if self.supervisor is None:
             return [f"waiting for {self._awaited}{f': {self._away}' if self._away else ''}"]
-        added = [] if self._watch is None else self._watch.unready()
-        return [*self._same.unready(), *self.supervisor.unready(), *added]
+        return [*self._watch.unready(), *self.supervisor.unready()]
 
     def _await(self, what: str) -> None:
         self._beat()
@@ -160,7 +151,7 @@ class Server:
                              needed=finding.needed, fix=finding.fix)  # fmt: skip
         if refused := [str(finding) for finding in findings if finding.severity == "refuse"]:
             raise Refused("; ".join(refused))
-        self._same.start()
+        self._watch.start()
         return self._patiently(lambda: kafka_topics.partition_count(self.settings.kafka, names))
 
     def _wait_for_ray(self) -> bool:

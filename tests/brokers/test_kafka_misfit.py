@@ -142,7 +142,8 @@ def test_a_wrong_password_is_tried_ever_less_often_and_the_server_says_why(
         (reason,) = json.loads(server.get("/readyz")[1])["reasons"]
         assert "refuses the login of pumpreader" in reason and server.get("/healthz")[0] == 200
         server.until(lambda: secured.refused_logins() > before + 2, "a third login")
-        assert time.monotonic() - began_s > 13  # waits of 5 and 10 s; without them 20 logins in that time
+        # Waits of 5, 10, 20 s; without them there is about one a second. The log's lines come a little late.
+        assert secured.refused_logins() - before <= 2 + (time.monotonic() - began_s) / 4
         assert WRONG not in "\n".join(server.lines)
 
 
@@ -163,7 +164,7 @@ def test_a_password_that_changes_under_a_running_server_is_not_hammered(tmp_path
                 assert PASSWORD not in "\n".join(server.lines)
                 began_s, before = time.monotonic(), secured.refused_logins()
                 server.until(lambda: secured.refused_logins() > before + 2, "some more logins")
-                assert time.monotonic() - began_s > 5  # without the waits it is dozens a second
+                assert secured.refused_logins() - before <= 2 + (time.monotonic() - began_s) / 2
             finally:
                 changed.kill()
             secured.broker.start()
