@@ -23,10 +23,18 @@ def of_the_machine(error: BaseException) -> bool:
 
 def fault_of(error: BaseException) -> Fault:
     """The error as text: an exception would hold on to the frames of a whole poll."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     stack = "".join(traceback.format_exception(error, limit=-_FRAMES, chain=False))
-    return Fault(f"{type(error).__name__}{place}", stack[-_MOST_CHARACTERS:])
+    return Fault(_kind(error), stack[-_MOST_CHARACTERS:])
+
+
+def _kind(error: BaseException) -> str:
+    """The error's class and the line that raised it."""
+    at = error.__traceback__
+    if at is None:
+        return type(error).__name__
+    while at.tb_next is not None:
+        at = at.tb_next
+    return f"{type(error).__name__} at {Path(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}"
 
 
 def by_halves(
@@ -35,20 +43,23 @@ def by_halves(
     error: Exception,
     *,
     groups: Sequence[NDArray[np.int64]] = (),
+    progress: Callable[[], object] = lambda: None,
     through: Sequence[type[Exception]] = (),
 ) -> dict[int, Fault]:
     """Of n things with which `attempt` raised `error`, those with which it raises alone; in about 2 log2(n) attempts
     for each of them. Empty where it raises for none alone. `groups`: how to cut them first, instead of into halves.
-    Errors of the machine and those of `through` are raised.
+    Errors of the machine and those of `through` are raised. `progress` is told after each attempt.
     """
     let_go(error, through)
+    kinds: dict[str, Fault] = {}  # a stack costs more than an attempt, and is told once a kind
     found: dict[int, Fault] = {}
     failing = [(np.arange(n), error)]
     cuts = list(groups)
     while failing:
         some, why = failing.pop()
         if len(some) == 1:
-            found[int(some[0])] = fault_of(why)
+            kind = _kind(why)
+            kinds[kind] = found[int(some[0])] = kinds.get(kind) or fault_of(why)
             continue
         for part in cuts or np.array_split(some, 2):
             try:
@@ -57,6 +68,7 @@ def by_halves(
             except Exception as its:
                 let_go(its, through)
                 failing.append((part, its))
+            progress()
         cuts = []
     return dict(sorted(found.items()))
 

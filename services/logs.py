@@ -38,6 +38,7 @@ WARNINGS = frozenset(
         "partitions_added",
         "ray_head_away",
         "readings_lost_to_retention",
+        "ray_slow",
         "registry_problem",
         "rows_depend_on_neighbours",
         "shard_died",

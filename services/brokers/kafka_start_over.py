@@ -21,7 +21,7 @@ from services.brokers.kafka_ledger import KafkaLedger, fence_all
 from services.brokers.kafka_options import Options
 from services.codecs import sentinels
 from services.codecs.sentinels import Sentinel
-from services.predictor.ports import Refused
+from services.predictor.ports import Fenced, Refused
 from services.predictor.topic_ids import made_anew
 from services.records import Commit, Encoded, Role
 
@@ -112,6 +112,8 @@ class StartOver:
         try:
             ledger.fence()
             started = ledger.committed()
+            if any(started.get(partition, place.stands) != place.stands for partition, place in plan.places.items()):
+                raise Fenced("a server has committed meanwhile: stop it, and start over again")
             now_ms = time.time_ns() // 1_000_000
             writes = []
             for partition, place in plan.places.items():

@@ -15,6 +15,8 @@ XERIAL = b"\x82SNAPPY\x00"
 """Begins a snappy body in blocks, as Kafka's own clients write it; 8 bytes of versions follow."""
 PIECE = 1 << 20
 """Codecs that make room for as much as they are asked for are asked for so many bytes at a time."""
+MEMBERS = 1000
+"""Of a gzip body; clients write one."""
 GZIP = 16 + zlib.MAX_WBITS
 
 
@@ -36,6 +38,8 @@ def _gzip(body: bytes, most: int) -> bytes:
     parts: list[bytes] = []
     room = most + 1
     while body and room:  # members, one after the other
+        if len(parts) == MEMBERS:  # each of them copies what is left of the body
+            raise ValueError(f"more than {MEMBERS} gzip members")
         member = zlib.decompressobj(GZIP)
         parts.append(member.decompress(body, room))
         room -= len(parts[-1])

@@ -65,11 +65,11 @@ def count_rows(value: bytes, most: int) -> int:
             kind, body_bytes, _ = _message(metadata)
             if kind == _BATCH:
                 rows += max(0, _rows(metadata))
-        except struct.error:  # also the end mark, which has no metadata
-            break
-        if rows >= most or length <= 0 or body_bytes < 0:
+        except (struct.error, OverflowError):  # also the end mark, which has no metadata
             break
         at += 8 + length + body_bytes
+        if rows >= most or length <= 0 or body_bytes < 0 or at > len(value):
+            break
     return min(rows, most)
 
 

@@ -3,7 +3,7 @@ room only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,13 +36,21 @@ class ReadingDecoder:
         self._max_rows = max_rows
         self._json = JsonReadings(schema)
         self._packed = PackedReadings(schema, max_rows)
+        self.progress: Callable[[], object] = lambda: None
+        """Told between two attempts to find what cannot be decoded, of which there may be thousands."""
 
     def weigh(self, records: Records) -> NDArray[np.int64]:
         """Readings that each record [n] may hold, at least 1 and at most one more than may be; without decoding it."""
         weights = np.ones(len(records), np.int64)
         for i in [i for i, value in enumerate(records.values) if value is not None and value[:1] == PACKED]:
-            weights[i] = max(1, count_rows(records.values[i] or b"", self._max_rows + 1))
+            weights[i] = self._weight(records.values[i] or b"")
         return weights
+
+    def _weight(self, value: bytes) -> int:
+        try:
+            return max(1, count_rows(value, self._max_rows + 1))
+        except Exception:  # no error of one record leaves; it comes alone, and `decode` says what is wrong with it
+            return self._max_rows + 1
 
     def decode(self, records: Records) -> tuple[Readings, Rejected]:
         """Readings in offset order, rows of packed records in their own order; and what was refused, with reasons.
@@ -59,7 +67,8 @@ class ReadingDecoder:
 
     def _without_faulty(self, records: Records, error: Exception) -> tuple[Readings, dict[int, Why], dict[int, Fault]]:
         """As `_decode`, and the records that it raises for; `error` is what it raised for all of them together."""
-        faults = by_halves(len(records), lambda some: self._decode(records.take(some.tolist())), error)
+        attempt = lambda some: self._decode(records.take(some.tolist()))  # noqa: E731
+        faults = by_halves(len(records), attempt, error, progress=self.progress)
         for kind in {(records.values[i] or b"")[:1] == PACKED for i in faults}:
             self._decode(self._sample(packed=kind))
         good = [i for i in range(len(records)) if i not in faults]

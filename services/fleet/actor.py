@@ -11,6 +11,7 @@ import traceback
 from collections import deque
 from typing import Any
 
+from services.fleet.models import ModelUnfit
 from services.fleet.status import End, Event, Lineup, Obeyed, Outcome, ShardStatus
 from services.masking import remember, scrubbed
 from services.predictor.ports import Fenced, Refused, Unsettled
@@ -64,7 +65,8 @@ class ShardActor:
         except Fenced as error:
             return Outcome(End.FENCED, str(error))
         except Refused as error:
-            return Outcome(End.REFUSED, str(error), lineup.champion if self._shard is None else "")
+            blamed = isinstance(error, ModelUnfit) and self._shard is None
+            return Outcome(End.REFUSED, str(error), lineup.champion if blamed else "")
         except Exception:
             return Outcome(End.CRASHED, traceback.format_exc(limit=-12))
         finally:

@@ -26,6 +26,10 @@ class RegistryAway(Unsettled):
     """The registry cannot be reached."""
 
 
+class ModelUnfit(Refused):
+    """It is the model that cannot be served here, nothing around it."""
+
+
 class Models:
     """Where seats come from. The id "" is the folder that `model` names."""
 
@@ -35,17 +39,19 @@ class Models:
     def seat(self, model: str, beside: bool = False) -> Seat:
         """The model in an engine, made here; `beside`: while a loop steps in another thread.
 
-        Raises Refused for a model that is damaged, missing, too large for this machine, or cannot be served here for
+        Raises ModelUnfit for a model that is damaged, missing, too large for this machine, or cannot be served here for
         whatever reason; RegistryAway while the registry cannot be reached and this machine has no copy.
         """
         from services.fleet.room import unforeseen
 
         try:
             return self._seat(model, beside)
-        except (Refused, Unsettled):
+        except Unsettled:
             raise
+        except Refused as error:
+            raise ModelUnfit(str(error)) from error
         except Exception as error:  # a model of somebody's making: what fails is the model, not the shard
-            raise Refused(f"model {model or self._settings.model}: {unforeseen(error)}") from error
+            raise ModelUnfit(f"model {model or self._settings.model}: {unforeseen(error)}") from error
 
     def _seat(self, model: str, beside: bool) -> Seat:
         from rnn import weights

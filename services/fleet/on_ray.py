@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,16 @@ def _lock() -> None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
-def join_or_start(address: str | None, cpus: float, gpus: float) -> None:
-    """Joins the Ray at `address`, or starts one on this machine with room for that many CPUs and GPUs."""
+STARTS = 3
+"""Times that a Ray of this machine's own is started: it gives its node 30 s, which a busy machine may exceed."""
+
+
+def join_or_start(
+    address: str | None, cpus: float, gpus: float, notify: Callable[..., None] = lambda event, **fields: None
+) -> None:
+    """Joins the Ray at `address`, or starts one on this machine with room for that many CPUs and GPUs. `notify` hears
+    when one was too slow and is started again.
+    """
     import logging
 
     import ray
@@ -108,6 +116,34 @@ def join_or_start(address: str | None, cpus: float, gpus: float) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         return
     _lock()
+    for left in reversed(range(STARTS)):
+        try:
+            _start(cpus, gpus)
+            return
+        except Exception as error:
+            if not left or "timed out during startup" not in str(error):
+                raise
+            notify("ray_slow", error=str(error), retry_s=0.0)
+            _clear()
+
+
+def _clear() -> None:
+    """Ends what a start that failed has left: Ray does so only when this process ends."""
+    import ray
+
+    ray.shutdown()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and b"/ray/" in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def _start(cpus: float, gpus: float) -> None:
+    import logging
+
+    import ray
+
     ray.init(
         num_cpus=3 * max(1, round(cpus + 0.499)),  # logical: replacements and the spare find room beside what runs
         num_gpus=round(gpus + 0.499) or None,

@@ -15,7 +15,7 @@ class End(enum.StrEnum):
 
     STOPPED = "stopped"  # it was asked to; nothing to do
     FENCED = "fenced"  # another owner has the shard: if it is not our own replacement, this server leaves
-    REFUSED = "refused"  # going on would break a promise: this server leaves, a person must act
+    REFUSED = "refused"  # going on would break a promise: the shard is set aside, a person must act
     CRASHED = "crashed"  # anything else: start a new incarnation
 
 

@@ -21,7 +21,7 @@ from services.fleet.member import BLAMED, GRACE_S, HOPELESS, REFUSED_S, REPLACED
 from services.fleet.on_ray import join_or_start, kill, outcome_of, own_signals, prepare
 from services.fleet.ray_head import HeadWatch
 from services.fleet.status import End, Lineup, Obeyed, Outcome, ShardStatus, dealt, transactional_id
-from services.predictor.ports import Fenced, Refused
+from services.predictor.ports import Fenced
 from services.predictor.spotlight import Points
 from services.quality.pipeline import PipelineStats
 from services.settings import Settings
@@ -69,7 +69,10 @@ class Supervisor:
         if not ray.is_initialized():
             with own_signals():
                 join_or_start(
-                    fleet.ray_address, fleet.shards * fleet.cpus_per_shard, fleet.shards * fleet.gpus_per_shard
+                    fleet.ray_address,
+                    fleet.shards * fleet.cpus_per_shard,
+                    fleet.shards * fleet.gpus_per_shard,
+                    self._notify,
                 )
             self._owns_ray = True
             self._head.begin(fleet.ray_address, self._notify)
@@ -155,7 +158,8 @@ class Supervisor:
 
     def hopeless(self) -> bool:
         """Whether every shard dies again and again, so that nothing is served."""
-        return bool(self._members) and all(member.failures >= HOPELESS for member in self._members)
+        lost = [member for member in self._members if member.failures >= HOPELESS]
+        return bool(lost) and all(member.refused or member in lost for member in self._members)
 
     # ---- one member -------------------------------------------------------------------------------------------------
 
@@ -298,14 +302,14 @@ class Supervisor:
                 "This one leaves. Give each pipeline its own `pipeline` (or `group`) if both are meant to run."
             )
         member.doubted_s = 0.0 if outcome.end is End.FENCED else member.doubted_s
-        if outcome.end is End.REFUSED and not outcome.model:
+        if outcome.end is End.REFUSED and (
+            not outcome.model or member.served is None or outcome.model == member.served.champion
+        ):
             member.set_aside(outcome.message)
             self._notify("shard_set_aside", shard=member.shard, incarnation=member.incarnation, retry_s=REFUSED_S,
                          error=outcome.message)  # fmt: skip
             return
         if outcome.end is End.REFUSED:
-            if member.served is None or outcome.model == member.served.champion:
-                raise Refused(outcome.message)
             self._notify("model_refused", model=outcome.model, reason=outcome.message)
             self._refuse(outcome.model, outcome.message)
         if outcome.end is End.CRASHED and (suspect := member.suspect()):

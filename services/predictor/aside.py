@@ -33,12 +33,21 @@ SUSPECTS = 1000
 
 
 class Aside:
-    """Of one shard. `notify`: where the stack of each kind of error is told once."""
+    """Of one shard. `notify`: where the stack of each kind of error is told once; `progress` is told after each attempt
+    to find what is to blame.
+    """
 
     def __init__(
-        self, store: StateStore, slots: Slots, seats: Seats, stats: ShardStats, notify: Callable[..., None]
+        self,
+        store: StateStore,
+        slots: Slots,
+        seats: Seats,
+        stats: ShardStats,
+        notify: Callable[..., None],
+        progress: Callable[[], object] = lambda: None,
     ) -> None:
         self._store, self._slots, self._seats, self._stats, self._notify = store, slots, seats, stats, notify
+        self.progress = progress
         self._unreadable: dict[int, str] = {}  # stream number -> why its state row cannot be read
         self._suspects: dict[int, None] = {}  # stream numbers
         self._told: set[tuple[str, str]] = set()
@@ -87,16 +96,15 @@ class Aside:
         batch: Batch,
         opened: Callable[[Batch], Epoch],
         step: Callable[[Batch, Epoch], Stepped],
-        progress: Callable[[], None],
     ) -> tuple[Batch, Epoch, Stepped]:
         """Steps the batch in an epoch `opened` for it, without the streams whose step raises by itself. Raises where a
-        stream of nobody's cannot be stepped either. `progress` is told after each attempt.
+        stream of nobody's cannot be stepped either.
         """
 
         def forget() -> None:
             self._slots.dropped()
             self._seats.check(self._slots.spare())
-            progress()
+            self.progress()
 
         epoch = opened(batch)
         try:

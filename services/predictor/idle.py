@@ -37,7 +37,9 @@ class Idle:
         for records in polled:
             partition, said_ms = records.partition, records.timestamps_ms
             before_ms = self._time_ms.get(partition, NEVER_MS)
-            self._seen_ms[partition] = max(before_ms, now_ms, int(said_ms.max()))
+            # One stamp of a far future may not keep its poll's streams for ever.
+            latest_ms = min(int(said_ms.max()), now_ms + (self._ttl_ms or 0))
+            self._seen_ms[partition] = max(before_ms, now_ms, latest_ms)
             credible_ms = said_ms[said_ms <= now_ms + (self._ttl_ms or 0) // AHEAD]
             if len(credible_ms):
                 self._time_ms[partition] = max(before_ms, min(int(credible_ms.max()), now_ms))

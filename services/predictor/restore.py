@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from services.codecs import sentinels, state_rows
 from services.codecs.sentinels import Sentinel
-from services.faults import by_halves
+from services.faults import by_halves, let_go
 from services.predictor.aside import Aside
 from services.predictor.options import ShardOptions
 from services.predictor.patience import Patience
@@ -26,6 +26,8 @@ Wanted = Mapping[str, tuple[str, int]]
 """Memory -> (layout, bytes) that it has here."""
 
 
+FEW = 100
+"""Records of a piece that are looked at to tell a foreign topic from damaged rows."""
 Found = dict[int, Sentinel]
 """The newest sentinel of each partition that has one."""
 
@@ -49,7 +51,7 @@ def restore(
             raise Refused(str(error)) from error
         if sentinel is not None:
             found[partition] = sentinel
-        kept, tombstones = _read(records, strict, aside)
+        kept, tombstones = _read(records, strict, store, aside)
         if tombstones:
             known = np.array([number for number in store.find(partition, tombstones) if number >= 0], np.int64)
             aside.readable(known)
@@ -62,7 +64,7 @@ def restore(
         yield len(records), (int(records.offsets[-1]) + 1 - first) / max(1, end - first)
 
 
-def _read(records: Records, wanted: Wanted, aside: Aside) -> tuple[StateRows, list[bytes]]:
+def _read(records: Records, wanted: Wanted, store: StateStore, aside: Aside) -> tuple[StateRows, list[bytes]]:
     """State rows and tombstones of the records that can be read; each other one by itself is set aside."""
 
     def decoded(some: NDArray[np.int64]) -> tuple[StateRows, list[bytes]]:
@@ -81,21 +83,45 @@ def _read(records: Records, wanted: Wanted, aside: Aside) -> tuple[StateRows, li
     except Exception as error:
         records = state_rows.newest(records)
         everything = np.arange(len(records))
-        faults = by_halves(len(records), decoded, error, through=(Refused,))
+        if not store.live:
+            _refuse_foreign(records, decoded, error)
+        faults = by_halves(len(records), decoded, error, progress=aside.progress, through=(Refused,))
     read = decoded(np.setdiff1d(everything, list(faults)))
     for row, fault in faults.items():
         aside.unreadable(records.partition, records.keys[row], int(records.offsets[row]), fault)
     return read
 
 
+def _refuse_foreign(records: Records, decoded: Callable[[NDArray[np.int64]], object], error: Exception) -> None:
+    """Raises Refused where none of many records, looked at one by one here and there, is a state row: to find each of
+    millions would take hours.
+    """
+    if len(records) < FEW:
+        return
+    for row in range(0, len(records), len(records) // FEW):
+        try:
+            decoded(np.array([row]))
+        except Refused:
+            raise
+        except Exception as its:
+            let_go(its)
+        else:
+            return
+    raise Refused(_foreign(str(error)))
+
+
+def _foreign(first: str) -> str:
+    return (
+        f"none of the changelog's records is a state row that can be read; the first: {first}. Point "
+        "topics.changelog at the pipeline's own topic, serve the release that wrote it, or start over with "
+        f"`{START_OVER}`"
+    )
+
+
 def check_readable(store: StateStore, aside: Aside) -> None:
     """Raises Refused where not one state row could be read: the changelog is not this pipeline's, or nothing reads."""
     if aside.first() and not store.live:
-        raise Refused(
-            f"none of the changelog's records is a state row that can be read; the first: {aside.first()}. Point "
-            "topics.changelog at the pipeline's own topic, serve the release that wrote it, or start over with "
-            f"`{START_OVER}`"
-        )
+        raise Refused(_foreign(aside.first()))
 
 
 class Stand(NamedTuple):

@@ -222,12 +222,16 @@ class Seats:
     def check(self, slot: int) -> None:
         """Steps a reading without values of nobody's stream, in a slot that is free; a broken engine raises."""
         slots, none = np.array([slot]), np.zeros(1, np.int64)
-        for seat in self.all():
+
+        def step(seat: Seat) -> None:
             seat.clear(slots)
             x = np.full((1, len(seat.engine.config.features)), np.nan, np.float32)
             salt: dict[str, Any] = {"salt": none} if seat.tagged else {}
             seat.engine.run(slots, x, none, none - 1, **salt)
             seat.rows(slots)
+
+        step(self.champion)
+        self._beside(step)
 
     def memories(self, slots: NDArray[np.int64]) -> list[Memory]:
         """What is known of the streams in slots [k]."""

@@ -68,7 +68,7 @@ class Shard:
         tracer: Tracer | None = None,
     ) -> None:
         self.ledger, self.changelog, self.decoder = ledger, changelog, decoder
-        self.source = Portions(source, decoder.weigh)
+        self.source, decoder.progress = Portions(source, decoder.weigh), self._alive
         self.partitions = tuple(partitions)
         self._origin, self._clock_ms, self._notify = origin, clock_ms, notify
         self.options = options or ShardOptions()
@@ -80,7 +80,7 @@ class Shard:
         self.idle = Idle(self.store, self.options.ttl_ms)
         self.waiting = Waiting(self.store, flush_after_ms(self.engine.config, self.options.flush_after_ms))
         self.stats = ShardStats(slots=self.slots.capacity)
-        self.aside = Aside(self.store, self.slots, self.seats, self.stats, notify)
+        self.aside = Aside(self.store, self.slots, self.seats, self.stats, notify, self._alive)
         self.outcomes = Outcomes(self.partitions[0] if self.partitions else 0, self.seats, self.options.shards)
         self.seat(champion, challenger, share)
         self._patiently = Patience(pause, notify, self._progress)
@@ -180,7 +180,7 @@ class Shard:
         now_ms = self._clock_ms()
         began = time.perf_counter()
         batch, epoch, (numbers, offsets, memories, said) = self.aside.stepped(
-            batch, lambda some: Epoch(some, self.origin, now_ms), self._step, self._progress
+            batch, lambda some: Epoch(some, self.origin, now_ms), self._step
         )
         if batch.readings:
             self.pace.took(batch.readings, time.perf_counter() - began)

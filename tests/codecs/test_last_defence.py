@@ -10,11 +10,35 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rnn.config import ModelConfig
+from rnn.network import Network
 from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
+from services.driver import StreamDriver
 from services.records import Reason, Records
 
 FEATURES = ("power", "voltage")
+
+
+FRAME = bytes.fromhex("ffffffff28000000100000000c00180000000400000008000c00000001000000ffffffffffffff7f") + bytes(24)
+"""A message that claims a body of 2^63 - 1 bytes."""
+
+
+def test_a_frame_that_claims_more_than_there_can_be_is_one_dead_letter():
+    driver = StreamDriver(Network(ModelConfig(("flow",), hidden=4)))
+    driver.send_record(b"a", FRAME)
+    driver.send("b", 1_700_000_000_000, [1.0])
+    driver.run()
+    assert len(driver.predictions("b")) == 1
+    assert [letter.reason for letter in driver.dead_letters()] == [Reason.BAD_ARROW]
+
+
+@given(st.binary(max_size=400), st.integers(0, 60), st.binary(min_size=1, max_size=16))
+def test_no_bytes_keep_a_record_from_being_weighed(raw, at, over):
+    decoder = ReadingDecoder(Schema(FEATURES), 1000)
+    for value in (b"\xff" + raw, FRAME[:at] + over + FRAME[at + len(over) :]):
+        records = Records(0, np.zeros(1, np.int64), np.zeros(1, np.int64), [b"a"], [value])
+        assert 1 <= decoder.weigh(records)[0] <= 1001
 
 
 class Buggy(ReadingDecoder):

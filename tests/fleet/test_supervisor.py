@@ -124,10 +124,11 @@ def test_a_champion_that_cannot_run_leaves_the_one_that_served() -> None:
     told.ended(0, Outcome(End.REFUSED, "model: damaged", "damaged"))
     assert told.said == ["model_refused", "shard_died"] and asked.turned_down == ["damaged"]
     assert told._wanted(member) == Lineup("good", "tried")
-    with pytest.raises(Refused):
-        told.ended(0, Outcome(End.REFUSED, "model: damaged", "good"))  # nothing is left to serve with
-    with pytest.raises(Refused):
-        told.ended(1, Outcome(End.REFUSED, "model: damaged", "damaged"))  # it has served nothing yet
+    told.ended(0, Outcome(End.REFUSED, "model: no room", "good"))  # nothing else to serve with: tried again
+    assert told.unready()[0] == "shard 0 is set aside: model: no room" and asked.turned_down == ["damaged"]
+    told.ended(1, Outcome(End.REFUSED, "model: damaged", "damaged"))  # it has served nothing yet
+    with pytest.raises(Refused, match="model: no room; model: damaged"):
+        check_left(told._members)
 
 
 def test_a_challenger_that_cannot_run_is_left_out() -> None:

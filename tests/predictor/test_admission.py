@@ -72,3 +72,17 @@ def test_memory_does_not_grow_with_keys_that_are_used_once() -> None:
     crowd.send("random-1", crowd.now_ms, [1.0])
     crowd.run()
     assert Flag.NEW in crowd.predictions("random-1")[-1].flags
+
+
+def test_stamps_of_a_far_future_do_not_fill_a_partition_for_ever() -> None:
+    crowd = driver(3, ttl_ms=TTL_MS)
+    for n in range(3):
+        crowd.broker.append(
+            Role.READINGS, 0, b"junk-%d" % n, b'{"at": 1700000000000, "x": [1.0]}', timestamp_ms=1 << 50
+        )
+    crowd.run()
+    for _ in range(6):
+        crowd.advance(TTL_MS)
+        crowd.send("pump-1", crowd.now_ms, [1.0])
+        crowd.run()
+    assert crowd.predictions("pump-1"), crowd.dead_letters()

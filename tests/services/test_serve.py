@@ -262,8 +262,9 @@ def test_a_broker_that_is_away_for_a_minute_costs_nothing(own_broker: DevBroker,
 
 
 def test_a_broker_that_goes_away_while_the_fleet_starts_is_waited_for(
-    own_broker: DevBroker, model: Path, tmp_path: Path
+    own_broker: DevBroker, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("STREAMRNN__FLEET__RAY_ADDRESS")  # its own Ray takes some seconds to start, in which it happens
     config = write_config(tmp_path, own_broker.bootstrap, model, "unlucky")
     streamrnn("topics", "create", "-c", str(config))
     with Serving(config) as server:  # it has seen the topics, and shuts out earlier servers once Ray has started
