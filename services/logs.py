@@ -26,7 +26,7 @@ OTHERS_LEVEL = logging.WARNING
 """Least severe event of libraries that is written; our own `level` counts where it is more severe."""
 WARNINGS = frozenset(
     {
-        "batch_too_large",
+        "batch_refused",
         "broker_away",
         "changelog_held_open",
         "events_not_written",

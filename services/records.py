@@ -39,6 +39,7 @@ class Reason(enum.StrEnum):
     TOO_MANY_ROWS = "too_many_rows"  # a packed record with more rows than the limit
     TOO_MANY_STREAMS = "too_many_streams"  # of a new stream, in a partition that has as many as it may
     BATCH_TOO_LARGE = "batch_too_large"  # a batch of records that unpacks to more than may be held in memory
+    BAD_BATCH = "bad_batch"  # a batch of records with the right checksum whose inside cannot be read
     INTERNAL = "internal"  # an error of streamrnn's own that no check foresaw
 
 

@@ -153,6 +153,12 @@ def _columns(partition: int, batches: Sequence[Batch], data: bytes, ends: Sequen
     keys, values = columns.blobs(), columns.blobs()
     headers = columns.headers()
     offsets = np.repeat(np.array([batch.base_offset for batch in batches], np.int64), counts) + after
+    firsts = np.cumsum([0, *counts[:-1]])
+    lasts = np.repeat(np.array([batch.next_offset - batch.base_offset for batch in batches], np.int64), counts)
+    rising = np.diff(after, prepend=-1) > 0
+    rising[firsts[np.array(counts, np.int64) > 0]] = True  # each batch begins anew
+    if not (rising & (after >= 0) & (after < lasts)).all():  # brokers look at it in compressed batches only
+        raise MalformedRecords("its records' offsets do not rise, or leave the batch")
     times_ms = np.repeat(np.array([batch.first_ms for batch in batches], np.int64), counts) + after_ms
     if any(batch.attributes & LOG_APPEND_TIME for batch in batches):
         stamped = np.repeat([bool(batch.attributes & LOG_APPEND_TIME) for batch in batches], counts)
@@ -178,6 +184,8 @@ def _bounds(data: bytes, counts: Sequence[int], ends: Sequence[int]) -> tuple[li
                 while (more := data[at]) > 127:
                     size |= (more & 127) << shift
                     shift += 7
+                    if shift > 35:
+                        raise MalformedRecords("a record's length of more than 32 bits")
                     at += 1
                 size |= more << shift
                 at += 1

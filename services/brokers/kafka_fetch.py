@@ -47,8 +47,12 @@ ARGUMENTS = ("fetch_offset", "tp", "records", "key_deserializer", "value_deseria
 class Room:
     """What one poll may hold in memory, in bytes of unpacked records: as much again for the batch that is the last."""
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, most_bytes: int, refuses: bool = True) -> None:
         self.most_bytes = self.left_bytes = most_bytes
+        self.refuses = refuses
+        """Whether a batch whose checksum is right and whose inside is not becomes one record that says so: that is its
+        producer's doing, and no restart changes it. Otherwise it cannot be read.
+        """
 
     def renew(self) -> None:
         """Another poll begins."""
@@ -87,13 +91,14 @@ class ColumnarRecords(Fetcher.PartitionRecords):
     """
 
     next_fetch_offset: int
-    room = Room(sys.maxsize)
+    room = Room(sys.maxsize, refuses=False)
     _wanted = 1
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         # Start of a batch -> its records until they are given out, None: they are too large.
         self._bodies: dict[int, bytes | memoryview | None] = {}
+        self._refusals: dict[int, tuple[Reason, str]] = {}  # start of a batch that is refused as a whole -> why
 
     def _maybe_skip_record(self, record: Records) -> bool:
         return False  # done inside the batch
@@ -169,33 +174,51 @@ class ColumnarRecords(Fetcher.PartitionRecords):
             body = self._bodies[batch.start] = body_of(buffer, batch, self.room.most_bytes)
             self.room.left_bytes -= len(body) + RECORD_BYTES * batch.records
         except TooLarge:
-            self._bodies[batch.start] = None
+            limit = f"{self.room.most_bytes >> 20} MiB (epoch.max_poll_mib)"
+            fix = "If that is meant, raise it and read again; else let the producer send smaller batches (batch.size)"
+            self._refuse(batch, Reason.BATCH_TOO_LARGE, f"unpacks to more than {limit}. {fix}.")
+        except CodecMissing:
+            raise
+        except MalformedRecords as error:
+            self._spoilt(batch, error)
+
+    def _spoilt(self, batch: Batch, error: MalformedRecords) -> None:
+        if not self.room.refuses:
+            raise error
+        fix = "Its producer made it so; use Kafka's own clients or librdkafka"
+        self._refuse(batch, Reason.BAD_BATCH, f"has the right checksum, but cannot be read inside: {error}. {fix}.")
+
+    def _refuse(self, batch: Batch, reason: Reason, why: str) -> None:
+        first, last = max(batch.base_offset, self.fetch_offset), batch.next_offset - 1
+        where = f"The record batch of {batch.end - batch.start} bytes at offsets {first} to {last}"
+        self._bodies[batch.start], self._refusals[batch.start] = None, (reason, f"{where} {why}")
 
     def _chunk(self, tp: TopicPartition, batches: Sequence[Batch], buffer: memoryview) -> Sequence[Records]:
         chunks: list[Records] = []
-        for is_large, some in groupby(batches, lambda batch: self._bodies[batch.start] is None):
+        for is_refused, some in groupby(batches, lambda batch: batch.start in self._refusals):
             its = list(some)
-            if is_large:
-                chunks += [self._too_large(batch) for batch in its]
-            else:
-                chunks.append(decode(tp.partition, its, buffer, self._bodies))
+            chunks += [self._refused(batch) for batch in its] if is_refused else self._decoded(tp, its, buffer)
         for batch in batches:
             del self._bodies[batch.start]
+            self._refusals.pop(batch.start, None)
         chunk = after(merged(tp.partition, chunks), self.fetch_offset)
         self.records_read += len(chunk)
         return (chunk,) if len(chunk) else ()
 
-    def _too_large(self, batch: Batch) -> Records:
-        """One record in place of a batch that was not unpacked."""
-        first, last = max(batch.base_offset, self.fetch_offset), batch.next_offset - 1
-        why = (
-            f"The record batch of {batch.end - batch.start} bytes at offsets {first} to {last} unpacks to more than "
-            f"{self.room.most_bytes >> 20} MiB (epoch.max_poll_mib). If it is meant to, raise that and read it again; "
-            "else let its producer send smaller batches (batch.size)."
-        )
-        refused = {0: (Reason.BATCH_TOO_LARGE, why)}
-        return Records(self.topic_partition.partition, np.array([last]), np.array([batch.max_ms]), [None], [None], {},
-                       refused)  # fmt: skip
+    def _decoded(self, tp: TopicPartition, batches: Sequence[Batch], buffer: memoryview) -> list[Records]:
+        try:
+            return [decode(tp.partition, batches, buffer, self._bodies)]
+        except MalformedRecords as error:
+            if len(batches) > 1:
+                return [one for batch in batches for one in self._decoded(tp, [batch], buffer)]
+            self._spoilt(batches[0], error)
+            return [self._refused(batches[0])]
+
+    def _refused(self, batch: Batch) -> Records:
+        """One record in place of a batch."""
+        at, stamp_ms = np.array([batch.next_offset - 1], np.int64), np.array([batch.max_ms], np.int64)
+        refused = {0: self._refusals[batch.start]}
+        return Records(self.topic_partition.partition, at, stamp_ms, [None], [None], {}, refused)
 
 
 def install(consumer: KafkaConsumer, room: Room | None = None) -> str | None:

@@ -132,7 +132,7 @@ class KafkaSource:
         polled = {tp.partition: kafka_fetch.merged(tp.partition, chunks) for tp, chunks in fetched.items()}
         for partition, records in polled.items():
             for _, why in records.refused.values():
-                self._notify("batch_too_large", partition=partition, error=why)
+                self._notify("batch_refused", partition=partition, error=why)
         return self._given(polled, max_records)
 
     def lag(self) -> Mapping[int, int]:

@@ -19,7 +19,7 @@ from kafka.record.util import calc_crc32c
 from services.brokers import kafka_append, kafka_fetch
 from services.brokers.kafka_fetch import ColumnarRecords, Unreadable, merged
 from services.predictor.ports import Refused
-from services.records import Records
+from services.records import Reason, Records
 
 TP = TopicPartition("topic", 3)
 
@@ -153,3 +153,31 @@ def test_what_comes_before_a_malformed_batch_is_read_and_what_comes_after_is_not
             one.take(wanted)
         assert raised.value.partition == 3 and not raised.value.is_codec
         assert one.next_fetch_offset == 7
+
+
+def signed(raw: bytearray) -> bytes:
+    """The batch with the length and the checksum that its bytes have."""
+    struct.pack_into(">i", raw, 8, len(raw) - 12)
+    struct.pack_into(">I", raw, 17, calc_crc32c(memoryview(raw)[21:]))
+    return bytes(raw)
+
+
+def falling(offset: int) -> bytes:
+    """Three records whose offsets fall: in batches that are not compressed, brokers do not look."""
+    raw = bytearray(batch(offset, 3))
+    second = raw.index(b"1", 61) - 2  # its key, behind its length; the offset's delta stands before
+    raw[second] = 0x09  # zigzag of -5
+    return signed(raw)
+
+
+@pytest.mark.parametrize("bad", [falling(4), signed(bytearray(batch(4, 3, codec=1) + b"x"))])
+def test_a_batch_that_its_producer_has_spoilt_is_one_refused_record_and_its_neighbours_are_read(bad: bytes) -> None:
+    records = MemoryRecords(batch(0, 4) + bad + batch(7, 4))
+    part = ColumnarRecords(0, TP, records)
+    part.room = kafka_fetch.Room(1 << 20)
+    read = merged(TP.partition, part.take(1000))
+    assert read.offsets.tolist() == [0, 1, 2, 3, 6, 7, 8, 9, 10]
+    assert {row: reason for row, (reason, _) in read.refused.items()} == {4: Reason.BAD_BATCH}
+    assert "at offsets 4 to 6 has the right checksum" in read.refused[4][1]
+    part = ColumnarRecords(0, TP, MemoryRecords(batch(0, 4) + bad + batch(7, 4)))
+    assert merged(TP.partition, part.take(1000)).offsets.tolist() == [0, 1, 2, 3]  # a reader that passes over nothing
