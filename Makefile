@@ -10,7 +10,7 @@ READY := .venv/.ready
 say = @printf '==> %s\n'
 
 KILLS ?= 1000
-JOBS ?= 3
+JOBS ?= 2
 ENGINE ?= docker
 VARIANT ?= cpu
 VERSION = $(shell awk -F '"' '/^version = / { print $$2; exit }' pyproject.toml)

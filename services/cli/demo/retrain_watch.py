@@ -15,8 +15,8 @@ from services.cli.demo.view import View, progress_bar
 if TYPE_CHECKING:
     from services.cli.demo.retrain import Plan
 
-LIMIT_S = 540.0
-"""After so long it is over in any case."""
+LIMIT_S = 300.0
+"""After so long without anything new it is over. However slow a machine is, its training says how far it is."""
 QUIET_S = 60.0
 """How long to wait for missing predictions after the last reading before calling them lost."""
 LOOK_BACK_STEPS = 60
@@ -27,7 +27,7 @@ def watch(
     console: Any, plan: Plan, runner: stage.Runner, replay: Any, tally: Any, story: Story, seating: Seating
 ) -> None:
     """Returns when no more readings are written, and each has its prediction or was waited for in vain."""
-    began_s = time.monotonic()
+    moved_s, passed = time.monotonic(), story.passed
     chapter = "the champion serves what it knows"
     with View(console, "streamrnn demo-retrain") as view:
         view.say(f"up to {replay.readings:,} readings of {replay.streams} streams, {plan.per_s:,.0f}/s")
@@ -40,7 +40,10 @@ def watch(
                 changed = True
                 chapter = "a sensor has changed its unit"
                 view.say("[bold red]change[/bold red]: Global_active_power comes in W now, no longer in kW")
+            if story.passed is not passed:
+                moved_s, passed = time.monotonic(), story.passed
             for moment in story.news():
+                moved_s = time.monotonic()
                 chapter, line = _said(moment, chapter)
                 if line:
                     view.say(line)
@@ -49,8 +52,8 @@ def watch(
             by_new = int((tally.model > 0).sum())
             if by_new >= plan.after or replay.sent >= replay.readings or _in_vain(story):
                 break
-            if time.monotonic() - began_s > LIMIT_S:
-                view.say(f"nothing came of it within {LIMIT_S:.0f} s")
+            if time.monotonic() - moved_s > LIMIT_S:
+                view.say(f"nothing new has come of it for {LIMIT_S:.0f} s")
                 break
             time.sleep(0.12)
         replay.stop()
