@@ -17,7 +17,7 @@ from secured import PASSWORD, Authority, SecuredBroker
 from serving import Serving, streamrnn, write_config
 from waiting import wait_for
 
-from services.brokers.kafka_client import open_producer, read_topic
+from services.brokers.kafka_client import open_producer
 from services.brokers.kafka_connect import Misfit, open_admin
 from services.brokers.kafka_logins import Gate
 from services.doctor import Patient, examined
@@ -145,33 +145,6 @@ def test_a_wrong_password_is_tried_ever_less_often_and_the_server_says_why(
         # Waits of 5, 10, 20 s; without them there is about one a second. The log's lines come a little late.
         assert secured.refused_logins() - before <= 2 + (time.monotonic() - began_s) / 4
         assert WRONG not in "\n".join(server.lines)
-
-
-def test_a_password_that_changes_under_a_running_server_is_not_hammered(tmp_path: Path) -> None:
-    with SecuredBroker(tmp_path / "changing") as secured:
-        at = secured.broker.bootstrap
-        model = random_model(tmp_path / "model", seed=1)
-        config = write_config(tmp_path, at, model, "rotated", kafka=secured.options)
-        assert streamrnn("topics", "create", "-c", str(config)).returncode == 0
-        with Serving(config) as server:
-            server.ready()
-            secured.broker.stop()
-            changed = secured.with_password("a-new-one-77f")
-            try:
-                changed.start()
-                secured.proxy.forward_to(changed.proxied_port)
-                assert server.until(lambda: refused(server), "it says why")
-                assert PASSWORD not in "\n".join(server.lines)
-                began_s, before = time.monotonic(), secured.refused_logins()
-                server.until(lambda: secured.refused_logins() > before + 2, "some more logins")
-                assert secured.refused_logins() - before <= 2 + (time.monotonic() - began_s) / 2
-            finally:
-                changed.kill()
-            secured.broker.start()
-            secured.proxy.forward_to(secured.broker.proxied_port)
-            at = secured.broker.bootstrap
-            send(at, "rotated.readings", 0, [b'{"at": 1700000000000, "x": [1, 2, 3]}'])
-            server.until(lambda: read_topic({"bootstrap_servers": at}, "rotated.predictions")[0].values, "it goes on")
 
 
 def refused(server: Serving) -> list[dict[str, Any]]:

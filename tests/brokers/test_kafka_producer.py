@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import kafka.producer.kafka
 import pytest
 from commit_loop import names
 from kafka.admin import ConfigResource, ConfigResourceType
@@ -169,8 +170,10 @@ def test_a_record_that_was_not_written_is_noticed_before_its_offset_is_committed
 
 
 def test_a_producer_that_is_forgotten_takes_nobodys_log_away(
-    options: dict[str, Any], caplog: pytest.LogCaptureFixture
+    options: dict[str, Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A plain producer of the library, collected in a test before this one, may have taken it.
+    monkeypatch.setattr(kafka.producer.kafka, "log", logging.getLogger("kafka.producer.kafka"))
     forgotten = open_producer(options)
     collected = weakref.ref(forgotten)
     drop(forgotten, wait_s=30.0)

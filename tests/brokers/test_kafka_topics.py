@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
+from waiting import wait_for
 
 from services.brokers import kafka_topics
 from services.brokers.devbroker import DevBroker
@@ -67,11 +68,26 @@ def test_topics_beside_an_existing_readings_topic_get_its_partitions(
     assert set(kafka_topics.max_message_bytes(options, [wanted.names[Role.CHANGELOG]], 5).values()) == {4 << 20}
 
 
+def test_an_output_with_fewer_partitions_is_refused_until_create_gives_it_as_many(
+    options: dict[str, Any], wanted: TopicSpec
+) -> None:
+    kafka_topics.create(options, wanted)
+    with open_admin(options) as admin:
+        admin.create_partitions({wanted.names[Role.READINGS]: 5})
+    outputs = {name for role, name in wanted.names.items() if role is not Role.READINGS}
+
+    def refused() -> set[str]:
+        return {one.topic for one in kafka_topics.check(options, wanted) if one.setting == "partitions"}
+
+    wait_for(lambda: refused() == outputs, "the broker knows of the new partitions")
+    kafka_topics.create(options, wanted)
+    wait_for(lambda: kafka_topics.check(options, wanted) == [], "nothing is wrong any more")
+
+
 @pytest.mark.parametrize(
     ("role", "partitions", "configs", "setting", "severity"),
     [
         (Role.READINGS, 2, {}, "partitions", "refuse"),
-        (Role.PREDICTIONS, 2, {}, "partitions", "refuse"),
         (Role.CHANGELOG, 3, {"cleanup_policy": "delete"}, "cleanup.policy", "refuse"),
         (Role.CHANGELOG, 3, {"cleanup_policy": "compact,delete"}, "cleanup.policy", "refuse"),
         (Role.CHANGELOG, 3, {"cleanup_policy": "compact", "max_message_bytes": "2000"}, "max.message.bytes", "refuse"),
