@@ -44,7 +44,7 @@ ARGUMENTS = ("fetch_offset", "tp", "records", "key_deserializer", "value_deseria
              "aborted_transactions", "metric_aggregator", "on_drain")  # fmt: skip
 
 
-class Room:
+class PollBudget:
     """What one poll may hold in memory, in bytes of unpacked records: as much again for the batch that is the last."""
 
     def __init__(self, most_bytes: int, refuses: bool = True) -> None:
@@ -91,7 +91,7 @@ class ColumnarRecords(Fetcher.PartitionRecords):
     """
 
     next_fetch_offset: int
-    room = Room(sys.maxsize, refuses=False)
+    room = PollBudget(sys.maxsize, refuses=False)
     _wanted = 1
 
     def __init__(self, *args: Any, **named: Any) -> None:
@@ -221,7 +221,7 @@ class ColumnarRecords(Fetcher.PartitionRecords):
         return Records(self.topic_partition.partition, at, stamp_ms, [None], [None], {}, refused)
 
 
-def install(consumer: KafkaConsumer, room: Room | None = None) -> str | None:
+def install(consumer: KafkaConsumer, room: PollBudget | None = None) -> str | None:
     """Makes `consumer` fetch columns, for which there is as much `room`; None: any. Returns why not, when the client
     library is not one that this file knows.
     """

@@ -65,7 +65,7 @@ class KafkaSource:
     ) -> None:
         self._options, self._topic, self._spares = options, topic, spares
         self._tps = {partition: TopicPartition(topic, partition) for partition in partitions}
-        self._columnar, self._room = columnar, kafka_fetch.Room(max_poll_bytes)
+        self._columnar, self._room = columnar, kafka_fetch.PollBudget(max_poll_bytes)
         self._notify = notify or _log_event
         self._consumer: KafkaConsumer | None = None
         self._wanted: dict[int, int | None] = {}  # partition -> where to go before the next fetch; None: its beginning

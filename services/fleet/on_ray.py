@@ -99,7 +99,7 @@ def _lock() -> None:
 
 
 STARTS = 3
-"""Times that a Ray of this machine's own is started: it gives its node 30 s, which a busy machine may exceed."""
+"""Times that a Ray of our own is started: its raylet ends when its agent takes over 15 s, as on a busy machine."""
 
 
 def join_or_start(

@@ -174,7 +174,7 @@ def falling(offset: int) -> bytes:
 def test_a_batch_that_its_producer_has_spoilt_is_one_refused_record_and_its_neighbours_are_read(bad: bytes) -> None:
     records = MemoryRecords(batch(0, 4) + bad + batch(7, 4))
     part = ColumnarRecords(0, TP, records)
-    part.room = kafka_fetch.Room(1 << 20)
+    part.room = kafka_fetch.PollBudget(1 << 20)
     read = merged(TP.partition, part.take(1000))
     assert read.offsets.tolist() == [0, 1, 2, 3, 6, 7, 8, 9, 10]
     assert {row: reason for row, (reason, _) in read.refused.items()} == {4: Reason.BAD_BATCH}
