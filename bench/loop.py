@@ -18,7 +18,7 @@ from services.predictor.epoch import Origin
 from services.predictor.options import ShardOptions
 from services.predictor.seats import Seat
 from services.predictor.shard import Shard
-from services.records import Commit, Records, Role
+from services.records import Commit, Records, Role, TopicIds
 
 
 class World:
@@ -27,6 +27,8 @@ class World:
     def __init__(self) -> None:
         self.next: Records | None = None
         self.row_bytes = 0.0  # of a state row in the last commit
+        self.topic_ids: TopicIds = {}
+        self.signed = False
 
     def beginning(self) -> Mapping[int, int]:
         return {0: 0}
@@ -44,6 +46,9 @@ class World:
     def span(self, partition: int) -> tuple[int, int]:
         return 0, 0
 
+    def held_open(self, partition: int) -> str:
+        return ""
+
     def read(self, partition: int) -> Iterator[Records]:
         return iter(())
 
@@ -52,6 +57,9 @@ class World:
 
     def committed(self) -> Mapping[int, int]:
         return {}
+
+    def check_topics(self, before: TopicIds) -> None:
+        pass
 
     def commit(self, commit: Commit) -> None:
         states = [one for one in commit.writes if one.role is Role.CHANGELOG]

@@ -40,7 +40,7 @@ class Patience:
                 self._progress()
                 self._pause(wait_s)
 
-    def outlast(self, ask: Callable[[], str], wait_s: float, event: str, **fields: object) -> str:
+    def outlast(self, event: str, ask: Callable[[], str], wait_s: float, **fields: object) -> str:
         """Asks every second until the answer, which says what is in the way, is empty, or for `wait_s`; says each time
         what is waited for. Returns the last answer.
         """

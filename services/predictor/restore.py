@@ -157,7 +157,7 @@ class Restoring:
         """
         for done, partition in enumerate(partitions):
             held_open, wait_s = partial(self._changelog.held_open, partition), self._options.held_open_s
-            if why := self._patiently.outlast(held_open, wait_s, "changelog_held_open", partition=partition):
+            if why := self._patiently.outlast("changelog_held_open", held_open, wait_s, partition=partition):
                 raise Refused(why)
             for records, share in self._pieces(partition):
                 yield records, (done + share) / len(partitions)

@@ -64,7 +64,7 @@ def some_stats() -> ShardStats:
     stats = ShardStats(model="3f9a0c12be77", readings=7, predictions=7, ready=True, slots=100, slots_used=3)
     stats.rejected[Reason.NOT_JSON] = 2
     stats.flagged["late"] = 1
-    stats.lag = {0: 5, 2: 6}
+    stats.lag, stats.unreadable = {0: 5, 2: 6}, {2: "a batch is damaged"}
     stats.last_progress_s = 1_700_000_000.5
     stats.latency_s.observe(np.array([0.001, 0.02, 0.02, 1_000.0]))
     stats.phase_s["forward"].observe(0.003)
@@ -239,7 +239,8 @@ def test_names_follow_the_conventions() -> None:
             assert metric.unit in metric.name, metric.name
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     shown = {metric.field for metric in METRICS if metric.of in ("shard", "shards")}
-    elsewhere = {"inputs", "figures", "challenger_figures"}  # drift, and what forecasts are worth, of all shards
+    # Drift, what forecasts are worth of all shards, what the supervisor alone asks, and the reasons behind `set_aside`.
+    elsewhere = {"inputs", "figures", "challenger_figures", "beats", "unreadable"}
     every = {name for name, value in vars(ShardStats).items() if isinstance(value, property)}
     assert shown - {""} == (every | set(ShardStats.__dataclass_fields__)) - elsewhere
     pipeline = {metric.field for metric in METRICS if metric.of == "pipeline"}
