@@ -63,6 +63,9 @@ class Connections(KafkaConnectionManager):
 
     gate: Gate
 
+    async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
+        return _to_its_last_word(await super()._build_transport(node, timeout_at=timeout_at))
+
     async def _connect(self, node: Any, conn: Any, **named: Any) -> None:
         await super()._connect(node, conn, **named)
         ended = conn.init_future
@@ -80,6 +83,20 @@ class Connections(KafkaConnectionManager):
         if (conn := self._conns.get(node_id)) is not None and conn.connected:
             return float(super().connection_delay(node_id))
         return float(max(super().connection_delay(node_id), self.gate.wait_s()))
+
+
+def _to_its_last_word(transport: Any) -> Any:
+    """Hazard: the library throws away what arrives together with the end of a connection, and a broker that refuses a
+    login says why and hangs up. Here the end is read after it.
+    """
+    receive = transport._sock_recv
+
+    def data_before_end() -> tuple[bytes, Exception | None]:
+        data, error = receive()
+        return (data, None) if data else (data, error)
+
+    transport._sock_recv = data_before_end
+    return transport
 
 
 def client(kind: Any, arguments: Mapping[str, Any], **configs: Any) -> Any:

@@ -17,7 +17,7 @@ from secured import PASSWORD, Authority, SecuredBroker
 from serving import Serving, streamrnn, write_config
 from waiting import wait_for
 
-from services.brokers.kafka_client import open_producer
+from services.brokers.kafka_client import open_producer, read_topic
 from services.brokers.kafka_connect import Misfit, open_admin
 from services.brokers.kafka_logins import Gate
 from services.doctor import Patient, examined
@@ -133,18 +133,49 @@ def test_a_wrong_password_is_tried_ever_less_often_and_the_server_says_why(
     model = random_model(tmp_path / "model", seed=1)
     options = {**secured.options, "sasl_plain_password": WRONG, "client_id": "locked-out"}
     config = write_config(tmp_path, secured.options["bootstrap_servers"], model, "locked", kafka=options)
-    before = secured.refused_logins()
+    before = len(secured.refused_logins_s())
     with Serving(config) as server:
-        server.until(lambda: secured.refused_logins() > before, "a first login")
-        began_s = time.monotonic()
         (away, *_) = server.until(lambda: refused(server), "it says why")
         assert "kafka.sasl_plain_password" in away["error"]
         (reason,) = json.loads(server.get("/readyz")[1])["reasons"]
         assert "refuses the login of pumpreader" in reason and server.get("/healthz")[0] == 200
-        server.until(lambda: secured.refused_logins() > before + 2, "a third login")
-        # Waits of 5, 10, 20 s; without them there is about one a second. The log's lines come a little late.
-        assert secured.refused_logins() - before <= 2 + (time.monotonic() - began_s) / 4
+        server.until(lambda: len(secured.refused_logins_s()) > before + 2, "a third login")
+        first_s, second_s, third_s = secured.refused_logins_s()[before : before + 3]
+        assert second_s - first_s > 4 and third_s - second_s > 8  # waits of 5 and 10 s between an answer and a login
         assert WRONG not in "\n".join(server.lines)
+
+
+def test_a_password_that_changes_under_a_running_server_is_not_hammered(tmp_path: Path) -> None:
+    with SecuredBroker(tmp_path / "changing") as secured:
+        at = secured.broker.bootstrap
+        model = random_model(tmp_path / "model", seed=1)
+        config = write_config(tmp_path, at, model, "rotated", kafka=secured.options)
+        assert streamrnn("topics", "create", "-c", str(config)).returncode == 0
+        with Serving(config) as server:
+            server.ready()
+            secured.broker.stop()
+            changed = secured.with_password("a-new-one-77f")
+            try:
+                changed.start()
+                secured.proxy.forward_to(changed.proxied_port)
+                assert server.until(lambda: refused(server), "it says why")
+                assert PASSWORD not in "\n".join(server.lines)
+                server.until(lambda: span_s(secured) > 20, "some more logins")
+                processes = 3  # the server's and its two shards', each of which waits 5 s, then 10 s, then 20 s
+                assert len(secured.refused_logins_s()) <= processes * (1 + span_s(secured) / 5)
+            finally:
+                changed.kill()
+            secured.broker.start()
+            secured.proxy.forward_to(secured.broker.proxied_port)
+            at = secured.broker.bootstrap
+            send(at, "rotated.readings", 0, [b'{"at": 1700000000000, "x": [1, 2, 3]}'])
+            server.until(lambda: read_topic({"bootstrap_servers": at}, "rotated.predictions")[0].values, "it goes on")
+
+
+def span_s(secured: SecuredBroker) -> float:
+    """Seconds between the first login that was refused and the last."""
+    times_s = secured.refused_logins_s()
+    return times_s[-1] - times_s[0] if times_s else 0.0
 
 
 def refused(server: Serving) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import ipaddress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -106,6 +107,10 @@ class SecuredBroker:
             },
         )
 
-    def refused_logins(self) -> int:
-        """Counted by the broker, since its folder was made."""
-        return self.broker.log.read_text(errors="replace").count("Failed authentication")
+    def refused_logins_s(self) -> list[float]:
+        """When the broker refused a login, in seconds, since its folder was made."""
+        lines = [line for line in self.broker.log.read_text(errors="replace").splitlines() if "Failed auth" in line]
+        clock = np.array([line.split()[0].split(":") for line in lines], float).reshape(
+            -1, 3
+        )  # hours, minutes, seconds
+        return [*np.unwrap(clock @ [3600, 60, 1], period=86_400)]  # midnight is no step back

@@ -17,3 +17,7 @@ class JarDamaged(DevBrokerError):
 
 class StartFailed(DevBrokerError):
     """The broker did not come up. Remedy: what the message quotes of its log."""
+
+
+class EndedWhileStarting(StartFailed):
+    """The broker's process has ended by itself before it served anyone."""
