@@ -1,7 +1,7 @@
 """A login that was refused waits before it is tried again, in all clients of this process together.
 
 The client library logs in anew as often as it is asked for a connection, many times a second; brokers, and the
-directories behind them, lock accounts for that. Where it has another network client, clients are made as it makes them.
+directories behind them, lock accounts for that. Where it has another kind of network client, clients are made as it makes them.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _to_its_last_word(transport: Any) -> Any:
 def client(kind: Any, arguments: Mapping[str, Any], **configs: Any) -> Any:
     """The network client of a consumer, producer or admin client (`kind`), its logins behind a gate."""
     its = kind.DEFAULT_CONFIG["kafka_client"]
-    if its is not KafkaNetClient or "SASL" not in str(arguments.get("security_protocol", "")):
+    if not issubclass(its, KafkaNetClient) or "SASL" not in str(arguments.get("security_protocol", "")):
         return its(**configs)
     net = NetworkSelector(**configs)
     connections = Connections(net, **configs)

@@ -118,7 +118,7 @@ class KafkaSource:
             if not isinstance(raised, Unsettled):
                 self._broken = raised if isinstance(raised, Refused) else None
                 raise raised from error
-            self._away(str(raised))
+            self._away(raised)
             if isinstance(raised, Misfit):
                 self.close()
             time.sleep(max(0.0, until_s - time.monotonic()))
@@ -234,20 +234,22 @@ class KafkaSource:
         return meaning(error, self._options, f"reading {self._topic}")
 
     def _silent(self) -> None:
-        """No broker is connected. A consumer whose login was refused may never fetch again: the next poll opens one."""
-        if (refused := refused_login(self._options)) is not None:
-            self._away(str(refused))
-            self.close()
-        else:
-            self._away(f"Kafka at {brokers(self._options)} does not answer")
+        """No broker is connected. Hazard: a consumer that has lost all of them may connect again and yet never fetch,
+        so the next poll opens another.
+        """
+        silent = Unsettled(f"Kafka at {brokers(self._options)} does not answer")
+        self._away(refused_login(self._options) or silent)
+        self.close()
 
-    def _away(self, sentence: str) -> None:
-        if self.away_since_s is None:
+    def _away(self, why: Unsettled) -> None:
+        """Tells it once, and each misfit once: that a login is refused shows only after a while of silence."""
+        first = self.away_since_s is None
+        if first:
             self.away_since_s = time.monotonic()
             self._said = set()
-        if sentence not in self._said:  # that a login is refused shows only after a while of silence
-            self._said.add(sentence)
-            self._notify("broker_away", error=sentence)
+        if first or (isinstance(why, Misfit) and str(why) not in self._said):
+            self._said.add(str(why))
+            self._notify("broker_away", error=str(why))
 
     def _answered(self) -> None:
         self._seen_s = time.monotonic()

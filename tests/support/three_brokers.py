@@ -93,6 +93,11 @@ class ThreeBrokers:
         finally:
             client.close()
 
+    def controller(self) -> int:
+        """The node that says which broker is coordinator when one is lost."""
+        with open_admin({"bootstrap_servers": self.bootstrap}) as admin:
+            return int(admin.describe_metadata_quorum()["topics"][0]["partitions"][0]["leader_id"])
+
     def await_coordinator(self, transactional_id: str, other_than: int | None) -> None:
         """Returns once the brokers name a node that is not the one that is gone."""
         wait_for(lambda: self.coordinator(transactional_id) not in (None, other_than), "another coordinator")
