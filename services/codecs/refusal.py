@@ -22,11 +22,17 @@ class Why(NamedTuple):
 
 
 class Refusal(Exception):
-    """One input record is refused as a whole; it becomes a dead letter with this reason and sentence."""
+    """`Refusal(reason, sentence)`: one input record is refused as a whole and becomes a dead letter that says so. Cheap
+    to raise, for there may be a flood of them.
+    """
 
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
-        self.why = Why(reason, detail)  # what is kept of it: an exception would hold on to the frames of a whole poll
+    @property
+    def why(self) -> Why:
+        """What is kept of it: an exception would hold on to the frames of a whole poll."""
+        return Why._make(self.args)
+
+    def __str__(self) -> str:
+        return self.why.detail
 
 
 def internal(fault: Fault) -> Why:
