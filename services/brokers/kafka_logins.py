@@ -1,7 +1,8 @@
 """A login that was refused waits before it is tried again, in all clients of this process together.
 
 The client library logs in anew as often as it is asked for a connection, many times a second; brokers, and the
-directories behind them, lock accounts for that. Where it has another kind of network client, clients are made as it makes them.
+directories behind them, lock accounts for that. Where it has another kind of network client, clients are made as it
+makes them.
 """
 
 from __future__ import annotations
