@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kafka import KafkaConsumer, TopicPartition
 
 from services.brokers.kafka_changelog import open_reader, read_span, span
 from services.brokers.kafka_connect import check_partitions, close_consumer
 from services.brokers.kafka_options import Options
-from services.codecs import sentinels
-from services.codecs.sentinels import Sentinel
+from services.codecs.sentinels import Search, Sentinel
 
 TAIL = 1000
 """Offsets from the end that are looked through first: what an epoch writes ends with its sentinel."""
 
 
-def newest(options: Options, topic: str, partitions: int) -> dict[int, Sentinel]:
-    """By partition, of those that have one. Raises Unsettled, Refused for a missing topic, and SentinelRefused
-    for records of something else.
+def newest(options: Options, topic: str, partitions: int, ours: Callable[[Sentinel], bool]) -> dict[int, Search]:
+    """What was found in each partition, as by a start that reads all of it; `ours` as in `Search`. Raises Unsettled,
+    and Refused for a missing topic.
     """
     consumer = open_reader(options)
     try:
         check_partitions(options, consumer, topic, range(partitions))
-        found = {one: _newest(options, consumer, TopicPartition(topic, one)) for one in range(partitions)}
+        return {one: _newest(options, consumer, TopicPartition(topic, one), ours) for one in range(partitions)}
     finally:
         close_consumer(consumer)
-    return {partition: sentinel for partition, sentinel in found.items() if sentinel is not None}
 
 
-def _newest(options: Options, consumer: KafkaConsumer, tp: TopicPartition) -> Sentinel | None:
+def _newest(options: Options, consumer: KafkaConsumer, tp: TopicPartition, ours: Callable[[Sentinel], bool]) -> Search:
     first, end = span(options, consumer, tp)
+    whole = Search(ours)
     until, tail = end, TAIL
-    while until > first:
+    while until > first and whole.found is None:
         begin = max(first, until - tail)
-        last = None
+        older = Search(ours)
         for records in read_span(options, consumer, tp, begin, until):
-            last = sentinels.newest(records) or last
-        if last is not None:
-            return last
+            older.see(records)
+        whole = Search(ours, older.found, whole.other or older.other, whole.stray or older.stray)
         until, tail = begin, tail * 10
-    return None
+    return whole

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +19,7 @@ from services.brokers.kafka_group import Group, offsets_of, topics_of
 from services.brokers.kafka_ledger import KafkaLedger, fence_all
 from services.brokers.kafka_options import Options
 from services.codecs import sentinels
-from services.codecs.sentinels import Sentinel
+from services.codecs.sentinels import Search, Sentinel
 from services.predictor.ports import Fenced, Refused
 from services.predictor.topic_ids import made_anew
 from services.records import Commit, Encoded, Role
@@ -134,12 +133,13 @@ class StartOver:
         try:
             for partition in range(partitions):
                 live: dict[bytes, bool] = {}
+                search = Search(lambda sentinel: True)
                 for records in changelog.read(partition):
                     for key, value in zip(records.keys, records.values, strict=True):
                         live[key or b""] = value is not None
-                    with suppress(ValueError):  # of a changelog that cannot be read any more: it is to be forgotten
-                        if (found := sentinels.newest(records)) is not None:
-                            last[partition] = found
+                    search.see(records)
+                if search.found is not None:
+                    last[partition] = search.found
                 streams[partition] = [key for key, has in live.items() if has and key != sentinels.KEY]
         finally:
             changelog.close()

@@ -8,6 +8,8 @@ and when the group's offsets have expired it is what is left of them (ADR 26). I
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from services.records import Records, Role, TopicIds
@@ -20,6 +22,10 @@ _MARK, _VERSION = b"SE", 1
 
 class SentinelRefused(ValueError):
     """A record without a stream's name is no sentinel of this pipeline. The sentence says which, and the fix."""
+
+    def __init__(self, offset: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.offset = offset  # of the record
 
 
 class Sentinel(NamedTuple):
@@ -36,22 +42,56 @@ def encode(sentinel: Sentinel) -> bytes:
     return _LAYOUT.pack(_MARK, _VERSION, sentinel.partition, sentinel.next_offset, *ids)
 
 
-def newest(records: Records) -> Sentinel | None:
-    """The last sentinel among the records of a partition; None where there is none. Raises SentinelRefused for a
-    record with an empty key that is none, or of another partition.
+@dataclass(slots=True)
+class Search:
+    """For the newest sentinel of a partition that is of today's topics, among records that are shown oldest first.
+    Whoever may write to the changelog can put another record in its place: then an older one counts.
     """
-    if KEY not in records.keys:
-        return None
-    row = len(records.keys) - 1 - records.keys[::-1].index(KEY)
+
+    ours: Callable[[Sentinel], bool]  # whether it is of today's topics
+    found: Sentinel | None = None
+    other: Sentinel | None = None  # the newest one of topics before today's
+    stray: SentinelRefused | None = None  # of the last record with an empty key, where that is not the one found
+
+    def see(self, records: Records) -> None:
+        """The next records of the partition."""
+        newer: SentinelRefused | None = None
+        other: Sentinel | None = None
+        for row in _rows(records):
+            try:
+                sentinel = _decoded(records, row)
+            except SentinelRefused as error:
+                newer = newer or error
+                continue
+            if self.ours(sentinel):
+                self.found, self.stray = sentinel, None
+                break
+            other = other or sentinel
+            newer = newer or _refused(records, row, "is a sentinel of other topics")
+        self.other, self.stray = other or self.other, newer or self.stray
+
+
+def _rows(records: Records) -> Iterator[int]:
+    """Of the records with an empty key, the newest first."""
+    if KEY in records.keys:
+        yield from (row for row in range(len(records.keys) - 1, -1, -1) if records.keys[row] == KEY)
+
+
+def _decoded(records: Records, row: int) -> Sentinel:
+    """Raises SentinelRefused for a record that is no sentinel, or of another partition."""
     value = records.values[row]
-    if value is None:
-        return None
-    if len(value) == _LAYOUT.size:
+    if value is not None and len(value) == _LAYOUT.size:
         mark, version, partition, next_offset, *ids = _LAYOUT.unpack(value)
-        if (mark, version, partition) == (_MARK, _VERSION, records.partition):
-            known = {role: one.rstrip(b"\0").decode() for role, one in zip(ROLES, ids, strict=True)}
-            return Sentinel(partition, next_offset, {role: one for role, one in known.items() if one})
-    raise SentinelRefused(
+        known = {role: one.rstrip(b"\0") for role, one in zip(ROLES, ids, strict=True)}
+        true = next_offset >= 0 and all(one.isascii() for one in known.values())
+        if true and (mark, version, partition) == (_MARK, _VERSION, records.partition):
+            return Sentinel(partition, next_offset, {role: one.decode() for role, one in known.items() if one})
+    raise _refused(records, row, "is no sentinel of this release and partition")
+
+
+def _refused(records: Records, row: int, what: str) -> SentinelRefused:
+    return SentinelRefused(
+        int(records.offsets[row]),
         f"changelog, partition {records.partition}, offset {int(records.offsets[row])}: the record without a stream's "
-        "name is no sentinel of this release and partition; point topics.changelog at the pipeline's own topic"
+        f"name {what}; only the service's own user should be allowed to write to topics.changelog",
     )

@@ -27,11 +27,16 @@ def states(patient: Patient) -> Iterator[Line]:
     if held:
         return  # what lies behind is not seen
     entries = kafka_survey.entries(kafka, settings.group, names[Role.READINGS])
-    found = kafka_sentinels.newest(kafka, changelog, count)
     now = kafka_topics.ids(kafka, names)
+    searches = kafka_sentinels.newest(kafka, changelog, count, lambda its: not topic_ids.made_anew(its.topic_ids, now))
+    found = {partition: search.found for partition, search in searches.items() if search.found is not None}
     known = [kafka_group.topics_of(entry.metadata or "") for entry in entries.values()]
-    for before in [*known, *(sentinel.topic_ids for sentinel in found.values())]:
+    others = [search.other for search in searches.values() if search.found is None and search.other is not None]
+    for before in [*known, *(sentinel.topic_ids for sentinel in others)]:
         topic_ids.check(before, now, names)
+    for stray in (search.stray for search in searches.values() if search.stray is not None):
+        said, _, fix = str(stray).partition("; ")
+        yield Line("states", "warn", said, f"{fix[:1].upper()}{fix[1:]}.")
     # A server that runs commits between our two looks: what it says now must not be held against what it said then.
     later = kafka_survey.entries(kafka, settings.group, names[Role.READINGS])
     committed = {partition: entry.offset for partition, entry in entries.items()}

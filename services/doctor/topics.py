@@ -195,7 +195,5 @@ def _sentinels(patient: Patient, partitions: int) -> bool:
     from services.brokers import kafka_sentinels
 
     settings = patient.settings
-    try:
-        return bool(kafka_sentinels.newest(settings.kafka, settings.topics.changelog, partitions))
-    except ValueError:
-        return False
+    found = kafka_sentinels.newest(settings.kafka, settings.topics.changelog, partitions, lambda sentinel: True)
+    return any(search.found is not None for search in found.values())

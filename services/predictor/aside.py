@@ -64,7 +64,7 @@ class Aside:
     # ---- state rows -------------------------------------------------------------------------------------------------
 
     def unreadable(self, partition: int, stream: bytes | None, offset: int, fault: Fault) -> None:
-        """The newest row of a stream cannot be read, so nobody knows its state; None: a record without a key."""
+        """The newest row of a stream cannot be read, so nobody knows its state; None: the record is of no stream."""
         self._tell("restore", (fault,), 1, partition=partition, offset=offset, stream=stream)
         if stream is None:
             return

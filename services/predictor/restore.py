@@ -11,15 +11,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from services.codecs import sentinels, state_rows
-from services.codecs.sentinels import Sentinel
-from services.faults import by_halves, let_go
+from services.codecs import state_rows
+from services.codecs.sentinels import Search, Sentinel
+from services.faults import by_halves, fault_of, let_go
 from services.predictor.aside import Aside
 from services.predictor.options import ShardOptions
 from services.predictor.patience import Patience
 from services.predictor.ports import Changelog, Ledger, Refused, Unsettled
 from services.predictor.state_store import NO_ROW, StateStore
-from services.predictor.topic_ids import START_OVER
+from services.predictor.topic_ids import START_OVER, made_anew
 from services.records import RECENT, Memory, Records, StateRows
 
 Wanted = Mapping[str, tuple[str, int]]
@@ -28,29 +28,23 @@ Wanted = Mapping[str, tuple[str, int]]
 
 FEW = 100
 """Records of a piece that are looked at to tell a foreign topic from damaged rows."""
-Found = dict[int, Sentinel]
+Found = Mapping[int, Sentinel]
 """The newest sentinel of each partition that has one."""
 
 
 def restore(
-    changelog: Changelog, partition: int, store: StateStore, wanted: Wanted, found: Found, aside: Aside
+    changelog: Changelog, partition: int, store: StateStore, wanted: Wanted, search: Search, aside: Aside
 ) -> Iterator[tuple[int, float]]:
-    """Takes the partition's state rows into the store and its sentinel into `found`; after each piece yields its
+    """Takes the partition's state rows into the store and its sentinels into the search; after each piece yields its
     records, and the share that is read. Streams whose newest row cannot be read are set aside. Raises Refused for rows
     that another release has written, and for memories of another layout where `wanted` has none of latest readings, by
     which their streams can be brought over.
     """
     strict = {} if RECENT in wanted else wanted
     store.drop(np.flatnonzero((store.offsets != NO_ROW) & (store.partitions == partition)))  # of an attempt before
-    found.pop(partition, None)
     first, end = changelog.span(partition)
     for records in changelog.read(partition):
-        try:
-            sentinel = sentinels.newest(records)
-        except ValueError as error:
-            raise Refused(str(error)) from error
-        if sentinel is not None:
-            found[partition] = sentinel
+        search.see(records)
         kept, tombstones = _read(records, strict, store, aside)
         if tombstones:
             known = np.array([number for number in store.find(partition, tombstones) if number >= 0], np.int64)
@@ -148,7 +142,11 @@ class Restoring:
     ) -> None:
         self._changelog, self._ledger, self._store = changelog, ledger, store
         self._wanted, self._aside, self._patiently, self._options = wanted, aside, patiently, options
-        self._found: Found = {}
+        self._searches: dict[int, Search] = {}  # by partition
+
+    @property
+    def _found(self) -> dict[int, Sentinel]:
+        return {partition: its.found for partition, its in self._searches.items() if its.found is not None}
 
     def of(self, partitions: Sequence[int]) -> Iterator[tuple[int, float]]:
         """Restores one partition after the other; yields as `restore`, the share being that of all. Raises Refused also
@@ -161,8 +159,14 @@ class Restoring:
                 raise Refused(why)
             for records, share in self._pieces(partition):
                 yield records, (done + share) / len(partitions)
-        for sentinel in self._found.values():
-            self._ledger.check_topics(sentinel.topic_ids)
+        for partition, search in self._searches.items():
+            if search.found is None and search.other is not None:
+                self._ledger.check_topics(search.other.topic_ids)
+            if search.stray is not None:
+                self._aside.unreadable(partition, None, search.stray.offset, fault_of(search.stray))
+
+    def _is_ours(self, sentinel: Sentinel) -> bool:
+        return not made_anew(sentinel.topic_ids, self._ledger.topic_ids)
 
     def _pieces(self, partition: int) -> Iterator[tuple[int, float]]:
         """Those of `restore`, which begins anew when the broker has gone away in the middle."""
@@ -170,7 +174,9 @@ class Restoring:
 
         def piece() -> tuple[int, float] | None:
             nonlocal pieces
-            pieces = pieces or restore(self._changelog, partition, self._store, self._wanted, self._found, self._aside)
+            if pieces is None:
+                search = self._searches[partition] = Search(self._is_ours)
+                pieces = restore(self._changelog, partition, self._store, self._wanted, search, self._aside)
             try:
                 return next(pieces, None)
             except Unsettled:
@@ -182,23 +188,26 @@ class Restoring:
 
     def stand(self, committed: Mapping[int, int], beginning: Mapping[int, int], notify: Callable[..., None]) -> Stand:
         """Where the shard begins. Raises as `standing`."""
-        at = standing(committed, self._found, self._store, self._options.exactly_once)
-        bare = sorted(committed.keys() - self._found.keys())
-        if bare and self._ledger.signed and self._options.exactly_once:
+        found = self._found
+        at = standing(committed, found, self._store, self._options.exactly_once)
+        bare = sorted(committed.keys() - found.keys())
+        # Where a stray record has made compaction drop the sentinel, the group's offset alone says where it stands.
+        lost = [one for one in bare if self._searches[one].stray is None] if self._ledger.signed else []
+        if lost and self._options.exactly_once:
             raise Refused(
-                f"partition {bare[0]}: the group's committed offset is {committed[bare[0]]}, but the changelog holds "
+                f"partition {lost[0]}: the group's committed offset is {committed[lost[0]]}, but the changelog holds "
                 "nothing of what was committed: its records were deleted. Put them back, or start over with "
                 f"`{START_OVER}`."
             )
         if expired := {partition: offset for partition, offset in at.items() if partition not in committed}:
             notify("offsets_expired", partitions=list(expired), offsets=expired)
         at = {**beginning, **at}
-        lost = {partition: first - at[partition] for partition, first in beginning.items() if at[partition] < first}
-        for partition in lost:
+        gone = {partition: first - at[partition] for partition, first in beginning.items() if at[partition] < first}
+        for partition in gone:
             notify("readings_lost_to_retention", partition=partition, committed=at[partition],
                    beginning=beginning[partition])  # fmt: skip
         position = {partition: max(at[partition], first) for partition, first in beginning.items()}
-        return Stand(at, position, bool(expired or bare), sum(lost.values()))
+        return Stand(at, position, bool(expired or bare), sum(gone.values()))
 
 
 def standing(committed: Mapping[int, int], found: Found, store: StateStore, exactly_once: bool) -> dict[int, int]:

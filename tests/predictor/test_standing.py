@@ -8,9 +8,10 @@ import torch
 
 from rnn.config import ModelConfig
 from rnn.network import Network
+from services.brokers.memory import MemoryChangelog
 from services.codecs import sentinels
 from services.driver import GROUP, StreamDriver
-from services.predictor.ports import Refused
+from services.predictor.ports import Changelog, Refused
 from services.records import Encoded, Role
 
 AT = 1_700_000_000_000
@@ -108,8 +109,70 @@ def test_an_open_transaction_over_the_changelog_is_waited_for_then_refused(netwo
     driver.restart()
 
 
-def test_a_stream_without_a_name_that_is_no_sentinel_is_refused(network: Network) -> None:
+# ---- records with the sentinel's key that are none of ours -----------------------------------------------------------
+
+FORGED: dict[str, bytes | None] = {
+    "something else": b"something else",
+    "a tombstone": None,
+    "of another partition": sentinels.encode(sentinels.Sentinel(7, 6, {})),
+    "of before all readings": sentinels.encode(sentinels.Sentinel(0, -1, {})),
+    "of topics that are no text": sentinels.encode(sentinels.Sentinel(0, 6, {}))[:-8] + b"\xff" * 8,
+    "of other topics": sentinels.encode(sentinels.Sentinel(0, 6, dict.fromkeys(Role, "other"))),
+}
+
+
+class InPieces(StreamDriver):
+    """Its changelog is read one record at a time."""
+
+    def changelog(self) -> Changelog:
+        return MemoryChangelog(self.broker, chunk=1)
+
+
+@pytest.mark.parametrize("exactly_once", [True, False])
+@pytest.mark.parametrize("compacted", [True, False])
+@pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED)
+@pytest.mark.parametrize("kind", [StreamDriver, InPieces])
+def test_a_stray_record_in_a_sentinels_place_neither_refuses_a_start_nor_changes_it(
+    network: Network, kind: type[StreamDriver], forged: bytes | None, compacted: bool, exactly_once: bool
+) -> None:
+    ours, calm = (kind(network, exactly_once=exactly_once) for _ in range(2))
+    for driver in (ours, calm):
+        sent(driver, 0, 2)
+        driver.run()
+        driver.crash()
+    ours.broker.append(Role.CHANGELOG, 0, sentinels.KEY, forged)
+    if compacted:
+        ours.broker.compact(Role.CHANGELOG)
+    if compacted and forged == FORGED["of other topics"]:
+        with pytest.raises(Refused, match=r"made anew.*start over"):  # nothing tells it from one that is true
+            ours.restart()
+        return
+    shard = ours.restart()
+    assert shard.stats.internal_errors == {"restore": 1}
+    assert shard.stats.unreadable_streams == 0, "it is no stream's trouble"
+    for driver in (ours, calm):
+        sent(driver, 2, 2)
+        driver.run()
+    assert bits(ours) == bits(calm)
+    ours.crash()
+    assert ours.restart().stats.internal_errors == {}, "the next sentinel is newer"
+
+
+def test_a_stray_record_is_passed_over_also_where_the_offsets_have_expired(network: Network) -> None:
+    driver = StreamDriver(network)
+    sent(driver, 0, 2)
+    driver.run()
+    driver.crash()
+    for forged in FORGED.values():
+        driver.broker.append(Role.CHANGELOG, 0, sentinels.KEY, forged)
+    driver.broker.forget_offsets(GROUP)
+    driver.turn()
+    assert driver.broker.offsets(GROUP) == {0: 6}
+
+
+def test_a_stray_record_in_a_changelog_without_more_is_no_start_of_something_else(network: Network) -> None:
     driver = StreamDriver(network)
     driver.broker.append(Role.CHANGELOG, 0, sentinels.KEY, b"something else")
-    with pytest.raises(Refused, match="no sentinel"):
-        driver.restart()
+    sent(driver, 0, 1)
+    driver.run()
+    assert len(driver.predictions()) == 3
