@@ -19,7 +19,7 @@ from services.faults import by_halves, let_go
 from services.predictor.batcher import Batch, Part, select
 from services.predictor.epoch import Epoch, Stepped
 from services.predictor.slots import Slots
-from services.predictor.state_store import StateStore
+from services.predictor.state_store import NO_ROW, StateStore
 from services.predictor.stats import ShardStats, add
 from services.records import Fault, Reason, Rejected
 
@@ -136,6 +136,13 @@ class Aside:
         self._suspects = dict.fromkeys([*faults, *self._suspects][:SUSPECTS])
         found = {number: f"An error of streamrnn's own ({fault.kind})" for number, fault in faults.items()}
         return replace(batch, parts=tuple(without(part, found) for part in batch.parts))
+
+    def never_kept(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Streams among `numbers` [k], whose epochs are kept, of which no reading ever was: they need no number, or
+        keys whose steps raise would fill their partition for ever.
+        """
+        rowless = np.unique(numbers[self._store.offsets[numbers] == NO_ROW])
+        return np.setdiff1d(rowless, list(self._unreadable))
 
     # ---- both -------------------------------------------------------------------------------------------------------
 

@@ -128,8 +128,8 @@ class Shard:
         self.stats.live_streams = self.store.live
         check_readable(self.store, self.aside)
         check_memories(self.store, self.origin.model, self.seats.recent is not None)
-        committed = self._patiently(self.ledger.committed)
-        stand = start.stand(committed, self._patiently(self.source.beginning), self._notify)
+        committed, beginning = self._patiently(self.ledger.committed), self._patiently(self.source.beginning)
+        stand = start.stand(committed, beginning, self._notify)
         self._committed, self.position = dict(stand.committed), dict(stand.position)
         self._signed_ms = None if stand.unsigned else self._clock_ms()
         self.stats.lost += stand.lost
@@ -172,9 +172,9 @@ class Shard:
             self._alive()
         self._phase("decode", began)
         busy = np.concatenate([part.numbers for part in parts])  # none of them is idle, whichever epoch it falls into
-        for batch in batches(parts, self.slots.capacity):
-            if not self._epoch(batch, busy):
-                return  # the source went back; what was left of the poll will be polled again
+        # After a drop the source went back; what was left of the poll will be polled again.
+        if all(self._epoch(batch, busy) for batch in batches(parts, self.slots.capacity)):
+            self.store.forget(self.aside.never_kept(busy))
 
     def _epoch(self, batch: Batch, busy: NDArray[np.int64]) -> bool:
         now_ms = self._clock_ms()

@@ -178,6 +178,39 @@ def test_a_stream_that_raises_again_is_looked_for_first() -> None:
     assert len(driver.dead_letters()) == 2
 
 
+def test_streams_whose_steps_always_raise_take_no_room_from_others() -> None:
+    driver = Driver(FORWARD, max_streams=4)
+    for turn in range(3):
+        for i in range(3):
+            driver.send(f"felled-{turn}-{i}", AT, [BUG, 2.0])
+        driver.run()
+    shard = driver.shard
+    assert shard is not None and (shard.store.known, shard.admission.used) == (0, 0.0)
+    for name in STREAMS[:4]:
+        driver.send(name, AT, [1.0, 2.0])
+    driver.run()
+    driver.send("a", AT + 1000, [BUG, 2.0])
+    driver.run()
+    driver.send("a", AT + 2000, [1.0, 2.0])
+    driver.run()
+    assert [letter.reason for letter in driver.dead_letters()] == [Reason.INTERNAL] * 10
+    assert len(driver.predictions()) == 5 and shard.store.known == 4, "one that has a state keeps its number"
+
+
+@pytest.mark.parametrize("slots", [2, 8])
+def test_a_number_that_was_given_back_is_a_new_stream_s(slots: int) -> None:
+    hurt, well = Driver(FORWARD, slots=slots), Driver(FORWARD, slots=slots)
+    for turn in range(4):
+        for name in STREAMS[: turn + 2]:
+            hurt.send(name, AT + turn, [float(turn), 1.0])
+            well.send(name, AT + turn, [float(turn), 1.0])
+        hurt.send(f"felled-{turn}", AT, [BUG, 2.0])
+        hurt.run()
+        well.run()
+    for name in STREAMS:
+        assert bits(hurt.predictions(name)) == bits(well.predictions(name))
+
+
 # ---- state rows -----------------------------------------------------------------------------------------------------
 
 DAMAGES: list[Callable[[bytes], bytes]] = [
