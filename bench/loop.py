@@ -58,6 +58,9 @@ class World:
     def committed(self) -> Mapping[int, int]:
         return {}
 
+    def ends(self) -> Mapping[int, int]:
+        return {}
+
     def check_topics(self, before: TopicIds) -> None:
         pass
 

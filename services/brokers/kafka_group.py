@@ -72,6 +72,12 @@ class Group:
         each = {tp: consumer.committed(tp, metadata=True, timeout_ms=timeout_ms) for tp in self._partitions.values()}
         return {tp: offset for tp, offset in each.items() if offset is not None}
 
+    def ends(self) -> dict[int, int]:
+        """Stable end of each partition. Raises Unsettled."""
+        tps, doing = list(self._partitions.values()), "looking for the ends of the readings"
+        found = asked(self._options, doing, self.consumer().end_offsets, tps, timeout_ms=ANSWER_MS)
+        return {tp.partition: end for tp, end in found.items()}
+
     def signature(self, number: int) -> str:
         """Ours, under our commit of this number."""
         return f"{self._server}/{self._incarnation}/{number}/{topic_ids.spelled(self.topic_ids)}"

@@ -154,6 +154,10 @@ class KafkaLedger:
         self._known = self._group.read(ANSWER_MS)
         return offsets_of(self._known)
 
+    def ends(self) -> Mapping[int, int]:
+        """See ports.Ledger. Raises Unsettled when the broker does not answer."""
+        return self._group.ends()
+
     def commit(self, commit: Commit) -> None:
         """See ports.Ledger. Raises Refused, before anything is written, for a record larger than its topic takes."""
         producer = self._producer

@@ -168,6 +168,10 @@ class MemoryLedger:
         self._known = self._read()
         return _offsets(self._known)
 
+    def ends(self) -> Mapping[int, int]:
+        """See ports.Ledger."""
+        return {partition: self._broker.log(Role.READINGS, partition).stable for partition in self._partitions}
+
     def commit(self, commit: Commit) -> None:
         """See ports.Ledger."""
         if not self._connected:

@@ -53,6 +53,14 @@ class StateRowDamaged(StateRowRefused):
     """It is no state row at all, of whatever release or model: the fault of one record."""
 
 
+class StateRowForeign(StateRowRefused):
+    """Records at `offsets` are state rows of another partition or layout."""
+
+    def __init__(self, offsets: NDArray[np.int64], sentence: str) -> None:
+        super().__init__(sentence)
+        self.offsets = offsets
+
+
 def encode(states: StateRows) -> tuple[list[bytes | None], list[bytes | None]]:
     """Keys (the streams) and values. Raises ValueError for a name that is not 1 to 12 ASCII characters, or a layout
     that is no fingerprint (hex).
@@ -117,8 +125,8 @@ def decode(records: Records, wanted: Mapping[str, tuple[str, int]] | None = None
     The sentinel (`services.codecs.sentinels`) is left out.
 
     wanted: memory -> (layout, bytes) that it must have. Others come back as they are.
-    Raises StateRowDamaged for a record without key or a damaged one, StateRowRefused for one of another version or
-    partition, and for a memory of `wanted` that is of another layout.
+    Raises StateRowDamaged for a record without key or a damaged one, StateRowForeign for one of another partition, and
+    for a memory of `wanted` that is of another layout, StateRowRefused for one of another version.
     """
     records = _without_sentinel(newest(records))
     if None in records.keys:
@@ -134,8 +142,10 @@ def decode(records: Records, wanted: Mapping[str, tuple[str, int]] | None = None
     head = np.frombuffer(b"".join([value[: HEADER.itemsize] for value in values]), HEADER)
     few = (head["memories"] > 0) & (head["memories"] <= _MOST)
     _check(records, index, few, "holds {} memories", head["memories"], f"1 to {_MOST}")
-    here = head["partition"] == records.partition
-    _check(records, index, here, "was written for partition {}", head["partition"], str(records.partition), whole=True)
+    _check(records, index, head["offset"] >= 0, "goes up to offset {}", head["offset"], "0 or more")
+    if not (here := head["partition"] == records.partition).all():
+        its = head["partition"][int(np.argmin(here))]
+        raise _foreign(records, index[~here], f"was written for partition {its}", str(records.partition))
     found = _memories(records, index, values, head["memories"].astype(np.int64))
     for memory in found:
         if wanted and memory.name in wanted:
@@ -204,11 +214,11 @@ def _as_version_2(value: bytes) -> bytes:
 def _check_memory(records: Records, index: NDArray[np.int64], memory: Memory, layout: str, row_bytes: int) -> None:
     if len(memory.index) == 0:
         return
-    row, whose = int(index[memory.index[0]]), f"a memory of {memory.name}"
+    rows, whose = index[memory.index], f"a memory of {memory.name}"
     if int(memory.layout, 16) != _layout(layout):
-        raise _refused(records, row, f"holds {whose} in layout {memory.layout}", f"{_layout(layout):016x}", whole=True)
+        raise _foreign(records, rows, f"holds {whose} in layout {memory.layout}", f"{_layout(layout):016x}")
     if memory.rows.shape[1] != row_bytes:
-        raise _refused(records, row, f"holds {whose} of {memory.rows.shape[1]} bytes", str(row_bytes), whole=True)
+        raise _foreign(records, rows, f"holds {whose} of {memory.rows.shape[1]} bytes", str(row_bytes))
 
 
 def _check(
@@ -237,7 +247,15 @@ def _text(value: Any) -> Any:
 
 
 def _refused(records: Records, i: int, found: str, expected: str, *, whole: bool = False) -> StateRowRefused:
-    return (StateRowRefused if whole else StateRowDamaged)(
+    return (StateRowRefused if whole else StateRowDamaged)(_sentence(records, i, found, expected))
+
+
+def _foreign(records: Records, rows: NDArray[np.int64], found: str, expected: str) -> StateRowForeign:
+    return StateRowForeign(records.offsets[rows], _sentence(records, int(rows[0]), found, expected))
+
+
+def _sentence(records: Records, i: int, found: str, expected: str) -> str:
+    return (
         f"changelog, partition {records.partition}, offset {int(records.offsets[i])}: the record {found}; expected "
         f"{expected}. Serve the model and release that wrote this topic, with the same state.adapt, point "
         "topics.changelog at the pipeline's own topic, or start over with `streamrnn topics start-over`."

@@ -69,9 +69,20 @@ class Aside:
         if stream is None:
             return
         number = self._store.numbers(partition, [stream])
-        self._store.drop(number)
         where = f"partition {partition}, offset {offset} of the changelog"
-        self._unreadable[int(number[0])] = f"A state row that cannot be read ({where})"
+        self._without_state(int(number[0]), f"A state row that cannot be read ({where})")
+
+    def stray(self, number: int, sentence: str) -> None:
+        """The newest row of a stream can be read, but cannot be of this pipeline."""
+        partition, stream = int(self._store.partitions[number]), self._store.names(np.array([number]))[0]
+        self._tell("restore", (Fault("StateRowForeign", sentence),), 1, partition=partition, stream=stream)
+        self._without_state(
+            number, f"A state row that is not of this pipeline (partition {partition} of the changelog)"
+        )
+
+    def _without_state(self, number: int, why: str) -> None:
+        self._store.drop(np.array([number]))
+        self._unreadable[number] = why
         self._stats.unreadable_streams = len(self._unreadable)
 
     def readable(self, numbers: NDArray[np.int64]) -> None:

@@ -90,6 +90,9 @@ class Ledger(Protocol):
     def committed(self) -> Mapping[int, int]:
         """Next offset of each of the shard's partitions that has one, transactions in flight waited for."""
 
+    def ends(self) -> Mapping[int, int]:
+        """Stable end of the readings of each of the shard's partitions: nothing behind it can have been committed."""
+
     def commit(self, commit: Commit) -> None:
         """Returns when all of `commit` is visible to read-committed consumers and read back. Raises Unsettled, Fenced.
         Offsets may stay where they are, but not where there is nothing to write either.

@@ -19,8 +19,9 @@ from services.predictor.options import ShardOptions
 from services.predictor.patience import Patience
 from services.predictor.ports import Changelog, Ledger, Refused, Unsettled
 from services.predictor.state_store import NO_ROW, StateStore
+from services.predictor.strays import check_ahead, check_foreign
 from services.predictor.topic_ids import START_OVER, made_anew
-from services.records import RECENT, Memory, Records, StateRows
+from services.records import RECENT, Fault, Memory, Records, StateRows
 
 Wanted = Mapping[str, tuple[str, int]]
 """Memory -> (layout, bytes) that it has here."""
@@ -33,45 +34,69 @@ Found = Mapping[int, Sentinel]
 
 
 def restore(
-    changelog: Changelog, partition: int, store: StateStore, wanted: Wanted, search: Search, aside: Aside
+    changelog: Changelog,
+    partition: int,
+    store: StateStore,
+    wanted: Wanted,
+    search: Search,
+    aside: Aside,
+    foreign: dict[int, str],
 ) -> Iterator[tuple[int, float]]:
     """Takes the partition's state rows into the store and its sentinels into the search; after each piece yields its
-    records, and the share that is read. Streams whose newest row cannot be read are set aside. Raises Refused for rows
-    that another release has written, and for memories of another layout where `wanted` has none of latest readings, by
-    which their streams can be brought over.
+    records, and the share that is read. Streams whose newest row cannot be read are set aside; those whose row is of
+    another partition, or of another layout where `wanted` has none of latest readings to bring them over by, come into
+    `foreign`. Raises Refused for rows that another release has written.
     """
     strict = {} if RECENT in wanted else wanted
     store.drop(np.flatnonzero((store.offsets != NO_ROW) & (store.partitions == partition)))  # of an attempt before
     first, end = changelog.span(partition)
     for records in changelog.read(partition):
         search.see(records)
-        kept, tombstones = _read(records, strict, store, aside)
+        kept, tombstones = _read(records, strict, store, aside, foreign)
         if tombstones:
             known = np.array([number for number in store.find(partition, tombstones) if number >= 0], np.int64)
             aside.readable(known)
+            _not_foreign(foreign, known)
             store.forget(known)
         if len(kept):
             numbers = store.numbers(partition, kept.streams)
             aside.readable(numbers)
+            _not_foreign(foreign, numbers)
             memories = [memory for memory in kept.memories if _fits(memory, wanted)]
             store.keep(numbers, kept.offsets, kept.seen_ms, memories)
         yield len(records), (int(records.offsets[-1]) + 1 - first) / max(1, end - first)
 
 
-def _read(records: Records, wanted: Wanted, store: StateStore, aside: Aside) -> tuple[StateRows, list[bytes]]:
+def _not_foreign(foreign: dict[int, str], numbers: NDArray[np.int64]) -> None:
+    """Streams [k] have newer rows, or ended."""
+    for number in numbers.tolist() if foreign else ():
+        foreign.pop(number, None)
+
+
+def _read(
+    records: Records, wanted: Wanted, store: StateStore, aside: Aside, foreign: dict[int, str]
+) -> tuple[StateRows, list[bytes]]:
     """State rows and tombstones of the records that can be read; each other one by itself is set aside."""
+    strays: dict[int, str] = {}  # offset -> what it is
 
     def decoded(some: NDArray[np.int64]) -> tuple[StateRows, list[bytes]]:
-        try:
-            return state_rows.decode(records.take(some.tolist()), wanted)
-        except state_rows.StateRowDamaged:
-            raise
-        except state_rows.StateRowRefused as error:
-            raise Refused(str(error)) from error
+        its = records.take(some.tolist())
+        while True:
+            try:
+                return state_rows.decode(its, wanted)
+            except state_rows.StateRowForeign as error:
+                strays.update(dict.fromkeys(error.offsets.tolist(), str(error)))
+                its = state_rows.newest(its)  # what is older than a stray row of its stream does not count
+                its = its.take(np.flatnonzero(~np.isin(its.offsets, error.offsets)).tolist())
+            except state_rows.StateRowDamaged:
+                raise
+            except state_rows.StateRowRefused as error:
+                raise Refused(str(error)) from error
 
     everything = np.arange(len(records))
+    faults: dict[int, Fault] = {}
     try:
-        return decoded(everything)
+        read = decoded(everything)
     except Refused:
         raise
     except Exception as error:
@@ -80,9 +105,14 @@ def _read(records: Records, wanted: Wanted, store: StateStore, aside: Aside) -> 
         if not store.live:
             _refuse_foreign(records, decoded, error)
         faults = by_halves(len(records), decoded, error, progress=aside.progress, through=(Refused,))
-    read = decoded(np.setdiff1d(everything, list(faults)))
+        read = decoded(np.setdiff1d(everything, list(faults)))
     for row, fault in faults.items():
         aside.unreadable(records.partition, records.keys[row], int(records.offsets[row]), fault)
+    for row in np.flatnonzero(np.isin(records.offsets, list(strays))).tolist() if strays else ():
+        (number,) = store.numbers(records.partition, [records.keys[row] or b""])
+        aside.readable(np.array([number]))
+        store.drop(np.array([number]))
+        foreign[int(number)] = strays[int(records.offsets[row])]
     return read
 
 
@@ -143,6 +173,7 @@ class Restoring:
         self._changelog, self._ledger, self._store = changelog, ledger, store
         self._wanted, self._aside, self._patiently, self._options = wanted, aside, patiently, options
         self._searches: dict[int, Search] = {}  # by partition
+        self._foreign: dict[int, str] = {}  # stream number -> what its row is that is not of this pipeline
 
     @property
     def _found(self) -> dict[int, Sentinel]:
@@ -164,6 +195,8 @@ class Restoring:
                 self._ledger.check_topics(search.other.topic_ids)
             if search.stray is not None:
                 self._aside.unreadable(partition, None, search.stray.offset, fault_of(search.stray))
+        check_foreign(self._store, self._aside, self._foreign)
+        check_readable(self._store, self._aside)
 
     def _is_ours(self, sentinel: Sentinel) -> bool:
         return not made_anew(sentinel.topic_ids, self._ledger.topic_ids)
@@ -176,7 +209,8 @@ class Restoring:
             nonlocal pieces
             if pieces is None:
                 search = self._searches[partition] = Search(self._is_ours)
-                pieces = restore(self._changelog, partition, self._store, self._wanted, search, self._aside)
+                here = self._changelog, partition, self._store, self._wanted
+                pieces = restore(*here, search, self._aside, self._foreign)
             try:
                 return next(pieces, None)
             except Unsettled:
@@ -188,7 +222,8 @@ class Restoring:
 
     def stand(self, committed: Mapping[int, int], beginning: Mapping[int, int], notify: Callable[..., None]) -> Stand:
         """Where the shard begins. Raises as `standing`."""
-        found = self._found
+        found, ends = self._found, self._patiently(self._ledger.ends)
+        self._check_ahead(committed, ends)
         at = standing(committed, found, self._store, self._options.exactly_once)
         bare = sorted(committed.keys() - found.keys())
         # Where a stray record has made compaction drop the sentinel, the group's offset alone says where it stands.
@@ -200,6 +235,13 @@ class Restoring:
                 f"`{START_OVER}`."
             )
         if expired := {partition: offset for partition, offset in at.items() if partition not in committed}:
+            for partition, offset in expired.items():
+                if offset > ends.get(partition, offset):
+                    raise Refused(
+                        f"partition {partition}: the changelog says that the readings before {offset} are folded in, "
+                        f"and they end at {ends[partition]}; the group's own offset has expired. The readings were "
+                        f"lost, or somebody else has written to the changelog: start over with `{START_OVER}`."
+                    )
             notify("offsets_expired", partitions=list(expired), offsets=expired)
         at = {**beginning, **at}
         gone = {partition: first - at[partition] for partition, first in beginning.items() if at[partition] < first}
@@ -208,6 +250,16 @@ class Restoring:
                    beginning=beginning[partition])  # fmt: skip
         position = {partition: max(at[partition], first) for partition, first in beginning.items()}
         return Stand(at, position, bool(expired or bare), sum(gone.values()))
+
+    def _check_ahead(self, committed: Mapping[int, int], ends: Mapping[int, int]) -> None:
+        """Of rows alone: where the sentinel and the group's offset disagree it is `standing` that refuses."""
+        if not self._options.exactly_once:  # states may be ahead of offsets, but not of all readings
+            limits = dict(ends)
+        else:
+            limits = {partition: its.next_offset for partition, its in self._found.items()}
+            limits = dict(limits.items() & committed.items())
+        for partition, end in limits.items():
+            check_ahead(self._store, self._aside, partition, end)
 
 
 def standing(committed: Mapping[int, int], found: Found, store: StateStore, exactly_once: bool) -> dict[int, int]:
@@ -251,24 +303,6 @@ def _ahead(partition: int, ahead: int, committed: int | None) -> str:
         f"offset is {committed}. Somebody moved or deleted the group's offsets, or topics.changelog belongs to "
         f"another group. Put the offsets back, or start over with `{START_OVER}`."
     )
-
-
-def check_memories(store: StateStore, model: str, remembers: bool) -> None:
-    """Raises Refused when there are streams that `model` has no memory of, and no latest readings to give it one."""
-    live = store.offsets != NO_ROW
-    lost = live & ~store.held(model).has
-    if remembers:
-        lost &= ~store.held(RECENT).has
-    if lost.any():
-        number = int(np.argmax(lost))
-        others = sorted(name for name in store.named() if name not in (model, RECENT))
-        raise Refused(
-            f"the changelog holds states of {int(lost.sum())} streams that model {model} has not made "
-            f"(partition {int(store.partitions[number])}, stream {store.names(np.array([number]))[0]!r}; made by model "
-            f"{', '.join(others) or 'unknown'}), and none of their latest readings to bring them over with. Serve the "
-            "model that made them; set `registry` and change models there, which keeps the streams' memory; or start "
-            f"over with `{START_OVER}`."
-        )
 
 
 def _fits(memory: Memory, wanted: Wanted) -> bool:

@@ -35,12 +35,13 @@ from services.predictor.pace import Pace
 from services.predictor.patience import Patience
 from services.predictor.portions import Portions
 from services.predictor.ports import Changelog, Fenced, Ledger, Source, Unsettled
-from services.predictor.restore import Restoring, check_memories, check_readable
+from services.predictor.restore import Restoring
 from services.predictor.seats import Seat, Seats
 from services.predictor.slots import Slots
 from services.predictor.spotlight import lit
 from services.predictor.state_store import StateStore
 from services.predictor.stats import ShardStats, add
+from services.predictor.strays import check_memories
 from services.predictor.traced import Stopwatch, Tracer, traced
 from services.predictor.waiting import Waiting, flush_after_ms
 from services.records import Commit, Memory, Records
@@ -126,8 +127,7 @@ class Shard:
             self._progress()
         self.stats.restore_done, self.stats.restore_s = 1.0, time.monotonic() - began
         self.stats.live_streams = self.store.live
-        check_readable(self.store, self.aside)
-        check_memories(self.store, self.origin.model, self.seats.recent is not None)
+        check_memories(self.store, self.aside, self.origin.model, self.seats.recent is not None)
         committed, beginning = self._patiently(self.ledger.committed), self._patiently(self.source.beginning)
         stand = start.stand(committed, beginning, self._notify)
         self._committed, self.position = dict(stand.committed), dict(stand.position)

@@ -1,11 +1,10 @@
-"""A stream whose step raises, or whose state row cannot be read, is set aside alone: its readings are dead letters, its
-state stays, and its neighbours' predictions are the same in every bit. What is of no single stream is raised.
+"""A stream whose step raises is set aside alone: its readings are dead letters, its state stays, and its neighbours'
+predictions are the same in every bit. What is of no single stream is raised. State rows: test_restore.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,8 @@ from hypothesis import strategies as st
 from rnn.config import ModelConfig
 from rnn.network import Network
 from rnn.serving import engine_of
-from services.codecs import state_rows
 from services.driver import Prediction, StreamDriver
 from services.predictor.aside import KINDS, Aside
-from services.predictor.ports import Refused
 from services.predictor.seats import Seat
 from services.predictor.stats import ShardStats
 from services.records import Fault, Reason, Rejected, Role
@@ -211,88 +208,11 @@ def test_a_number_that_was_given_back_is_a_new_stream_s(slots: int) -> None:
         assert bits(hurt.predictions(name)) == bits(well.predictions(name))
 
 
-# ---- state rows -----------------------------------------------------------------------------------------------------
-
-DAMAGES: list[Callable[[bytes], bytes]] = [
-    lambda row: b"",
-    lambda row: b"SR",
-    lambda row: row[:-1],
-    lambda row: row + b"\0",
-    lambda row: b"XX" + row[2:],
-    lambda row: row[:24] + b"\xff\xff" + row[26:],
-    lambda row: row[:46] + b"\xff\xff\xff\xff" + row[50:],
-]
-
-
-def served(stream: str, *others: str) -> StreamDriver:
-    """Each stream has had two readings."""
-    driver = StreamDriver(FORWARD)
-    for step in range(2):
-        for name in (stream, *others):
-            driver.send(name, AT + 1000 * step, [float(step), 1.0])
-    driver.run()
-    driver.crash()
-    return driver
-
-
-def row_of(driver: StreamDriver, stream: str) -> bytes:
-    records = state_rows.newest(driver.broker.records(Role.CHANGELOG, 0))
-    value = records.values[records.keys.index(stream.encode())]
-    assert value is not None
-    return value
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_row_that_cannot_be_read_is_the_trouble_of_its_stream(damage: Callable[[bytes], bytes]) -> None:
-    hurt, well = served("a", "b", "c"), served("a", "b", "c")
-    hurt.broker.append(Role.CHANGELOG, 0, b"b", damage(row_of(hurt, "b")))
-    for driver in (hurt, well):
-        driver.restart()
-        for name in "abc":
-            driver.send(name, AT + 2000, [5.0, 1.0])
-        driver.run()
-    for name in "ac":
-        assert bits(hurt.predictions(name)) == bits(well.predictions(name))
-    assert len(hurt.predictions("b")) == 2
-    (letter,) = hurt.dead_letters()
-    assert (letter.key, letter.reason) == (b"b", Reason.INTERNAL)
-    assert b"state row that cannot be read" in (letter.headers["__connect.errors.exception.message"] or b"")
-    assert hurt.shard is not None
-    assert hurt.shard.stats.unreadable_streams == 1
-    assert hurt.shard.stats.internal_errors == {"restore": 1}
-
-    hurt.crash()  # the remedy: a tombstone, and the stream starts anew
-    hurt.broker.append(Role.CHANGELOG, 0, b"b", None)
-    hurt.restart()
-    hurt.send("b", AT + 3000, [5.0, 1.0])
-    hurt.run()
-    assert len(hurt.predictions("b")) == 3
-    assert hurt.shard.stats.unreadable_streams == 0
-
-
-def test_a_newer_row_makes_a_stream_readable_again() -> None:
-    driver = served("a", "b")
-    row = row_of(driver, "b")
-    driver.broker.append(Role.CHANGELOG, 0, b"b", b"damaged")
-    driver.broker.append(Role.CHANGELOG, 0, b"b", row)
-    driver.restart()
-    driver.send("b", AT + 2000, [5.0, 1.0])
-    driver.run()
-    assert len(driver.predictions("b")) == 3
-    assert driver.dead_letters() == []
-
-
-def test_a_changelog_of_something_else_is_refused_as_a_whole() -> None:
-    driver = StreamDriver(FORWARD)
-    for i in range(3):
-        driver.broker.append(Role.CHANGELOG, 0, b"%d" % i, b"a document of somebody else's pipeline")
-    with pytest.raises(Refused, match=r"none of the changelog's records .* offset 0 of the changelog"):
-        driver.restart()
-
-
 def test_each_kind_of_error_is_told_once_and_not_without_end() -> None:
     told: list[dict[str, Any]] = []
-    driver = served("a")
+    driver = StreamDriver(FORWARD)
+    for step in range(2):
+        driver.send("a", AT + step, [1.0, 1.0])
     shard, stats = driver.restart(), ShardStats()
     tell = lambda event, **fields: told.append({"event": event, **fields})  # noqa: E731
     aside = Aside(shard.store, shard.slots, shard.seats, stats, tell)

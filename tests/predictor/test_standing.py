@@ -170,6 +170,29 @@ def test_a_stray_record_is_passed_over_also_where_the_offsets_have_expired(netwo
     assert driver.broker.offsets(GROUP) == {0: 6}
 
 
+@pytest.mark.parametrize("exactly_once", [True, False])
+@pytest.mark.parametrize("expired", [True, False])
+def test_a_forged_sentinel_of_todays_topics_loses_and_doubles_nothing(
+    network: Network, expired: bool, exactly_once: bool
+) -> None:
+    driver = StreamDriver(network, exactly_once=exactly_once)
+    sent(driver, 0, 2)
+    driver.run()
+    driver.crash()
+    forged = sentinels.Sentinel(0, 1 << 62, driver.broker.topic_ids())
+    driver.broker.append(Role.CHANGELOG, 0, sentinels.KEY, sentinels.encode(forged))
+    if expired:
+        driver.broker.forget_offsets(GROUP)
+    if exactly_once or expired:
+        with pytest.raises(Refused, match="start over with `streamrnn topics start-over`"):
+            driver.turn()
+        assert driver.broker.offsets(GROUP) == ({} if expired else {0: 6})
+    else:
+        sent(driver, 2, 2)
+        driver.run()
+        assert [one.offset for one in driver.predictions()] == [*range(12)], "the group's own offset counts"
+
+
 def test_a_stray_record_in_a_changelog_without_more_is_no_start_of_something_else(network: Network) -> None:
     driver = StreamDriver(network)
     driver.broker.append(Role.CHANGELOG, 0, sentinels.KEY, b"something else")
