@@ -8,7 +8,7 @@ import torch
 
 from rnn.config import ModelConfig
 from rnn.network import Network
-from services.brokers.memory import MemoryChangelog
+from services.brokers.memory import Crash, Fault, Faults, MemoryChangelog, Step
 from services.codecs import sentinels
 from services.driver import GROUP, StreamDriver
 from services.predictor.ports import Changelog, Refused
@@ -48,6 +48,25 @@ def test_a_start_without_offsets_goes_on_where_the_changelog_says(network: Netwo
     for driver in (ours, calm):
         sent(driver, 3, 3)
         driver.run()
+    assert bits(ours) == bits(calm)
+
+
+def test_without_transactions_a_sentinel_that_is_ahead_of_expired_offsets_loses_and_doubles_nothing(
+    network: Network,
+) -> None:
+    faults = Faults.once(Step.BEFORE_OFFSETS, Fault.CRASH, nth=2)
+    ours, calm = StreamDriver(network, exactly_once=False, faults=faults), StreamDriver(network, exactly_once=False)
+    sent(ours, 0, 2)
+    ours.run()
+    sent(ours, 2, 2)
+    with pytest.raises(Crash):
+        ours.run()
+    assert ours.broker.offsets(GROUP) == {0: 6}
+    ours.broker.forget_offsets(GROUP)
+    sent(ours, 4, 2)
+    ours.run()
+    sent(calm, 0, 6)
+    calm.run()
     assert bits(ours) == bits(calm)
 
 

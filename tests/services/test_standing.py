@@ -211,6 +211,31 @@ def test_a_pipeline_outlives_what_kafka_forgets(forgetful: DevBroker, model: Pat
         owner.answers(3)
 
 
+def test_a_pipeline_without_transactions_outlives_what_kafka_forgets(
+    forgetful: DevBroker, model: Path, tmp_path: Path
+) -> None:
+    twins = Twins(tmp_path, forgetful.bootstrap, model, "idle", delivery="at_least_once")
+
+    def forgotten() -> None:
+        with open_admin(twins.kafka) as admin:
+            admin.delete_groups([twins.group])
+
+    with Owner(twins) as owner:
+        owner.shard.start()
+        owner.answers(3)
+        number = twins.signature()
+        owner.turns(lambda: twins.signature() > number + 8, "it renews, and its producer's id is forgotten meanwhile")
+        forgotten()
+        owner.turns(lambda: twins.offsets() == {0: 3, 1: 3}, "the next renewal says again where it stands")
+        owner.answers(3)
+    forgotten()
+    with Owner(twins) as owner:
+        owner.shard.start()
+        assert owner.said("offsets_expired") == [{"partitions": [0, 1], "offsets": {0: 6, 1: 6}}]
+        owner.turns(lambda: twins.offsets() == {0: 6, 1: 6}, "it says at once where it stands")
+        owner.answers(3)
+
+
 @pytest.mark.slow
 def test_offsets_that_kafka_itself_has_forgotten(forgetful: DevBroker, model: Path, tmp_path: Path) -> None:
     """In real time: a minute is the least that Kafka can be told to keep offsets."""
