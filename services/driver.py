@@ -91,7 +91,8 @@ class StreamDriver:
     take turns on the device, which must change no prediction. `recent` readings of each stream are remembered, so that
     `challenge`, `promote` and another model over the same broker keep the streams' memory. With `adapt` each stream's
     forecasts are corrected by its own errors. The latest values of streams in the `spotlight` are kept in
-    `shard.spotlight`. `faults` and `poll_size` are those of `services.brokers.memory`.
+    `shard.spotlight`, what shards tell a person (docs/logs.md) in `events`. `faults` and `poll_size` are those of
+    `services.brokers.memory`.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class StreamDriver:
         self.now_ms = START_MS
         self.broker = MemoryBroker(partitions, lambda: self.now_ms)
         self.shard: Shard | None = None
+        self.events: list[tuple[str, dict[str, object]]] = []
         self._slots, self._adapt, self._faults, self._poll_size = slots, adapt, faults, poll_size
         self._options = ShardOptions(exactly_once, max_readings, max_streams=max_streams, ttl_ms=ttl_ms,
                                      flush_after_ms=flush_after_ms, recent=recent, spotlight=spotlight,
@@ -221,6 +223,7 @@ class StreamDriver:
             share=self._share,
             clock_ms=self.clock_ms,
             pause=lambda seconds: self.advance(round(seconds * 1000)),
+            notify=lambda event, **told: self.events.append((event, told)),
         )
         shard.start()
         self.shard = shard

@@ -45,6 +45,7 @@ WARNINGS = frozenset(
         "shard_set_aside",
         "shard_stalled",
         "spotlight_needs_numbers",
+        "states_deleted",
         "streams_full",
         "streams_moved",
         "topic_gone",

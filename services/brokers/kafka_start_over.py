@@ -115,8 +115,9 @@ class StartOver:
                 raise Fenced("a server has committed meanwhile: stop it, and start over again")
             now_ms = time.time_ns() // 1_000_000
             writes = []
+            first = kafka_survey.spans(self._options, self._names[Role.CHANGELOG], len(plan.places))
             for partition, place in plan.places.items():
-                sentinel = Sentinel(partition, place.start, ledger.topic_ids)
+                sentinel = Sentinel(partition, place.start, ledger.topic_ids, first[partition].first)
                 keys: list[bytes | None] = [*place.streams, sentinels.KEY]
                 values: list[bytes | None] = [*[None] * len(place.streams), sentinels.encode(sentinel)]
                 writes.append(Encoded(Role.CHANGELOG, partition, keys, values, now_ms))

@@ -37,6 +37,16 @@ def states(patient: Patient) -> Iterator[Line]:
     for stray in (search.stray for search in searches.values() if search.stray is not None):
         said, _, fix = str(stray).partition("; ")
         yield Line("states", "warn", said, f"{fix[:1].upper()}{fix[1:]}.")
+    spans = kafka_survey.spans(kafka, changelog, count)
+    for partition, sentinel in found.items():
+        if restore.deleted(sentinel, first := spans[partition].first):
+            yield Line(
+                "states",
+                "warn",
+                f"{changelog}, partition {partition}: records before offset {first} were deleted; streams whose state "
+                "was among them start anew",
+                f"Leave cleanup.policy of {changelog} at compact, and its records alone.",
+            )
     # A server that runs commits between our two looks: what it says now must not be held against what it said then.
     later = kafka_survey.entries(kafka, settings.group, names[Role.READINGS])
     committed = {partition: entry.offset for partition, entry in entries.items()}

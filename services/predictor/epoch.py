@@ -169,13 +169,13 @@ class Epoch:
         """Says again where partitions stand, so that Kafka does not forget it."""
         self._still.update(at)
 
-    def seal(self, topic_ids: TopicIds) -> Commit:
+    def seal(self, topic_ids: TopicIds, first: Mapping[int, int]) -> Commit:
         """All of it as one value. State rows come last: without transactions they must not overtake predictions; and
-        a partition's sentinel comes after its rows.
+        a partition's sentinel comes after its rows. `first`: offset with which each partition of the changelog began.
         """
         offsets = {**self._still, **{part.partition: part.next_offset for part in self.batch.parts}}
         for partition, offset in offsets.items():
-            self._add_sentinel(sentinels.Sentinel(partition, offset, topic_ids))
+            self._add_sentinel(sentinels.Sentinel(partition, offset, topic_ids, first[partition]))
         return Commit(
             started={**self._still, **{part.partition: part.started for part in self.batch.parts}},
             offsets=offsets,

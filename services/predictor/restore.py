@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.codecs import state_rows
-from services.codecs.sentinels import Search, Sentinel
+from services.codecs.sentinels import NOT_SAID, Search, Sentinel
 from services.faults import by_halves, fault_of, let_go
 from services.predictor.aside import Aside
 from services.predictor.options import ShardOptions
@@ -155,6 +155,7 @@ class Stand(NamedTuple):
     position: Mapping[int, int]  # what is read first
     unsigned: bool  # some of it has no sentinel or no offset in the group yet, or no more
     lost: int  # readings that retention has deleted before they were read
+    first: Mapping[int, int]  # offset with which each partition of the changelog begins
 
 
 class Restoring:
@@ -173,6 +174,7 @@ class Restoring:
         self._changelog, self._ledger, self._store = changelog, ledger, store
         self._wanted, self._aside, self._patiently, self._options = wanted, aside, patiently, options
         self._searches: dict[int, Search] = {}  # by partition
+        self._first: dict[int, int] = {}  # by partition, of the changelog
         self._foreign: dict[int, str] = {}  # stream number -> what its row is that is not of this pipeline
 
     @property
@@ -188,6 +190,7 @@ class Restoring:
             held_open, wait_s = partial(self._changelog.held_open, partition), self._options.held_open_s
             if why := self._patiently.outlast("changelog_held_open", held_open, wait_s, partition=partition):
                 raise Refused(why)
+            self._first[partition], _ = self._patiently(self._changelog.span, partition)
             for records, share in self._pieces(partition):
                 yield records, (done + share) / len(partitions)
         for partition, search in self._searches.items():
@@ -234,6 +237,9 @@ class Restoring:
                 "nothing of what was committed: its records were deleted. Put them back, or start over with "
                 f"`{START_OVER}`."
             )
+        for partition, its in found.items():
+            if deleted(its, self._first[partition]):
+                notify("states_deleted", partition=partition, before=self._first[partition], since=its.first)
         if expired := {partition: offset for partition, offset in at.items() if partition not in committed}:
             for partition, offset in expired.items():
                 if offset > ends.get(partition, offset):
@@ -249,7 +255,7 @@ class Restoring:
             notify("readings_lost_to_retention", partition=partition, committed=at[partition],
                    beginning=beginning[partition])  # fmt: skip
         position = {partition: max(at[partition], first) for partition, first in beginning.items()}
-        return Stand(at, position, bool(expired or bare), sum(gone.values()))
+        return Stand(at, position, bool(expired or bare), sum(gone.values()), self._first)
 
     def _check_ahead(self, committed: Mapping[int, int], ends: Mapping[int, int]) -> None:
         """Of rows alone: where the sentinel and the group's offset disagree it is `standing` that refuses."""
@@ -260,6 +266,13 @@ class Restoring:
             limits = dict(limits.items() & committed.items())
         for partition, end in limits.items():
             check_ahead(self._store, self._aside, partition, end)
+
+
+def deleted(sentinel: Sentinel, first: int) -> bool:
+    """Whether records of a changelog's partition, which begins with offset `first` now, were deleted since the sentinel
+    was written: compaction leaves that offset where it is, but retention and kafka-delete-records.sh do not.
+    """
+    return NOT_SAID != sentinel.first < first
 
 
 def standing(committed: Mapping[int, int], found: Found, store: StateStore, exactly_once: bool) -> dict[int, int]:

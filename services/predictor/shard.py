@@ -13,7 +13,7 @@ With `seats` the only module of this room that may import rnn.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -87,6 +87,7 @@ class Shard:
         self._patiently = Patience(pause, notify, self._progress)
         self.position: dict[int, int] = {}  # partition -> first offset not yet folded in by a kept epoch
         self._signed_ms: int | None = None  # when the group's offsets were last committed; None: they are to be now
+        self._first: Mapping[int, int] = {}  # partition -> offset with which the changelog's begins
         self._committed: dict[int, int] = {}  # partition -> the group's offset; behind the position after retention
         self._lag, self._phase = Lag(), Stopwatch(self.stats, tracer)
         self.spotlight = lit(self.options.spotlight, self.engine.config, self.store, self.outcomes.watches, notify)
@@ -130,7 +131,7 @@ class Shard:
         check_memories(self.store, self.aside, self.origin.model, self.seats.recent is not None)
         committed, beginning = self._patiently(self.ledger.committed), self._patiently(self.source.beginning)
         stand = start.stand(committed, beginning, self._notify)
-        self._committed, self.position = dict(stand.committed), dict(stand.position)
+        self._committed, self.position, self._first = dict(stand.committed), dict(stand.position), stand.first
         self._signed_ms = None if stand.unsigned else self._clock_ms()
         self.stats.lost += stand.lost
         self.source.seek(self.position)
@@ -177,8 +178,7 @@ class Shard:
             self.store.forget(self.aside.never_kept(busy))
 
     def _epoch(self, batch: Batch, busy: NDArray[np.int64]) -> bool:
-        now_ms = self._clock_ms()
-        began = time.perf_counter()
+        now_ms, began = self._clock_ms(), time.perf_counter()
         batch, epoch, (numbers, offsets, memories, said) = self.aside.stepped(
             batch, lambda some: Epoch(some, self.origin, now_ms), self._step
         )
@@ -247,7 +247,7 @@ class Shard:
         """Seals and commits the epoch that gave streams [k] new rows. False: nothing of it happened."""
         seen_ms = self.idle.seen_ms(numbers) if epoch.batch.parts else self.store.seen_ms[numbers]
         epoch.add_states(self.store, numbers, offsets, seen_ms, memories)
-        commit = epoch.seal(self.ledger.topic_ids)
+        commit = epoch.seal(self.ledger.topic_ids, self._first)
         self._phase("encode", began)
         began = time.perf_counter()
         kept = self._commit(commit)

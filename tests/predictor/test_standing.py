@@ -12,7 +12,7 @@ from services.brokers.memory import Crash, Fault, Faults, MemoryChangelog, Step
 from services.codecs import sentinels
 from services.driver import GROUP, StreamDriver
 from services.predictor.ports import Changelog, Refused
-from services.records import Encoded, Role
+from services.records import Encoded, Flag, Role
 
 AT = 1_700_000_000_000
 
@@ -92,6 +92,45 @@ def test_a_changelog_whose_records_were_deleted_is_not_taken_for_no_states(netwo
     assert driver.broker.offsets(GROUP) == offsets
 
 
+@pytest.mark.parametrize("exactly_once", [True, False])
+def test_states_of_which_only_the_older_were_deleted_are_told_of_once(network: Network, exactly_once: bool) -> None:
+    driver = StreamDriver(network, exactly_once=exactly_once)
+    sent(driver, 0, 1)
+    driver.run()
+    between = driver.broker.log(Role.CHANGELOG, 0).end
+    driver.send("d", at=AT, x=[1.0, 1.0])
+    driver.run()
+    driver.broker.compact(Role.CHANGELOG, delete_retention_ms=0)
+    driver.crash()
+    driver.restart()
+    assert "states_deleted" not in [name for name, _ in driver.events], "compaction deletes nobody's newest"
+    driver.crash()
+    driver.broker.truncate(Role.CHANGELOG, 0, between)
+    driver.restart()
+    assert ("states_deleted", {"partition": 0, "before": between, "since": 0}) in driver.events
+    sent(driver, 1, 1)
+    driver.run()
+    assert [Flag.NEW in one.flags for one in driver.predictions()] == [True] * 7
+    driver.crash()
+    driver.events.clear()
+    driver.restart()
+    assert "states_deleted" not in [name for name, _ in driver.events]
+
+
+def test_a_sentinel_of_version_1_is_one_and_says_nothing_of_where_the_changelog_began(network: Network) -> None:
+    driver = StreamDriver(network)
+    sent(driver, 0, 2)
+    driver.run()
+    driver.crash()
+    value = sentinels.encode(sentinels.Sentinel(0, 6, driver.broker.topic_ids()))[:-8]
+    driver.broker.append(Role.CHANGELOG, 0, sentinels.KEY, value[:2] + b"\1\0" + value[4:])
+    driver.broker.truncate(Role.CHANGELOG, 0, 2)
+    driver.broker.forget_offsets(GROUP)
+    driver.turn()
+    assert driver.broker.offsets(GROUP) == {0: 6}
+    assert [name for name, _ in driver.events] == ["ready", "offsets_expired", "ready"]
+
+
 def test_offsets_that_an_operator_has_set_beforehand_are_where_a_pipeline_begins(network: Network) -> None:
     driver = StreamDriver(network)
     sent(driver, 0, 2)
@@ -135,7 +174,7 @@ FORGED: dict[str, bytes | None] = {
     "a tombstone": None,
     "of another partition": sentinels.encode(sentinels.Sentinel(7, 6, {})),
     "of before all readings": sentinels.encode(sentinels.Sentinel(0, -1, {})),
-    "of topics that are no text": sentinels.encode(sentinels.Sentinel(0, 6, {}))[:-8] + b"\xff" * 8,
+    "of topics that are no text": sentinels.encode(sentinels.Sentinel(0, 6, {}))[:-16] + b"\xff" * 16,
     "of other topics": sentinels.encode(sentinels.Sentinel(0, 6, dict.fromkeys(Role, "other"))),
 }
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from chaos import random_model
 from kafka import OffsetAndMetadata, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.errors import PolicyViolationError
 from serving import Serving, streamrnn
-from told_apart import Owner, Twins
+from told_apart import BOTH, Owner, Twins
 from waiting import wait_for
 
 from services.brokers.devbroker import DevBroker
@@ -133,6 +135,42 @@ def test_readings_that_are_made_anew_under_a_running_server_end_it(twins: Twins)
     with Owner(twins) as owner:
         owner.shard.start()
         owner.answers(2)  # 42 of 42
+
+
+def test_a_changelog_of_which_only_older_records_were_deleted(twins: Twins) -> None:
+    with Owner(twins) as owner:
+        owner.shard.start()
+        owner.answers(2)
+        owner.answers(1)  # which writes newer rows and sentinels
+    tps = [TopicPartition(twins.topic("changelog"), partition) for partition in BOTH]
+
+    def policy(value: str) -> None:
+        with open_admin(twins.kafka) as admin:
+            admin.alter_configs(
+                [ConfigResource(ConfigResourceType.TOPIC, tps[0].topic, configs={"cleanup.policy": value})]
+            )
+
+    policy("delete")
+    with open_admin(twins.kafka) as admin:
+        wait_for(lambda: deletes(admin, dict.fromkeys(tps, 1)), "records of the changelog may be deleted")
+    policy("compact")
+    assert [(line.level, "records before offset 1 were deleted" in line.said) for line in states(twins)] == [
+        ("warn", True), ("warn", True), ("ok", False),
+    ]  # fmt: skip
+    with Owner(twins) as owner:
+        owner.shard.start()
+        assert owner.said("states_deleted") == [{"partition": p, "before": 1, "since": 0} for p in BOTH]
+        owner.answers(1)
+    assert [line.level for line in states(twins)] == ["ok"], "it has been said"
+
+
+def deletes(admin: KafkaAdminClient, before: dict[TopicPartition, int]) -> bool:
+    """Deletes records; whether Kafka let it."""
+    try:
+        admin.delete_records(before)
+    except PolicyViolationError:  # the change of the policy has not come to the partition's leader yet
+        return False
+    return True
 
 
 def test_offsets_that_were_moved_are_refused_until_one_starts_over(twins: Twins) -> None:
