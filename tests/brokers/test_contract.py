@@ -223,6 +223,14 @@ def test_settle_tells_a_kept_commit_from_a_dropped_one(world: World) -> None:
     assert ledger.committed() == {0: 4, 1: 4}
 
 
+def test_ends_are_those_of_the_readings(world: World) -> None:
+    ledger = world.ledger()
+    ledger.fence()
+    assert ledger.ends() == {0: 0, 1: 0}
+    world.send(1, [b"k"] * 3, numbered(3))
+    assert ledger.ends() == {0: 0, 1: 3}
+
+
 def test_a_commit_may_leave_the_offsets_where_they_are(world: World) -> None:
     ledger = world.ledger()
     ledger.fence()
