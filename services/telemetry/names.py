@@ -134,7 +134,7 @@ METRICS = (
     Metric("streamrnn_live_streams", "gauge", "Streams that have a state.", "streams", "live_streams"),
     Metric(
         "streamrnn_unreadable_streams", "gauge",
-        "Streams whose state row cannot be read, so that their readings become dead letters.",
+        "Streams whose state row cannot be read or be true, so that their readings become dead letters.",
         "streams", "unreadable_streams",
     ),
     Metric(
