@@ -117,7 +117,7 @@ class StartOver:
             writes = []
             first = kafka_survey.spans(self._options, self._names[Role.CHANGELOG], len(plan.places))
             for partition, place in plan.places.items():
-                sentinel = Sentinel(partition, place.start, ledger.topic_ids, first[partition].first)
+                sentinel = Sentinel(partition, place.start, first[partition].first, ledger.topic_ids)
                 keys: list[bytes | None] = [*place.streams, sentinels.KEY]
                 values: list[bytes | None] = [*[None] * len(place.streams), sentinels.encode(sentinel)]
                 writes.append(Encoded(Role.CHANGELOG, partition, keys, values, now_ms))

@@ -16,10 +16,8 @@ from services.records import Records, Role, TopicIds
 
 KEY = b""
 ROLES = tuple(Role)
-_LAYOUT = struct.Struct("<2sHiq" + "8s" * len(ROLES))
-_FIRST = struct.Struct("<q")  # since version 2
-_MARK, _VERSION = b"SE", 2
-NOT_SAID = -1
+_LAYOUT = struct.Struct("<2sHiqq" + "8s" * len(ROLES))
+_MARK, _VERSION = b"SE", 1
 
 
 class SentinelRefused(ValueError):
@@ -35,15 +33,14 @@ class Sentinel(NamedTuple):
 
     partition: int
     next_offset: int  # of the first reading that is not folded in
+    first: int  # offset with which the changelog's partition began; compaction leaves it where it is
     topic_ids: TopicIds
-    first: int = NOT_SAID  # offset with which the changelog's partition began; compaction leaves it where it is
 
 
 def encode(sentinel: Sentinel) -> bytes:
     """The record's value."""
     ids = (sentinel.topic_ids.get(role, "").encode() for role in ROLES)
-    where = sentinel.partition, sentinel.next_offset
-    return _LAYOUT.pack(_MARK, _VERSION, *where, *ids) + _FIRST.pack(sentinel.first)
+    return _LAYOUT.pack(_MARK, _VERSION, sentinel.partition, sentinel.next_offset, sentinel.first, *ids)
 
 
 @dataclass(slots=True)
@@ -84,13 +81,12 @@ def _rows(records: Records) -> Iterator[int]:
 def _decoded(records: Records, row: int) -> Sentinel:
     """Raises SentinelRefused for a record that is no sentinel, or of another partition."""
     value = records.values[row] or b""
-    if (its := {_LAYOUT.size: 1, _LAYOUT.size + _FIRST.size: _VERSION}.get(len(value))) is not None:
-        mark, version, partition, next_offset, *ids = _LAYOUT.unpack_from(value)
-        first = NOT_SAID if its == 1 else _FIRST.unpack_from(value, _LAYOUT.size)[0]
+    if len(value) == _LAYOUT.size:
+        mark, version, partition, next_offset, first, *ids = _LAYOUT.unpack(value)
         known = {role: one.rstrip(b"\0") for role, one in zip(ROLES, ids, strict=True)}
         true = next_offset >= 0 and all(one.isascii() for one in known.values())
-        if true and (mark, version, partition) == (_MARK, its, records.partition):
-            return Sentinel(partition, next_offset, {role: one.decode() for role, one in known.items() if one}, first)
+        if true and (mark, version, partition) == (_MARK, _VERSION, records.partition):
+            return Sentinel(partition, next_offset, first, {role: one.decode() for role, one in known.items() if one})
     raise _refused(records, row, "is no sentinel of this release and partition")
 
 

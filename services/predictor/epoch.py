@@ -175,7 +175,7 @@ class Epoch:
         """
         offsets = {**self._still, **{part.partition: part.next_offset for part in self.batch.parts}}
         for partition, offset in offsets.items():
-            self._add_sentinel(sentinels.Sentinel(partition, offset, topic_ids, first[partition]))
+            self._add_sentinel(sentinels.Sentinel(partition, offset, first[partition], topic_ids))
         return Commit(
             started={**self._still, **{part.partition: part.started for part in self.batch.parts}},
             offsets=offsets,

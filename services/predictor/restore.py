@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.codecs import state_rows
-from services.codecs.sentinels import NOT_SAID, Search, Sentinel
+from services.codecs.sentinels import Search, Sentinel
 from services.faults import by_halves, fault_of, let_go
 from services.predictor.aside import Aside
 from services.predictor.options import ShardOptions
@@ -272,7 +272,7 @@ def deleted(sentinel: Sentinel, first: int) -> bool:
     """Whether records of a changelog's partition, which begins with offset `first` now, were deleted since the sentinel
     was written: compaction leaves that offset where it is, but retention and kafka-delete-records.sh do not.
     """
-    return NOT_SAID != sentinel.first < first
+    return sentinel.first < first
 
 
 def standing(committed: Mapping[int, int], found: Found, store: StateStore, exactly_once: bool) -> dict[int, int]:

@@ -117,20 +117,6 @@ def test_states_of_which_only_the_older_were_deleted_are_told_of_once(network: N
     assert "states_deleted" not in [name for name, _ in driver.events]
 
 
-def test_a_sentinel_of_version_1_is_one_and_says_nothing_of_where_the_changelog_began(network: Network) -> None:
-    driver = StreamDriver(network)
-    sent(driver, 0, 2)
-    driver.run()
-    driver.crash()
-    value = sentinels.encode(sentinels.Sentinel(0, 6, driver.broker.topic_ids()))[:-8]
-    driver.broker.append(Role.CHANGELOG, 0, sentinels.KEY, value[:2] + b"\1\0" + value[4:])
-    driver.broker.truncate(Role.CHANGELOG, 0, 2)
-    driver.broker.forget_offsets(GROUP)
-    driver.turn()
-    assert driver.broker.offsets(GROUP) == {0: 6}
-    assert [name for name, _ in driver.events] == ["ready", "offsets_expired", "ready"]
-
-
 def test_offsets_that_an_operator_has_set_beforehand_are_where_a_pipeline_begins(network: Network) -> None:
     driver = StreamDriver(network)
     sent(driver, 0, 2)
@@ -172,10 +158,10 @@ def test_an_open_transaction_over_the_changelog_is_waited_for_then_refused(netwo
 FORGED: dict[str, bytes | None] = {
     "something else": b"something else",
     "a tombstone": None,
-    "of another partition": sentinels.encode(sentinels.Sentinel(7, 6, {})),
-    "of before all readings": sentinels.encode(sentinels.Sentinel(0, -1, {})),
-    "of topics that are no text": sentinels.encode(sentinels.Sentinel(0, 6, {}))[:-16] + b"\xff" * 16,
-    "of other topics": sentinels.encode(sentinels.Sentinel(0, 6, dict.fromkeys(Role, "other"))),
+    "of another partition": sentinels.encode(sentinels.Sentinel(7, 6, 0, {})),
+    "of before all readings": sentinels.encode(sentinels.Sentinel(0, -1, 0, {})),
+    "of topics that are no text": sentinels.encode(sentinels.Sentinel(0, 6, 0, {}))[:-16] + b"\xff" * 16,
+    "of other topics": sentinels.encode(sentinels.Sentinel(0, 6, 0, dict.fromkeys(Role, "other"))),
 }
 
 
@@ -237,7 +223,7 @@ def test_a_forged_sentinel_of_todays_topics_loses_and_doubles_nothing(
     sent(driver, 0, 2)
     driver.run()
     driver.crash()
-    forged = sentinels.Sentinel(0, 1 << 62, driver.broker.topic_ids())
+    forged = sentinels.Sentinel(0, 1 << 62, 0, driver.broker.topic_ids())
     driver.broker.append(Role.CHANGELOG, 0, sentinels.KEY, sentinels.encode(forged))
     if expired:
         driver.broker.forget_offsets(GROUP)
