@@ -2,8 +2,9 @@
 
 A record that cannot be decoded (`services.codecs.readings` finds it), a stream whose step raises (found here, by
 halves), and a stream whose state row cannot be read (`restore` finds it). Nothing of such a stream is folded in, so its
-state stays what it was; all others are stepped as if its readings had not come. What is of no single record or
-stream is raised. Imports numpy, records, `services.faults` and this room.
+state stays what it was; all others are stepped as if its readings had not come. What waits in
+a silent stream whose flush raises goes on waiting: its readings were accepted. What is of no single record or stream is
+raised. Imports numpy, records, `services.faults` and this room.
 """
 
 from __future__ import annotations
@@ -112,41 +113,69 @@ class Aside:
         stream of nobody's cannot be stepped either.
         """
 
-        def forget() -> None:
-            self._slots.dropped()
-            self._seats.check(self._slots.spare())
-            self.progress()
+        def attempt(streams: NDArray[np.int64]) -> None:
+            chosen = only(batch, streams)
+            step(chosen, opened(chosen))
 
         epoch = opened(batch)
         try:
             return batch, epoch, step(batch, epoch)
         except Exception as error:
-            let_go(error)
-            forget()
-            streams = np.unique(batch.numbers())
-
-            def attempt(some: NDArray[np.int64]) -> None:
-                chosen = only(batch, streams[some])
-                try:
-                    step(chosen, opened(chosen))
-                finally:
-                    forget()
-
-            known = np.flatnonzero(np.isin(streams, list(self._suspects)))
-            groups = [*known.reshape(-1, 1), np.setdiff1d(np.arange(len(streams)), known)] if len(known) else []
-            faults = by_halves(len(streams), attempt, error, groups=groups)
-        batch = self._without(batch, {int(streams[i]): fault for i, fault in faults.items()})
+            faults = self._found("step", np.unique(batch.numbers()), attempt, error)
+        details = {number: f"An error of streamrnn's own ({fault.kind})" for number, fault in faults.items()}
+        batch = replace(batch, parts=tuple(without(part, details) for part in batch.parts))
         epoch = opened(batch)
         return batch, epoch, step(batch, epoch)
 
-    def _without(self, batch: Batch, faults: Mapping[int, Fault]) -> Batch:
-        """`faults`: by the number of the stream."""
+    def flushed(
+        self,
+        numbers: NDArray[np.int64],
+        opened: Callable[[], Epoch],
+        flush: Callable[[NDArray[np.int64], Epoch], Stepped],
+    ) -> tuple[NDArray[np.int64], Epoch, Stepped]:
+        """Sends what waits in streams [k], without those whose flush raises by itself: what waits in them goes on
+        waiting. Returns the others. Raises as `stepped`.
+        """
+        epoch = opened()
+        try:
+            return numbers, epoch, flush(numbers, epoch)
+        except Exception as error:
+            faults = self._found("flush", numbers, lambda some: flush(some, opened()), error)
+        numbers, epoch = numbers[~np.isin(numbers, list(faults))], opened()
+        return numbers, epoch, flush(numbers, epoch)
+
+    def _found(
+        self,
+        place: str,
+        streams: NDArray[np.int64],
+        attempt: Callable[[NDArray[np.int64]], object],
+        error: Exception,
+    ) -> dict[int, Fault]:
+        """Those of streams [k] with which the attempt raises alone, by number; told."""
+
+        def forget() -> None:
+            self._slots.dropped()
+            self._seats.check(self._slots.spare())
+            self.progress()
+
+        def attempted(some: NDArray[np.int64]) -> None:
+            try:
+                attempt(streams[some])
+            finally:
+                forget()
+
+        let_go(error)
+        forget()
+        known = np.flatnonzero(np.isin(streams, list(self._suspects)))
+        groups = [*known.reshape(-1, 1), np.setdiff1d(np.arange(len(streams)), known)] if len(known) else []
+        faults = {
+            int(streams[i]): fault for i, fault in by_halves(len(streams), attempted, error, groups=groups).items()
+        }
         for number, fault in faults.items():
             stream = self._store.names(np.array([number]))[0]
-            self._tell("step", (fault,), 1, partition=int(self._store.partitions[number]), stream=stream)
+            self._tell(place, (fault,), 1, partition=int(self._store.partitions[number]), stream=stream)
         self._suspects = dict.fromkeys([*faults, *self._suspects][:SUSPECTS])
-        found = {number: f"An error of streamrnn's own ({fault.kind})" for number, fault in faults.items()}
-        return replace(batch, parts=tuple(without(part, found) for part in batch.parts))
+        return faults
 
     def never_kept(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Streams among `numbers` [k], whose epochs are kept, of which no reading ever was: they need no number, or

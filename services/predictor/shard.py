@@ -20,7 +20,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn.engine import Result
 from rnn.serving import AnyEngine
 from services.codecs.readings import ReadingDecoder
 from services.predictor.admission import Admission
@@ -205,13 +204,18 @@ class Shard:
     def _flush(self) -> None:
         """Sends what waits in streams that fell silent, in epochs without readings: offsets stay where they are."""
         now_ms = self._clock_ms()
-        for numbers in self.waiting.silent(self.stats.lag, now_ms, min(self.slots.capacity, self.options.max_readings)):
-            slots = self._placed(numbers)
-            result = self.engine.flush(slots)
-            if not len(result):
+        for silent in self.waiting.silent(self.stats.lag, now_ms, min(self.slots.capacity, self.options.max_readings)):
+            began = time.perf_counter()
+            numbers, epoch, (changed, offsets, memories, _) = self.aside.flushed(
+                silent, lambda: Epoch(Batch(()), self.origin, now_ms), self._said_at_last
+            )
+            if not len(changed):
                 self.slots.kept()  # nothing was waiting, nothing has changed
-            elif not self._send(result, numbers, slots, now_ms):
+            elif not self._close(epoch, changed, offsets, memories, began):
                 return
+            self.stats.flushed += len(epoch.flags)
+            self.stats.count_predictions(epoch.flags)
+            self.waiting.stepped(silent, now_ms)  # those that were set aside are tried again after as long a silence
             self.waiting.flushed(numbers)
 
     def _renew(self) -> None:
@@ -221,20 +225,6 @@ class Shard:
             epoch, nobody = Epoch(Batch(()), self.origin, now_ms), np.zeros(0, np.int64)
             epoch.add_still(self._committed)
             self._close(epoch, nobody, nobody, [], time.perf_counter())
-
-    def _send(self, result: Result, numbers: NDArray[np.int64], slots: NDArray[np.int64], now_ms: int) -> bool:
-        """Commits what waited in streams [k] with their slots."""
-        began = time.perf_counter()
-        epoch = Epoch(Batch(()), self.origin, now_ms)
-        epoch.add_flushed(result, self.store, numbers, self._committed)
-        assert result.of is not None
-        changed = np.unique(result.of)
-        numbers, memories = numbers[changed], self.seats.memories(slots[changed])
-        if not self._close(epoch, numbers, self.store.offsets[numbers], memories, began):
-            return False
-        self.stats.flushed += len(result)
-        self.stats.count_predictions(epoch.flags)
-        return True
 
     def _close(
         self,
@@ -291,6 +281,16 @@ class Shard:
         epoch.add_predictions(said.champion, said.surprised)
         self._phase("encode", began)
         return Stepped(numbers, offsets, memories, said)
+
+    def _said_at_last(self, numbers: NDArray[np.int64], epoch: Epoch) -> Stepped:
+        """Says what waits in streams [k]."""
+        slots = self._placed(numbers)
+        result = self.engine.flush(slots)
+        assert result.of is not None
+        epoch.add_flushed(result, self.store, numbers, self._committed)
+        changed = np.unique(result.of)
+        its, memories = numbers[changed], self.seats.memories(slots[changed])
+        return Stepped(its, self.store.offsets[its], memories, None)
 
     # ---- commit -----------------------------------------------------------------------------------------------------
 

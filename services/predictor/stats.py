@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LATENCY_S = (0.005, 0.01, 0.02, 0.03, 0.045, 0.06, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 PHASE_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
-PLACES = ("decode", "restore", "step")
+PLACES = ("decode", "flush", "restore", "step")
 """Where an error that nobody foresaw can be one record's or one stream's."""
 PHASES = ("poll", "decode", "batch", "forward", "encode", "commit")
 
