@@ -17,6 +17,7 @@ from services.records import Flag, Records
 
 _NONE = float("nan")
 _INT64_END = (1 << 63) - 1
+_OTHER_BAND = "lo or hi has not as many numbers as y"
 _MIXED = "predictions of different shapes; read them in smaller pieces"
 
 Top = tuple[tuple[str, float], ...]
@@ -102,6 +103,9 @@ def decode(records: Records) -> PredictionRows:
                     bytes.fromhex(one.stream_hex or "")
                 if one.y is UNSET and one.label is UNSET and one.text is UNSET:
                     raise ValueError("it has neither y nor label nor text")
+                edges = [] if one.y is UNSET else [edge for edge in (one.lo, one.hi) if edge is not None]
+                if any(_shape(edge) != _shape(one.y) for edge in edges):  # type: ignore[arg-type]
+                    raise ValueError(_OTHER_BAND)
                 run.append(one)
         except (ValueError, TypeError, KeyError, OSError, pa.ArrowException) as error:
             where = f"partition {records.partition}, offset {int(records.offsets[i])}"
@@ -190,6 +194,10 @@ def _packed_rows(value: bytes, record: int) -> PredictionRows:
             words["top"] = [
                 tuple((label, prob) for label, prob in zip(*pair, strict=True) if label is not None) for pair in pairs
             ]
+    y = np.zeros((n, 0), np.float32) if words else column_of(table, "y")
+    lo, hi = (column_of(table, name) if name in names else None for name in ("lo", "hi"))
+    if not words and any(edge.shape != y.shape for edge in (lo, hi) if edge is not None):
+        raise ValueError(_OTHER_BAND)
     return PredictionRows(
         [model] * n,
         np.full(n, partition, np.int32),
@@ -197,9 +205,9 @@ def _packed_rows(value: bytes, record: int) -> PredictionRows:
         column_of(table, "row"),
         table.column("stream").to_pylist(),
         column_of(table, "at").view(np.int64),
-        np.zeros((n, 0), np.float32) if words else column_of(table, "y"),
-        column_of(table, "lo") if "lo" in names else None,
-        column_of(table, "hi") if "hi" in names else None,
+        y,
+        lo,
+        hi,
         column_of(table, "score"),
         column_of(table, "flags").astype(np.uint16),
         np.full(n, record),
@@ -281,6 +289,12 @@ def _matrix(rows: list[Any]) -> NDArray[np.float32]:
         return np.fromiter(chain.from_iterable(rows), np.float32, len(rows) * min(widths)).reshape(len(rows), -1)
     except (TypeError, ValueError):
         raise ValueError(_MIXED) from None
+
+
+def _shape(numbers: _Numbers) -> tuple[int, int]:
+    """Numbers, or steps and numbers of the first of them."""
+    first = numbers[0] if numbers else None
+    return len(numbers), len(first) if isinstance(first, tuple) else -1
 
 
 def _nothing(y: NDArray[np.float32]) -> tuple[Any, ...]:

@@ -208,6 +208,31 @@ def test_what_is_no_prediction_is_named(value):
         predictions.decode(as_records([*keys, b"k"], [*values, value]))
 
 
+def narrower(value: bytes, name: str, left: int) -> bytes:
+    """The prediction with a band of so many targets, where y has three."""
+    if value[:1] != b"\xff":
+        fields = json.loads(value)
+        return json.dumps(fields | {name: fields[name][:left]}).encode()
+    table = pa.ipc.open_stream(value).read_all()
+    edge = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(left * len(table), np.float32)), left)
+    table = table.set_column(table.schema.get_field_index(name), name, edge)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("name", ["lo", "hi"])
+@pytest.mark.parametrize(("packed", "left"), [(False, 2), (False, 0), (True, 2)])
+def test_a_band_that_is_not_as_long_as_y_is_no_prediction(packed, left, name):
+    keys, values = predictions.encode(made(2, rows=range(2), offsets=[77] * 2) if packed else made(1))
+    with pytest.raises(ValueError, match=r"partition 3, offset 1 .*not a prediction"):
+        predictions.decode(as_records([*keys, *keys], [*values, narrower(values[0], name, left)]))
+    alone = [narrower(values[0], name, left)]
+    with pytest.raises(ValueError, match="not a prediction"):
+        predictions.decode(as_records(keys, alone))
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_chances_travel_where_a_model_has_them(packed):
     n = 40
