@@ -189,6 +189,8 @@ class Shard:
         epoch.add_tombstones(self.store, ended)
         if not self._close(epoch, numbers, offsets, memories, began):
             return False
+        if self.spotlight is not None:
+            self.spotlight.forget(ended)
         self.slots.forget(ended)
         self.store.forget(ended)
         self.waiting.stepped(numbers, now_ms)
@@ -197,7 +199,12 @@ class Shard:
             if self.spotlight is not None:
                 self.spotlight.kept(batch, said.x, said.champion)
         self.outcomes.forget(ended)
-        self._count(batch, epoch, len(ended))
+        stats = self.stats
+        stats.count(batch, epoch.flags, self._clock_ms())
+        stats.evictions |= {"spilled": self.slots.evicted, "idle": stats.evictions["idle"] + len(ended)}
+        stats.live_streams, stats.streams_used = self.store.live, self.admission.used
+        stats.slots_used, stats.brought_over = self.slots.used, self.seats.warmed
+        self.outcomes.show(stats)
         self._alive()
         return True
 
@@ -310,15 +317,7 @@ class Shard:
             with suppress(Fenced):
                 port.close()
 
-    # ---- numbers ----------------------------------------------------------------------------------------------------
-
-    def _count(self, batch: Batch, epoch: Epoch, ended: int) -> None:
-        stats = self.stats
-        stats.count(batch, epoch.flags, self._clock_ms())
-        stats.evictions |= {"spilled": self.slots.evicted, "idle": stats.evictions["idle"] + ended}
-        stats.live_streams, stats.streams_used = self.store.live, self.admission.used
-        stats.slots_used, stats.brought_over = self.slots.used, self.seats.warmed
-        self.outcomes.show(stats)
+    # ---- progress ---------------------------------------------------------------------------------------------------
 
     def _progress(self) -> None:
         self._alive()

@@ -94,6 +94,11 @@ class Spotlight:
             order = np.argsort(which, kind="stable")
             self._add(rows[order], which[order], batch, x, said)
 
+    def forget(self, numbers: NDArray[np.int64]) -> None:
+        """Streams [k] ended: whoever has such a name next is another stream. Before the state store forgets them."""
+        gone = set(self._store.names(numbers))
+        self._said[[key in gone for key in self._keys]] = np.nan
+
     def take(self) -> list[Points]:
         """Of each stream what came since the last call, at most POINTS of the latest."""
         found = []

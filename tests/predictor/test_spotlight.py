@@ -95,6 +95,21 @@ def test_repeated_readings_are_none_and_a_sequence_is_not_forecast_by_the_one_be
     assert np.isnan(its.predicted[:, 1]).tolist() == [True, False, True, False, True]
 
 
+def test_a_stream_that_was_forgotten_has_forecast_nothing_of_the_next_one_of_its_name(network: Network) -> None:
+    driver = StreamDriver(network, spotlight=("a", "b"), ttl_ms=60_000)
+    for stream in ("a", "b"):
+        driver.send(stream, at=AT, x=[1.0, 0.0, 0.0])
+    driver.run()
+    for _ in range(2):  # an idle stream is found with the partition's next readings
+        driver.advance(61_000)
+        driver.send("b", at=AT + 1000, x=[1.0, 0.0, 0.0])
+        driver.run()
+    assert driver.shard is not None and driver.shard.stats.evictions["idle"] >= 1
+    driver.send("a", at=AT + 2000, x=[2.0, 0.0, 0.0])
+    driver.run()
+    assert np.isnan(points(driver)["a"].predicted).all()
+
+
 def test_a_stream_of_two_partitions_shows_both_and_an_unknown_one_nothing(network: Network) -> None:
     driver = StreamDriver(network, partitions=2, spotlight=("a", "nobody"))
     for partition in (0, 1):
