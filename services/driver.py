@@ -207,9 +207,8 @@ class StreamDriver:
 
     def restart(self) -> Shard:
         """A new owner takes over and restores its state. Without `crash` before it, the old one is now a zombie."""
-        partitions = range(self.broker.partitions)
-        champion, config = self._seat(self.network, self.model), self.network.config
-        schema = Schema(config.features, config.vocabulary)
+        partitions, config = range(self.broker.partitions), self.network.config
+        champion, schema = self._seat(self.network, self.model), Schema(config.features, config.vocabulary)
         shard = Shard(
             MemorySource(self.broker, partitions, self._poll_size),
             self.ledger(),
@@ -222,6 +221,7 @@ class StreamDriver:
             challenger=None if self.challenger is None else self._seat(*self.challenger),
             share=self._share,
             clock_ms=self.clock_ms,
+            steady_ms=lambda: self.now_ms,
             pause=lambda seconds: self.advance(round(seconds * 1000)),
             notify=lambda event, **told: self.events.append((event, told)),
         )

@@ -20,6 +20,8 @@ from services.settings import Settings
 LOOK_S = 1.0
 QUALITY_S = 10.0
 """How often the champion's figures are written to the topic of events."""
+LEAVE_S = 8.0
+"""How long a look under way may take when the fleet ends."""
 
 
 def follow(settings: Settings, shards: int, notify: Callable[..., None]) -> Following:
@@ -60,13 +62,16 @@ class Following:
         self._refused.append((model, reason))
         self._events.told("model_refused", model=model, reason=reason)
 
-    def stop(self) -> None:
-        """Ends the thread; waits for a look under way for a moment only."""
+    def leave(self) -> None:
+        """Asks the thread to end after the look under way, with what that look may have begun."""
         self._stop.set()
-        self._thread.join(2.0)
-        self._retraining.stop()
-        self._events.flush()
-        self._events.close()
+
+    def stop(self) -> None:
+        """Ends the thread; waits for it for LEAVE_S."""
+        self.leave()
+        self._thread.join(LEAVE_S)
+        if self._thread.is_alive():
+            self._notify("following_failed", error=f"a look under way has not ended within {LEAVE_S:g} s")
 
     def saw(self, stats: Mapping[int, ShardStats]) -> None:
         """The shards' newest numbers."""
@@ -105,6 +110,11 @@ class Following:
                 if (problem := f"{type(error).__name__}: {error}"[:300]) != said:
                     said = problem
                     self._notify("following_failed", error=problem)
+        try:
+            self._retraining.stop()
+        finally:
+            self._events.flush()
+            self._events.close()
 
     def _watch(self) -> None:
         """Drift, and what follows from it."""

@@ -61,10 +61,12 @@ class Retraining:
         return None
 
     def stop(self) -> None:
-        """Ends the one under way."""
+        """Ends the one under way, and says so."""
         if self._running is not None:
             self._cancel()
             self._running, self.passed = None, {}
+            message = "the fleet that began it has ended: the server stops, or starts it anew"
+            self._notify("retrained", end="cancelled", message=message, seconds=self._seconds())
 
     def _due(self, drifts: Sequence[Drift]) -> str:
         """Why one should begin now; empty: it should not."""
@@ -152,7 +154,10 @@ class Retraining:
         }  # fmt: skip
         if outcome is not None and outcome.model:
             self.retrained_s = self._clock_s()
-        self._notify("retrained", end=end, message=message, seconds=round(self._clock_s() - self._began_s, 1), **told)
+        self._notify("retrained", end=end, message=message, seconds=self._seconds(), **told)
+
+    def _seconds(self) -> float:
+        return round(self._clock_s() - self._began_s, 1)
 
     def _cancel(self) -> None:
         import ray

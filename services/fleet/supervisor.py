@@ -111,12 +111,12 @@ class Supervisor:
         check_left(self._members)
 
     def stop(self) -> None:
-        """Ends every shard's current epoch, commits it and lets go; within STOP_S."""
+        """Ends every shard's current epoch, commits it and lets go; within STOP_S, unless the registry hangs."""
         import ray
 
         self._head.stop()
         if self._following is not None:
-            self._following.stop()
+            self._following.leave()
         runs = [member.run for member in self._members if member.run is not None]
         for member in self._members:
             if member.actor is not None:
@@ -125,6 +125,8 @@ class Supervisor:
             _, late = ray.wait(runs, num_returns=len(runs), timeout=self._head.patience_s(STOP_S))
             if late:
                 self._notify("killed_at_stop", shards=[m.shard for m in self._members if m.run in late])
+        if self._following is not None:
+            self._following.stop()
         self._drain_events()
         for actor in [*(m.actor for m in self._members), *(old.actor for old in self._replaced), self._spare]:
             kill(actor)

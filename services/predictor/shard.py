@@ -63,6 +63,7 @@ class Shard:
         challenger: Seat | None = None,
         share: float = 1.0,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        steady_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
         pause: Callable[[float], object] = time.sleep,
         notify: Notify = lambda event, **fields: None,
         tracer: Tracer | None = None,
@@ -70,7 +71,7 @@ class Shard:
         self.ledger, self.changelog, self.decoder = ledger, changelog, decoder
         self.source, decoder.progress = Portions(source, decoder.weigh), self._alive
         self.partitions = tuple(partitions)
-        self._origin, self._clock_ms, self._notify = origin, clock_ms, notify
+        self._origin, self._clock_ms, self._steady_ms, self._notify = origin, clock_ms, steady_ms, notify
         self.options = options or ShardOptions()
         self.pace = Pace(self.options.max_readings, self.options.epoch_s)
         self.store = StateStore()
@@ -134,7 +135,7 @@ class Shard:
         self._signed_ms = None if stand.unsigned else self._clock_ms()
         self.stats.lost += stand.lost
         self.source.seek(self.position)
-        self.waiting.start(self._clock_ms())
+        self.waiting.start(self._steady_ms())
         self.stats.ready = True
         self._progress()
         self._notify("ready", streams=self.stats.live_streams, seconds=round(self.stats.restore_s, 3),
@@ -193,7 +194,7 @@ class Shard:
             self.spotlight.forget(ended)
         self.slots.forget(ended)
         self.store.forget(ended)
-        self.waiting.stepped(numbers, now_ms)
+        self.waiting.stepped(numbers, self._steady_ms())
         if said is not None:
             self.outcomes.kept(batch.numbers(), said.x, said.champion, said.challenger, said.held)
             if self.spotlight is not None:
@@ -210,11 +211,11 @@ class Shard:
 
     def _flush(self) -> None:
         """Sends what waits in streams that fell silent, in epochs without readings: offsets stay where they are."""
-        now_ms = self._clock_ms()
-        for silent in self.waiting.silent(self.stats.lag, now_ms, min(self.slots.capacity, self.options.max_readings)):
+        most = min(self.slots.capacity, self.options.max_readings)
+        for silent in self.waiting.silent(self.stats.lag, self._steady_ms(), most):
             began = time.perf_counter()
             numbers, epoch, (changed, offsets, memories, _) = self.aside.flushed(
-                silent, lambda: Epoch(Batch(()), self.origin, now_ms), self._said_at_last
+                silent, lambda: Epoch(Batch(()), self.origin, self._clock_ms()), self._said_at_last
             )
             if not len(changed):
                 self.slots.kept()  # nothing was waiting, nothing has changed
@@ -222,7 +223,7 @@ class Shard:
                 return
             self.stats.flushed += len(epoch.flags)
             self.stats.count_predictions(epoch.flags)
-            self.waiting.stepped(silent, now_ms)  # those that were set aside are tried again after as long a silence
+            self.waiting.stepped(silent, self._steady_ms())  # what was set aside is tried again after as long a silence
             self.waiting.flushed(numbers)
 
     def _renew(self) -> None:

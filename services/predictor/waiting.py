@@ -1,7 +1,7 @@
 """Which streams may hold predictions that wait for later readings, and which of them have been silent for too long.
 
-Silence is measured on the wall clock, and only up to the last moment at which everything that the partition had was
-read: behind a backlog nobody is silent. Imports numpy and the state store.
+Silence is measured on a clock that only goes forward (`steady_ms`, of any origin), and only up to the last moment at
+which everything that the partition had was read: behind a backlog nobody is silent. Imports numpy and the state store.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ class Waiting:
         self._read_ms: dict[int, int] = {}  # partition -> when it was last seen to hold nothing unread
         self._look_ms = 0  # when to look next
 
-    def start(self, now_ms: int) -> None:
+    def start(self, steady_ms: int) -> None:
         """All streams of the store may hold something; silence before now counts for nothing."""
-        self._look_ms = now_ms
-        self.stepped(np.flatnonzero(self._store.offsets != NO_ROW), now_ms)
+        self._look_ms = steady_ms
+        self.stepped(np.flatnonzero(self._store.offsets != NO_ROW), steady_ms)
 
-    def stepped(self, numbers: NDArray[np.int64], now_ms: int) -> None:
+    def stepped(self, numbers: NDArray[np.int64], steady_ms: int) -> None:
         """Streams [k] have folded readings in, in an epoch that was kept."""
         if self._after_ms is not None:
             self._cover()
-            self._may[numbers], self._since_ms[numbers] = True, now_ms
+            self._may[numbers], self._since_ms[numbers] = True, steady_ms
 
     def flushed(self, numbers: NDArray[np.int64]) -> None:
         """Nothing waits in streams [k] any more, and that is committed."""
@@ -53,14 +53,14 @@ class Waiting:
         self._cover()
         return numbers[~self._may[numbers]]
 
-    def silent(self, lag: Mapping[int, int], now_ms: int, most: int) -> Iterator[NDArray[np.int64]]:
+    def silent(self, lag: Mapping[int, int], steady_ms: int, most: int) -> Iterator[NDArray[np.int64]]:
         """Streams that have been silent for too long, at most `most` at a time. `lag`: what is left to read now."""
         if self._after_ms is None:
             return
-        self._read_ms.update({partition: now_ms for partition, records in lag.items() if not records})
-        if now_ms < self._look_ms:
+        self._read_ms.update({partition: steady_ms for partition, records in lag.items() if not records})
+        if steady_ms < self._look_ms:
             return
-        self._look_ms = now_ms + self._after_ms // LOOKS
+        self._look_ms = steady_ms + self._after_ms // LOOKS
         self._cover()
         numbers = np.flatnonzero(self._may)
         if not len(numbers):

@@ -97,7 +97,7 @@ class Retrained(Event):
     """A retraining has ended."""
 
     event: Literal["retrained"]
-    end: Literal["trained", "failed", "timed_out"] = Field(description="How.")
+    end: Literal["trained", "failed", "timed_out", "cancelled"] = Field(description="How.")
     message: str = Field(description="What came of it, in a sentence.")
     seconds: float = Field(ge=0, description="How long it took.")
     model: str | None = Field(default=None, description="The model it gave; null for none.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,8 +17,11 @@ from waiting import wait_for
 from rnn import weights
 from rnn.config import ModelConfig
 from rnn.network import Network
+from services.fleet import following
+from services.fleet.events import Events
 from services.fleet.on_ray import join_or_start, prepare
 from services.fleet.retraining import Retraining
+from services.fleet.rollout import Rollout
 from services.quality.drift import Drift
 from services.registry import Registry
 from services.settings import Settings
@@ -44,14 +48,16 @@ class World:
         self.champion = registry.add(folder / "model", reason="a test").model
         self.now_s = MIDNIGHT_S
         self.said: list[tuple[str, dict[str, Any]]] = []
-        settings = Settings(
+        self.settings = Settings(
+            model=folder / "model",
             registry=registry.where,
             kafka={"bootstrap_servers": "127.0.0.1:1", "bootstrap_timeout_ms": 200},
             retrain={"runs": folder / "runs", **rules},
         )
-        self.retraining = Retraining(
-            settings, lambda event, **told: self.said.append((event, told)), lambda: self.now_s
-        )
+        self.retraining = Retraining(self.settings, self.notify, lambda: self.now_s)
+
+    def notify(self, event: str, **told: Any) -> None:
+        self.said.append((event, told))
 
     def tick(self, *drifts: Drift, on_trial: bool = False) -> Any:
         return self.retraining.tick(self.champion, drifts, on_trial)
@@ -101,6 +107,42 @@ def test_drift_begins_one_and_then_there_is_a_rest(on_ray: None, tmp_path: Path)
     assert world.retraining.running
     world.retraining.stop()
     assert not world.retraining.running
+    event, told = world.said[-1]
+    assert (
+        event == "retrained" and told["end"] == "cancelled" and "the fleet that began it has ended" in told["message"]
+    )
+
+
+class Slow(Retraining):
+    """Of which each look waits at the `gate`, and then begins one."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.arrived, self.gate = threading.Event(), threading.Event()
+
+    def tick(self, champion: str, *_: Any) -> Any:
+        self.arrived.set()
+        self.gate.wait()
+        return super().tick(champion, [DRIFTED])
+
+
+def test_what_a_look_begins_while_the_fleet_ends_is_cancelled(
+    on_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, on_drift=True, settle_h=0)
+    monkeypatch.setattr(following, "LEAVE_S", 0.0, raising=False)
+    rollout = Rollout(Registry(tmp_path / "registry"), world.settings, 1, world.notify)
+    rollout.open()
+    slow = Slow(world.settings, world.notify)
+    follower = following.Following(rollout, slow, Events(world.settings.kafka, "events", world.notify), world.notify)
+    slow.arrived.wait()
+    follower.stop()
+    slow.gate.set()
+    follower._thread.join()
+    assert not slow.running
+    ends = [told["end"] for event, told in world.said if event == "retrained"]
+    assert ends == ["cancelled"]
+    assert any("a look under way has not ended" in told.get("error", "") for _, told in world.said)
 
 
 def test_drift_begins_none_while_a_model_is_on_trial(on_ray: None, tmp_path: Path) -> None:

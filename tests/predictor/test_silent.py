@@ -70,3 +70,22 @@ def test_what_waits_in_a_stream_whose_flush_raises_goes_on_waiting_alone(streams
     hurt.advance(10_001)
     hurt.run()
     assert bits(hurt.predictions("b")) == bits(well.predictions("b"))
+
+
+def test_a_wall_clock_that_jumps_makes_no_stream_silent_and_keeps_none_from_being_so() -> None:
+    class Jumping(StreamDriver):
+        ahead_ms = 0
+
+        def clock_ms(self) -> int:
+            return self.now_ms + self.ahead_ms
+
+    driver = Jumping(BOTH_WAYS, flush_after_ms=10_000)
+    driver.send("a", AT, [1.0, 2.0])
+    driver.run()
+    driver.ahead_ms = 3_600_000
+    driver.run()
+    assert driver.predictions("a") == []
+    driver.ahead_ms = -3_600_000
+    driver.advance(10_001)
+    driver.run()
+    assert len(driver.predictions("a")) == 1
