@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
 from services.brokers.kafka_connect import ANSWER_MS, asked, open_admin
 from services.brokers.kafka_options import Options, brokers
-from services.predictor.ports import Refused
+from services.predictor.ports import Refused, Unsettled
 from services.records import Role, TopicIds
 
 MAX_MESSAGE_BYTES = 1_048_588
@@ -21,6 +22,8 @@ OUTPUT_BYTES = 4 << 20
 HEADER_BYTES = 4096
 """A dead letter is its record and so much more at most: the headers that say why."""
 DAY_MS = 86_400_000
+SHOWN_S = 0.2
+"""Between two looks whether the brokers show what was made."""
 
 Severity = Literal["refuse", "warn"]
 
@@ -79,14 +82,14 @@ def spec(settings: Any, names: Mapping[Role, str]) -> TopicSpec:
     )
 
 
-def create(options: Options, wanted: TopicSpec) -> list[str]:
+def create(options: Options, wanted: TopicSpec, tell: Callable[[str], object] = lambda line: None) -> list[str]:
     """Makes the topics that are missing and returns their names once they can be used. Of the others, outputs that have
-    fewer partitions than the readings get as many; else they are left as they are. Raises Unsettled when the broker
-    does not answer, Refused when it will not have a topic so.
+    fewer partitions than the readings get as many; else they are left as they are. `tell` hears what is waited for.
+    Raises Unsettled when the broker does not answer, Refused when it will not have a topic so.
     """
     with open_admin(options) as admin:
         there = _described(options, admin, list(wanted.names.values()))
-        _grow(options, admin, {role: there[name] for role, name in wanted.names.items() if name in there})
+        _grow(options, admin, {role: there[name] for role, name in wanted.names.items() if name in there}, tell)
         missing = {role: name for role, name in wanted.names.items() if name not in there}
         if not missing:
             return []
@@ -107,8 +110,12 @@ def create(options: Options, wanted: TopicSpec) -> list[str]:
         return list(new)
 
 
-def _grow(options: Options, admin: KafkaAdminClient, there: Mapping[Role, Topic]) -> None:
-    """Gives outputs as many partitions as the readings have. Never the readings: keys would go to other partitions."""
+def _grow(
+    options: Options, admin: KafkaAdminClient, there: Mapping[Role, Topic], tell: Callable[[str], object]
+) -> None:
+    """Gives outputs as many partitions as the readings have, and waits until the brokers show them. Never the readings:
+    keys would go to other partitions.
+    """
     if (readings := there.get(Role.READINGS)) is None:
         return
     short = [topic.name for topic in there.values() if topic.partitions < readings.partitions]
@@ -119,6 +126,12 @@ def _grow(options: Options, admin: KafkaAdminClient, there: Mapping[Role, Topic]
             error = kafka_errors.for_code(result.error_code)
             if error is not kafka_errors.NoError:
                 raise Refused(f"topic {result.name} gets no more partitions: {error.__name__}: {result.error_message}")
+        tell(f"waiting until the brokers show the added partitions of {', '.join(short)} ...")
+        end_s = time.monotonic() + 2 * ANSWER_MS / 1000
+        while any(topic.partitions < readings.partitions for topic in existing(options, admin, short)):
+            if time.monotonic() > end_s:
+                raise Unsettled(f"partitions were added to {', '.join(short)}, and the brokers do not show them yet")
+            time.sleep(SHOWN_S)
 
 
 def create_events(options: Options, name: str, replication: int | None = None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, TypeVar, cast, get_args
 
 import typer
@@ -36,8 +37,9 @@ def create(config: Config = None, set_: Set = None, wait_s: Wait = 0.0) -> None:
 
     settings = load(config, set_ or [])
     spec = kafka_topics.spec(settings, topic_names(settings))
-    made = _in_time(lambda: kafka_topics.create(settings.kafka, spec), wait_s)
     console = Console()
+    tell = partial(console.print, highlight=False)
+    made = _in_time(lambda: kafka_topics.create(settings.kafka, spec, tell), wait_s)
     for topic in topic_names(settings).values():
         console.print(f"{'created' if topic in made else 'exists '}  {topic}", highlight=False)
     if settings.registry is not None:
