@@ -16,15 +16,17 @@ class Lag:
         self._read_ms: dict[int, int] = {}
 
     def see(self, polled: Sequence[Records], unread: Mapping[int, int], now_ms: int) -> float:
-        """Age in seconds of the oldest of the `unread` records (partition -> how many), at most; 0: all is read."""
+        """Age in seconds of the oldest of the `unread` records (partition -> how many), at most; 0: all is read. Where
+        nothing says how old they are it is the time since they were first seen, 1 ms at least.
+        """
         for records in polled:
-            past = records.timestamps_ms[
-                records.timestamps_ms <= now_ms
-            ]  # one from the future says nothing of the rest
-            self._read_ms[records.partition] = int(past[-1]) if len(past) else now_ms
-        self._met_ms.update({partition: now_ms for partition, n in unread.items() if not n})
-        return max([0, *(now_ms - self._known_ms(partition, now_ms) for partition, n in unread.items() if n)]) / 1000
+            past = records.timestamps_ms[records.timestamps_ms <= now_ms]  # one from the future says nothing of others
+            if len(past):
+                self._read_ms[records.partition] = int(past[-1])
+        for partition, n in unread.items():
+            if not n or (partition not in self._met_ms and partition not in self._read_ms):
+                self._met_ms[partition] = now_ms
+        return max([0, *(max(1, now_ms - self._known_ms(partition)) for partition, n in unread.items() if n)]) / 1000
 
-    def _known_ms(self, partition: int, now_ms: int) -> int:
-        known_ms = [known[partition] for known in (self._met_ms, self._read_ms) if partition in known]
-        return max(known_ms, default=now_ms)
+    def _known_ms(self, partition: int) -> int:
+        return max(known[partition] for known in (self._met_ms, self._read_ms) if partition in known)

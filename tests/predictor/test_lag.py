@@ -55,8 +55,14 @@ def test_a_reading_that_came_from_the_future_is_not_answered_before_it_came() ->
     assert latency.counts.sum() == 1 and latency.total == 0
 
 
-def test_nothing_is_said_of_what_nobody_knows() -> None:
-    assert Lag().see([], {0: 7}, now_ms=1_000_000) == 0
+def test_what_is_unread_is_behind_even_where_no_stamp_says_by_how_much() -> None:
+    lag = Lag()
+    assert lag.see([], {0: 7}, now_ms=1_000_000) == 0.001
+    assert lag.see([], {0: 7}, now_ms=1_002_000) == 2, "since it was first seen"
+    assert lag.see([polled(0, 9_000_000)], {0: 6}, now_ms=1_003_000) == 3, "a stamp that is ahead says nothing"
+    assert lag.see([polled(0, 9_000_000)], {0: 0}, now_ms=1_004_000) == 0
+    assert lag.see([polled(0, 9_000_000)], {0: 5}, now_ms=1_004_000) == 0.001
+    assert lag.see([], {0: 5}, now_ms=900_000) == 0.001, "a clock that was set back"
 
 
 def test_readings_that_retention_has_eaten_are_counted_and_epochs_leave_their_time() -> None:
