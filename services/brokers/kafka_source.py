@@ -10,12 +10,14 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 
 from services.brokers import kafka_fetch
+from services.brokers.kafka_apart import Gone, name_partitions
 from services.brokers.kafka_connect import (
     ANSWER_MS,
     Misfit,
@@ -49,7 +51,8 @@ class KafkaSource:
 
     `notify(event, **fields)` hears once when the broker goes away and once when it is back, and of such batches.
     spares: a partition whose next record batch cannot be read is set aside and tried again every AGAIN_S, and the
-        others are read on; nothing of it is skipped. Otherwise `poll` raises Refused.
+        others are read on; nothing of it is skipped. Where retention has overtaken a partition it is read on from its
+        beginning, which `overtaken` says. Otherwise `poll` raises Refused.
     """
 
     def __init__(
@@ -79,6 +82,8 @@ class KafkaSource:
         self._broken: Refused | None = None
         self.unreadable: dict[int, str] = {}
         """Partition that is set aside -> why."""
+        self.overtaken: dict[int, int] = {}
+        """Partition whose next readings retention has deleted -> where reading went on; who takes it in clears it."""
         self._again_s: dict[int, float] = {}  # partition that is paused -> monotonic, when to try it again
 
     def beginning(self) -> Mapping[int, int]:
@@ -112,8 +117,8 @@ class KafkaSource:
             fetched = consumer.poll(timeout_ms, max_records=max_records)
         except Exception as error:
             raised = self._meaning(error)
-            if isinstance(raised, Unreadable) and self._spares:
-                self._set_aside(raised)
+            if self._spares and (isinstance(raised, Unreadable) or (isinstance(raised, Gone) and raised.partitions)):
+                self._set_apart(raised)
                 return []
             if not isinstance(raised, Unsettled):
                 self._broken = raised if isinstance(raised, Refused) else None
@@ -166,6 +171,7 @@ class KafkaSource:
         try:
             check_partitions(self._options, consumer, self._topic, self._tps)
             consumer.assign(self._all())
+            name_partitions(consumer)
             if self._columnar is not False and (why := kafka_fetch.install(consumer, self._room)):
                 log.warning("readings are fetched one by one, about 5 times slower: %s", why)
             doing = f"looking for the end of {self._topic}"
@@ -190,13 +196,38 @@ class KafkaSource:
         self._next.update({partition: offset for partition, offset in self._wanted.items() if offset is not None})
         self._wanted = {}
 
-    def _set_aside(self, why: Unreadable) -> None:
+    def _set_apart(self, why: Unreadable | Gone) -> None:
+        """The other partitions are read on, whatever has become of this one."""
+        if isinstance(why, Unreadable):
+            self._set_aside(why.partition, str(why))
+            return
+        try:
+            first = self.beginning()
+        except Unsettled as error:
+            self._away(error)  # the next poll finds the same
+            return
+        for partition in why.partitions:
+            at = self._next[partition]
+            self._wanted[partition] = self._next[partition] = max(at, first[partition])
+            if at < first[partition]:
+                self.overtaken[partition] = first[partition]
+                self._readable(partition)
+            else:
+                self._set_aside(partition, str(why))
+
+    def _set_aside(self, partition: int, why: str) -> None:
         assert self._consumer is not None
-        self._consumer.pause(self._tps[why.partition])
-        self._again_s[why.partition] = time.monotonic() + AGAIN_S
-        if self.unreadable.get(why.partition) != str(why):
-            self.unreadable[why.partition] = str(why)
-            self._notify("partition_set_aside", partition=why.partition, error=str(why), retry_s=AGAIN_S)
+        tp = self._tps[partition]
+        self._consumer.pause(tp)
+        self._again_s[partition] = time.monotonic() + AGAIN_S
+        with suppress(Unsettled):  # nothing is fetched of it now that would tell its end
+            doing = f"looking for the end of {self._topic}"
+            self._ends |= {
+                partition: asked(self._options, doing, self._consumer.end_offsets, [tp], timeout_ms=ANSWER_MS)[tp]
+            }
+        if self.unreadable.get(partition) != why:
+            self.unreadable[partition] = why
+            self._notify("partition_set_aside", partition=partition, error=why, retry_s=AGAIN_S)
 
     def _try_again(self, consumer: KafkaConsumer) -> None:
         now_s = time.monotonic()
@@ -225,10 +256,7 @@ class KafkaSource:
 
     def _meaning(self, error: Exception) -> Exception:
         if isinstance(error, kafka_errors.OffsetOutOfRangeError | kafka_errors.LogTruncationError):
-            return Refused(
-                f"topic {self._topic}: the next readings are gone ({error}). Retention deleted them before they were "
-                "read (raise retention.ms), or the topic was made anew (then start over: `streamrnn topics start-over`)"
-            )
+            return Gone(self._topic, error)
         if isinstance(error, kafka_errors.CorruptRecordError | UnicodeDecodeError):
             return Refused(f"topic {self._topic}: a record batch is malformed: {error}")
         return meaning(error, self._options, f"reading {self._topic}")

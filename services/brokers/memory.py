@@ -46,6 +46,8 @@ class MemorySource:
         self._partitions = list(partitions)
         self._poll_size = poll_size or (lambda room: room)
         self._position = {partition: broker.log(Role.READINGS, partition).start for partition in partitions}
+        self.overtaken: dict[int, int] = {}
+        """Partition whose next readings retention has deleted -> where reading went on; who takes it in clears it."""
 
     def beginning(self) -> Mapping[int, int]:
         """See ports.Source."""
@@ -56,17 +58,14 @@ class MemorySource:
         self._position.update(offsets)
 
     def poll(self, max_records: int, timeout_s: float) -> list[Records]:
-        """See ports.Source. Never waits. Raises Refused when retention has overtaken the position."""
+        """See ports.Source. Never waits. Where retention has overtaken the position it goes on from the beginning."""
         polled: list[Records] = []
         room = max_records
         for partition in self._partitions:
             log = self._broker.log(Role.READINGS, partition)
             position = self._position[partition]
             if position < log.start:
-                raise Refused(
-                    f"readings {position} to {log.start - 1} of partition {partition} were deleted before they were "
-                    "read; raise retention.ms of the readings topic"
-                )
+                position = self.overtaken[partition] = log.start
             if position > log.end:
                 raise Refused(f"partition {partition} ends at {log.end}, before offset {position}: was it made anew?")
             wanted = min(room, self._poll_size(room))

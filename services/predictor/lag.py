@@ -1,8 +1,8 @@
-"""How far a shard is behind, in records and in seconds. Imports records only."""
+"""How far a shard is behind, in records and in seconds; what it has lost to retention. Imports records only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from services.records import Records
 
@@ -30,3 +30,13 @@ class Lag:
 
     def _known_ms(self, partition: int) -> int:
         return max(known[partition] for known in (self._met_ms, self._read_ms) if partition in known)
+
+
+def skipped(overtaken: Mapping[int, int], position: dict[int, int], notify: Callable[..., None]) -> int:
+    """Moves the position of partitions to where retention has left something to read. Returns how many are lost."""
+    lost = 0
+    for partition, first in overtaken.items():
+        lost += first - position[partition]
+        notify("readings_lost_to_retention", partition=partition, committed=position[partition], beginning=first)
+        position[partition] = first
+    return lost

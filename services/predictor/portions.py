@@ -38,6 +38,13 @@ class Portions:
         unreadable: Mapping[int, str] = getattr(self.source, "unreadable", {})
         return unreadable
 
+    def overtaken(self) -> Mapping[int, int]:
+        """Partition -> where reading goes on, of those that retention has overtaken since the last call."""
+        found: dict[int, int] = getattr(self.source, "overtaken", {})
+        taken = dict(found)
+        found.clear()
+        return taken
+
     def beginning(self) -> Mapping[int, int]:
         """See ports.Source."""
         return self.source.beginning()

@@ -27,7 +27,7 @@ from services.predictor.aside import Aside
 from services.predictor.batcher import Batch, batches, part_of, without_folded
 from services.predictor.epoch import Epoch, Origin, Stepped
 from services.predictor.idle import Idle
-from services.predictor.lag import Lag
+from services.predictor.lag import Lag, skipped
 from services.predictor.options import Notify, ShardOptions
 from services.predictor.outcomes import Outcomes
 from services.predictor.pace import Pace
@@ -147,6 +147,7 @@ class Shard:
         """One poll, and the epochs that come of it and of streams that fell silent. Returns how many records came."""
         began = time.perf_counter()
         polled = self.source.poll(self.pace.readings, self.options.poll_s)
+        self.stats.lost += skipped(self.source.overtaken(), self.position, self._notify)
         if polled:
             self._phase("poll", began)
             self._take(polled)
@@ -317,8 +318,6 @@ class Shard:
         for port in (self.source, self.changelog, self.ledger):
             with suppress(Fenced):
                 port.close()
-
-    # ---- progress ---------------------------------------------------------------------------------------------------
 
     def _progress(self) -> None:
         self._alive()

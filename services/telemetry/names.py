@@ -84,7 +84,7 @@ METRICS = (
     ),
     Metric(
         "streamrnn_lost_readings_total", "counter",
-        "Records that retention deleted before they were read, found when the shard's actor started.",
+        "Records that retention deleted before they were read.",
         "readings", "lost",
     ),
     Metric(
@@ -110,12 +110,14 @@ METRICS = (
         "streamrnn_batch_rows", "histogram", "Readings in one batch of the network.", "rows", "batch_rows", of="shards",
     ),
     Metric(
-        "streamrnn_consumer_lag_messages", "gauge", "Records of the readings topic that are not read yet.",
+        "streamrnn_consumer_lag_messages", "gauge",
+        "Records of the readings topic that are not read yet; of a partition that is set aside as of its last try.",
         "messages", "lag", "partition",
     ),
     Metric(
         "streamrnn_consumer_lag_seconds", "gauge",
-        "Age of the oldest record that is not read yet, at most; 0: all are read.", "seconds", "lag_s",
+        "Age of the oldest record that is not read yet, at most, or for how long it has been seen; 0: all are read.",
+        "seconds", "lag_s",
     ),
     Metric(
         "streamrnn_broker_away_seconds", "gauge", "Time for which Kafka has not answered the shard; 0: it answers.",

@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 from kafka import TopicPartition
+from kafka.consumer.fetcher import Fetcher
+from kafka.record.default_records import DefaultRecordBatch
+from waiting import wait_for
 
+from services.brokers import kafka_source
 from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_client import ColumnProducer
 from services.brokers.kafka_connect import open_admin, open_producer
@@ -135,6 +139,103 @@ def test_large_backlogs_come_whole_and_in_order(
         for records in polled:
             found[records.partition] += records.values
     assert found == {0: values[0], 1: values[1]}
+
+
+# ---- one partition's trouble ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spares(
+    options: dict[str, Any], topic: str, opened: Callable[..., KafkaSource], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[KafkaSource, list[str]]]:
+    """Makes sources that set partitions aside and try them again with every poll, and the list of what they tell."""
+    monkeypatch.setattr(kafka_source, "AGAIN_S", 0.0)
+
+    def make_source(**named: Any) -> tuple[KafkaSource, list[str]]:
+        told: list[str] = []
+        notify = lambda event, **fields: told.append(event)  # noqa: E731
+        return opened(options, topic, [0, 1], spares=True, notify=notify, **named), told
+
+    return make_source
+
+
+def test_a_partition_that_retention_overtakes_goes_on_behind_the_gap(
+    options: dict[str, Any], topic: str, spares: Callable[..., tuple[KafkaSource, list[str]]]
+) -> None:
+    for partition in (0, 1):
+        send(options, topic, *[b"%d" % partition] * 10, partition=partition)
+    with open_admin(options) as admin:
+        admin.delete_records({TopicPartition(topic, 0): 6})
+    source, told = spares()
+    source.seek({0: 2, 1: 0})
+    assert sorted(until(source, 14)) == [b"0"] * 4 + [b"1"] * 10  # type: ignore[type-var]
+    assert source.overtaken == {0: 6} and source.unreadable == {} and told == []
+
+
+def test_an_offset_beyond_the_end_sets_its_partition_aside(
+    options: dict[str, Any], topic: str, spares: Callable[..., tuple[KafkaSource, list[str]]]
+) -> None:
+    send(options, topic, *[b"v"] * 3, partition=1)
+    source, told = spares()
+    source.seek({0: 7, 1: 0})
+    assert until(source, 3) == [b"v"] * 3
+    wait_for(lambda: source.poll(10, 0.1) != [] or source.unreadable, "it is set aside")
+    assert source.unreadable.keys() == {0} and "start-over" in source.unreadable[0]
+    send(options, topic, b"w", partition=1)
+    assert until(source, 1) == [b"w"]
+    assert told == ["partition_set_aside"] and source.overtaken == {}
+
+
+def test_a_partition_that_the_broker_calls_corrupt_is_set_aside_and_its_lag_is_told(
+    options: dict[str, Any],
+    topic: str,
+    spares: Callable[..., tuple[KafkaSource, list[str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parse = Fetcher._parse_fetched_data
+
+    def corrupt(fetcher: Fetcher, completed: Any) -> Any:
+        if completed.topic_partition.partition == 0:
+            completed.partition_data.error_code = 2
+        return parse(fetcher, completed)
+
+    for partition in (0, 1):
+        send(options, topic, *[b"%d" % partition] * 3, partition=partition)
+    source, told = spares()
+    with monkeypatch.context() as broken:
+        broken.setattr(Fetcher, "_parse_fetched_data", corrupt)
+        assert until(source, 3) == [b"1"] * 3
+        wait_for(lambda: source.poll(10, 0.1) != [] or source.unreadable, "it is set aside")
+        assert "CORRUPT_MESSAGE" in source.unreadable[0] and source.lag() == {0: 3, 1: 0}
+        send(options, topic, *[b"0"] * 2)
+        send(options, topic, b"1", partition=1)
+        assert until(source, 1) == [b"1"]
+        wait_for(lambda: source.poll(10, 0.1) != [] or source.lag() == {0: 5, 1: 0}, "its lag grows")
+        source.close()  # so that no answer of the broken time is read later
+    assert until(source, 5) == [b"0"] * 5
+    assert told == ["partition_set_aside", "partition_readable"] and source.unreadable == {}
+
+
+def test_a_damaged_batch_is_its_partition_s_also_where_records_come_one_by_one(
+    options: dict[str, Any],
+    topic: str,
+    spares: Callable[..., tuple[KafkaSource, list[str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    send(options, topic, *[b"0"] * 5)
+    send(options, topic, *[b"damaged"] * 2)
+    send(options, topic, *[b"1"] * 10, partition=1)
+    source, told = spares(columnar=False)
+    with monkeypatch.context() as broken:
+        broken.setattr(DefaultRecordBatch, "validate_crc", lambda batch: batch.base_offset != 5)
+        assert sorted(until(source, 15)) == [b"0"] * 5 + [b"1"] * 10  # type: ignore[type-var]
+        wait_for(lambda: source.poll(10, 0.1) != [] or source.unreadable, "it is set aside")
+        assert "partition 0: the record batch at offset 5 is malformed" in source.unreadable[0]
+        assert source.lag() == {0: 2, 1: 0}
+        send(options, topic, b"1", partition=1)
+        assert until(source, 1) == [b"1"]
+    assert until(source, 2) == [b"damaged"] * 2
+    assert told == ["partition_set_aside", "partition_readable"]
 
 
 @pytest.mark.chaos

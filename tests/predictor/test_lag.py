@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from rnn.config import ModelConfig
 from rnn.network import Network
+from services.brokers.memory import Fault, Faults, Step
 from services.driver import START_MS, StreamDriver
 from services.predictor.lag import Lag
 from services.records import Records, Role
@@ -80,3 +82,24 @@ def test_readings_that_retention_has_eaten_are_counted_and_epochs_leave_their_ti
     assert driver.shard.stats.last_epoch_s == 0, "this life has kept none yet"
     driver.run()
     assert len(driver.predictions("pump-1")) == 3
+
+
+@pytest.mark.parametrize("fault", [None, Fault.LOST])
+def test_a_reader_that_retention_overtakes_goes_on_behind_the_gap_and_counts_it_once(fault: Fault | None) -> None:
+    faults = Faults() if fault is None else Faults.once(Step.BEFORE_OFFSETS, fault, nth=2)  # the epoch after is dropped
+    driver = StreamDriver(Network(ModelConfig(("flow",), hidden=4)), partitions=2, faults=faults)
+    driver.send("pump-1", at=START_MS, x=[1.0], partition=0)
+    driver.run()
+    for second in range(1, 6):
+        for partition in range(2):
+            driver.send("pump-1", at=START_MS + second, x=[1.0], partition=partition)
+    driver.broker.truncate(Role.READINGS, 0, before=4)
+    shard = driver.shard
+    driver.run()
+    assert driver.shard is shard and shard.stats.lost == 3
+    assert shard.stats.epochs["dropped"] == int(fault is not None)
+    assert [sum(one.partition == partition for one in driver.predictions()) for partition in range(2)] == [3, 5]
+    driver.crash()
+    driver.send("pump-1", at=START_MS + 9, x=[1.0], partition=0)
+    driver.run()
+    assert driver.shard.stats.lost == 0 and len(driver.predictions()) == 9
