@@ -37,6 +37,7 @@ WARNINGS = frozenset(
         "partition_set_aside",
         "partitions_added",
         "ray_head_away",
+        "readings_held_open",
         "readings_lost_to_retention",
         "ray_slow",
         "registry_problem",

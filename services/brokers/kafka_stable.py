@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import NamedTuple
 
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
@@ -16,11 +17,25 @@ from services.brokers.kafka_connect import asked, open_admin
 from services.brokers.kafka_options import Options, brokers
 
 
+class Holder(NamedTuple):
+    """The oldest open transaction of a partition."""
+
+    since: int  # its first offset
+    sentence: str  # whose it is, and what to do
+
+
 def held_open(
     options: Options, topic: str, partitions: Iterable[int], ours: Callable[[str], bool] = lambda name: False
 ) -> dict[int, str]:
-    """Partition -> who holds it open, in a sentence with what to do; without those that are not, and those that are by
-    a transactional id of `ours`. Raises Unsettled when the broker does not answer.
+    """The sentences of `holders`."""
+    return {partition: one.sentence for partition, one in holders(options, topic, partitions, ours).items()}
+
+
+def holders(
+    options: Options, topic: str, partitions: Iterable[int], ours: Callable[[str], bool] = lambda name: False
+) -> dict[int, Holder]:
+    """Partition -> who holds it open; without those that nobody does, and those that are held by a transactional id of
+    `ours`. Raises Unsettled when the broker does not answer.
     """
     tps = [TopicPartition(topic, partition) for partition in partitions]
     doing = f"looking for open transactions in {topic}"
@@ -39,7 +54,7 @@ def held_open(
             return {}
         later = at(IsolationLevel.READ_COMMITTED)  # one that ended while we asked whose it is holds nothing
     return {
-        tp.partition: _sentence(options, tp, stable[tp], end[tp], producer, name)
+        tp.partition: Holder(stable[tp], _sentence(options, tp, stable[tp], end[tp], producer, name))
         for tp, (producer, name) in suspects.items()
         if later[tp] == stable[tp] and not ours(name)
     }

@@ -101,6 +101,7 @@ class Server:
 
     def _show(self, supervisor: Supervisor) -> None:
         stats = {status.shard: status.stats for status in supervisor.statuses()}
+        self._watch.behind = {partition for one in stats.values() for partition, n in one.lag.items() if n}
         restarts, about = supervisor.restarts(), supervisor.pipeline()
         about.unread_partitions = self._watch.unread
         self._live.saw(stats, restarts, about, supervisor.points())

@@ -1,5 +1,6 @@
 """Looks at the pipeline's topics while the fleet serves them, in a thread of the server's process: operators delete
-topics, make them anew under the same names, and add partitions, which nobody reads until the fleet starts anew.
+topics, make them anew under the same names, and add partitions, which nobody reads until the fleet starts anew; and
+others leave transactions open (`held`).
 
 May import brokers when it runs.
 """
@@ -7,11 +8,12 @@ May import brokers when it runs.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
 
 from services.fleet.assembly import topic_names
+from services.fleet.held import HeldReadings
 from services.predictor import topic_ids
 from services.predictor.ports import Refused, Unsettled
 from services.records import Role, TopicIds
@@ -37,6 +39,9 @@ class TopicWatch:
 
     def __init__(self, settings: Settings, notify: Callable[..., None]) -> None:
         self._kafka, self._names, self._notify = settings.kafka, topic_names(settings), notify
+        self._held = HeldReadings(settings.kafka, self._names[Role.READINGS], notify)
+        self.behind: Set[int] = frozenset()
+        """Partitions of which something is not read, as the shards say."""
         self._every_s = min(LOOK_S, float(settings.kafka.get("metadata_max_age_ms") or LOOK_S * 1000) / 1000)
         self._before: TopicIds = {}
         self._served = 0  # partitions of the readings; 0: no fleet has begun
@@ -88,6 +93,7 @@ class TopicWatch:
     def _run(self) -> None:
         while not self._stop.wait(self._every_s) and self._refused is None:
             self.look()
+            self._held.look(self.behind)
 
     def look(self) -> None:
         """One look; any thread may call it."""
