@@ -77,6 +77,9 @@ class Records:
     values: list[bytes | None]  # [n]
     headers: Mapping[int, Sequence[Header]] = field(default_factory=dict)  # row -> its headers, only rows with any
     refused: Mapping[int, tuple[Reason, str]] = field(default_factory=dict)  # row -> why nobody looked at its bytes
+    begins: Mapping[int, int] = field(
+        default_factory=dict
+    )  # refused row, the last of a batch -> the batch's first offset
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -91,6 +94,7 @@ class Records:
             [self.values[i] for i in index],
             {row: self.headers[i] for row, i in enumerate(index) if i in self.headers} if self.headers else {},
             {row: self.refused[i] for row, i in enumerate(index) if i in self.refused} if self.refused else {},
+            {row: self.begins[i] for row, i in enumerate(index) if i in self.begins} if self.begins else {},
         )
 
     def rows(self, start: int, stop: int) -> Records:
@@ -106,6 +110,7 @@ class Records:
             self.values[start:stop],
             {row - start: found for row, found in self.headers.items() if start <= row < stop},
             {row - start: why for row, why in self.refused.items() if start <= row < stop},
+            {row - start: first for row, first in self.begins.items() if start <= row < stop},
         )
 
 

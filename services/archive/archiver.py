@@ -34,7 +34,7 @@ class Topic(Protocol):
 
     def read(self, partition: int, first: int, end: int) -> Iterator[Records]:
         """The records from `first` up to but not including `end`, which must lie within the span. Ends once all up to
-        `end` has been seen, records or not. Raises Unsettled.
+        `end` has been seen, records or not; a batch that nobody unpacks is one refused record. Raises Unsettled.
         """
 
 
@@ -46,6 +46,7 @@ class Told:
     pieces: int = 0
     bytes: int = 0  # as written
     gone: int = 0  # offsets that the topic had lost before
+    passed_over: int = 0  # batches that unpack to more than may be held in memory
 
 
 class Archiver:
@@ -125,8 +126,13 @@ class Archiver:
         for records in self._topic.read(partition, known, end):
             batch = rows.batch(records)
             for start, stop, day in self._days(records, gathered.day):
-                if gathered.batches and day != gathered.day:
-                    gathered = self._written(partition, gathered, int(records.offsets[start]) - 1, end)
+                first = records.begins.get(start, int(records.offsets[start]))
+                if gathered.batches and (day != gathered.day or start in records.refused):
+                    gathered = self._written(partition, gathered, first - 1, end)
+                if start in records.refused:
+                    piece = Piece(partition, gathered.first, int(records.offsets[start]), day_name(day), gone=True)
+                    gathered = self._pass_over(piece, day, records.refused[start][1])
+                    continue
                 gathered.add(batch.slice(start, stop - start), day, int(records.offsets[stop - 1]))
                 if gathered.bytes >= self._piece_bytes:
                     gathered = self._written(partition, gathered, gathered.last, end)
@@ -138,12 +144,13 @@ class Archiver:
         self._empty[partition] = max(end, known)
 
     def _days(self, records: Records, day: int) -> Iterator[tuple[int, int, int]]:
-        """Rows `start` to `stop` and their day. Within a partition days never go back, and never beyond tomorrow, so
-        that a late record or a wrong clock makes no file of its own.
+        """Rows `start` to `stop` and their day; a refused row is by itself. Within a partition days never go back, and
+        never beyond tomorrow, so that a late record or a wrong clock makes no file of its own.
         """
         days = np.clip(records.timestamps_ms // DAY_MS, 0, min(self._today() + 1, LAST_DAY))
         days = np.maximum.accumulate(np.maximum(days, day))
-        cuts = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(records)]
+        alone = {row + side for row in records.refused for side in (0, 1)}
+        cuts = sorted({0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), *alone, len(records)})
         for start, stop in pairwise(cuts):
             yield start, stop, int(days[start])
 
@@ -170,6 +177,14 @@ class Archiver:
         self.told.gone += piece.next - piece.first
         self._notify("records are gone", what=note, file=piece.path,
                      fix="let the archiver run more often, or raise the topic's retention.ms")  # fmt: skip
+
+    def _pass_over(self, piece: Piece, day: int, why: str) -> _Gathered:
+        note = f"topic {self._topic.name}, partition {piece.partition}: {why}"
+        self._place.publish(piece.path, rows.content(self._topic.name, piece, [], note))
+        self.told.pieces += 1
+        self.told.passed_over += 1
+        self._notify("batch passed over", what=note, file=piece.path)
+        return _Gathered(piece.next, day)
 
     def _today(self) -> int:
         return self._now_ms() // DAY_MS

@@ -1,7 +1,7 @@
 """The names of the archive's files, which alone say what is archived: no index, nothing that could disagree with them.
 
     topic=NAME/day=2026-11-25/partition-03-FIRST-LAST.parquet        offsets FIRST to LAST, LAST among them
-    topic=NAME/day=2026-11-25/partition-03-FIRST-LAST-gone.parquet   no rows: deleted before they were archived
+    topic=NAME/day=2026-11-25/partition-03-FIRST-LAST-gone.parquet   no rows: a hole, whose footer says why
 
 Imports the standard library only.
 """
@@ -38,7 +38,7 @@ class Piece:
     first: int
     last: int
     day: str  # as in 2026-11-25
-    gone: bool = False  # the topic had lost these offsets already; the file has no rows
+    gone: bool = False  # a hole: lost before, or in a batch that unpacks to too much; the file has no rows
 
     @property
     def next(self) -> int:

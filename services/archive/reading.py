@@ -22,7 +22,7 @@ def spans(where: str | Path, topic: str) -> dict[int, tuple[int, int]]:
 
 
 def holes(where: str | Path, topic: str) -> dict[int, list[tuple[int, int]]]:
-    """Offsets that the topic had lost before they were archived: first and the one after the last, by partition."""
+    """Offsets that could not be archived: first and the one after the last, by partition. `verify` says why."""
     at = place(where, topic)
     found = chains(at.paths(), at.where)
     return {partition: gone for partition, chain in found.items()
@@ -47,8 +47,8 @@ def records(
     wanted = [piece for piece in chain if piece.next > first and piece.first < end]
     if not over_holes and (gone := [piece for piece in wanted if piece.gone]):
         raise Gone(
-            f"{at.where}: offsets {gone[0].first} to {gone[0].last} of partition {partition} were deleted before they "
-            f"were archived; ask for what lies after {gone[-1].last}, or pass over_holes=True"
+            f"{at.where}: offsets {gone[0].first} to {gone[0].last} of partition {partition} could not be archived "
+            f"(`streamrnn archive verify` says why); ask for what lies after {gone[-1].last}, or pass over_holes=True"
         )
     return _read(at, topic, wanted, first, end)
 

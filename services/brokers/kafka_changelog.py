@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
+import numpy as np
 from kafka import KafkaConsumer, TopicPartition
 
 from services.brokers import kafka_fetch, kafka_stable
 from services.brokers.kafka_connect import ANSWER_MS, asked, check_partitions, close_consumer, open_consumer
+from services.brokers.kafka_fetch import READ_BYTES, PollBudget
 from services.brokers.kafka_options import Options
-from services.predictor.ports import Unsettled
+from services.predictor.ports import Refused, Unsettled
+from services.predictor.topic_ids import START_OVER
 from services.records import Records
 
 CHUNK_RECORDS = 20_000
@@ -20,11 +24,23 @@ SILENT_S = 10.0
 """A broker that sends nothing for so long, though there is more to read, is away."""
 
 
-class KafkaChangelog:
-    """See ports.Changelog. Raises Unsettled when the broker does not answer, Refused when the topic is missing."""
+GIVE_UP = (
+    "The states in it would be lost, so it is not passed over. To give all states up, delete the topic, make it anew "
+    f"with `streamrnn topics create` and start over with `{START_OVER}`."
+)
 
-    def __init__(self, options: Options, topic: str, *, columnar: bool | None = None) -> None:
+
+class KafkaChangelog:
+    """See ports.Changelog. Raises Unsettled when the broker does not answer, Refused when the topic is missing, and for
+    a batch of records that unpacks to more than `most_bytes`, or READ_BYTES where that is more: rows stay readable
+    however little polls may hold.
+    """
+
+    def __init__(
+        self, options: Options, topic: str, *, columnar: bool | None = None, most_bytes: int = READ_BYTES
+    ) -> None:
         self._options, self._topic, self._columnar = options, topic, columnar
+        self._room = PollBudget(max(most_bytes, READ_BYTES), refuses=False)
         self._consumer: KafkaConsumer | None = None
 
     def span(self, partition: int) -> tuple[int, int]:
@@ -39,7 +55,8 @@ class KafkaChangelog:
         """See ports.Changelog."""
         # The end is taken now: a generator would begin only when it is first asked.
         first, end = self.span(partition)
-        return read_span(self._options, self._opened(partition), TopicPartition(self._topic, partition), first, end)
+        tp = TopicPartition(self._topic, partition)
+        return read_span(self._options, self._opened(partition), tp, first, end, otherwise=GIVE_UP)
 
     def close(self) -> None:
         """See ports.Changelog."""
@@ -49,16 +66,22 @@ class KafkaChangelog:
 
     def _opened(self, partition: int) -> KafkaConsumer:
         if self._consumer is None:
-            self._consumer = open_reader(self._options, columnar=self._columnar)
+            self._consumer = open_reader(self._options, columnar=self._columnar, room=self._room)
         check_partitions(self._options, self._consumer, self._topic, [partition])
         return self._consumer
 
 
-def open_reader(options: Options, *, isolation: str = "read_committed", columnar: bool | None = None) -> KafkaConsumer:
-    """A consumer to read whole partitions with."""
+def open_reader(
+    options: Options,
+    *,
+    isolation: str = "read_committed",
+    columnar: bool | None = None,
+    room: PollBudget | None = None,
+) -> KafkaConsumer:
+    """A consumer to read whole partitions with, each poll of which may take so much `room`; None: READ_BYTES."""
     consumer = open_consumer(options, isolation_level=isolation)
     if columnar is not False:
-        kafka_fetch.install(consumer)
+        kafka_fetch.install(consumer, room or PollBudget(READ_BYTES, refuses=False))
     return consumer
 
 
@@ -69,8 +92,11 @@ def span(options: Options, consumer: KafkaConsumer, tp: TopicPartition) -> tuple
     return first, asked(options, doing, consumer.end_offsets, [tp], timeout_ms=ANSWER_MS)[tp]
 
 
-def read_span(options: Options, consumer: KafkaConsumer, tp: TopicPartition, first: int, end: int) -> Iterator[Records]:
-    """Records from `first` up to but not including `end`, oldest first.
+def read_span(
+    options: Options, consumer: KafkaConsumer, tp: TopicPartition, first: int, end: int, *, otherwise: str | None = ""
+) -> Iterator[Records]:
+    """Records from `first` up to but not including `end`, oldest first. Raises Refused for a batch that the consumer
+    has no room for, with what to do `otherwise`; with None it comes as one refused record.
 
     Ends by position, not by the offsets of records: the last offsets can be markers, aborted, or compacted away.
     """
@@ -80,9 +106,13 @@ def read_span(options: Options, consumer: KafkaConsumer, tp: TopicPartition, fir
     consumer.seek(tp, first)
     moved_s, position = time.monotonic(), first
     while position < end:
+        kafka_fetch.renew(consumer)
         fetched = asked(options, f"reading {tp.topic}", consumer.poll, 500, max_records=CHUNK_RECORDS)
-        records = kafka_fetch.merged(tp.partition, fetched.get(tp, []))
-        if len(records) and len(part := kafka_fetch.before(records, end)):
+        part = up_to(kafka_fetch.merged(tp.partition, fetched.get(tp, [])), end)
+        if otherwise is not None and part.refused:
+            _, why = part.refused[min(part.refused)]
+            raise Refused(f"topic {tp.topic}, partition {tp.partition}: {why} {otherwise}".rstrip())
+        if len(part):
             yield part
         now_s, before = time.monotonic(), position
         position = asked(options, f"reading {tp.topic}", consumer.position, tp, timeout_ms=ANSWER_MS)
@@ -90,3 +120,12 @@ def read_span(options: Options, consumer: KafkaConsumer, tp: TopicPartition, fir
             moved_s = now_s
         elif now_s - moved_s > SILENT_S:
             raise Unsettled(f"{tp.topic}, partition {tp.partition}: nothing came after offset {position} of {end}")
+
+
+def up_to(records: Records, end: int) -> Records:
+    """The rows up to but not including `end`; of a refused batch that goes on behind it, what lies before."""
+    stop = int(np.searchsorted(records.offsets, end))
+    if records.begins.get(stop, end) >= end:
+        return records.rows(0, stop)
+    some = records.rows(0, stop + 1)
+    return replace(some, offsets=np.minimum(some.offsets, end - 1))

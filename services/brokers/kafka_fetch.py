@@ -44,6 +44,10 @@ ARGUMENTS = ("fetch_offset", "tp", "records", "key_deserializer", "value_deseria
              "aborted_transactions", "metric_aggregator", "on_drain")  # fmt: skip
 
 
+READ_BYTES = 128 << 20
+"""What a poll of whole partitions may hold, unless told otherwise. Nothing that streamrnn writes unpacks to so much."""
+
+
 class PollBudget:
     """What one poll may hold in memory, in bytes of unpacked records: as much again for the batch that is the last."""
 
@@ -98,7 +102,7 @@ class ColumnarRecords(Fetcher.PartitionRecords):
         super().__init__(*args, **named)
         # Start of a batch -> its records until they are given out, None: they are too large.
         self._bodies: dict[int, bytes | memoryview | None] = {}
-        self._refusals: dict[int, tuple[Reason, str]] = {}  # start of a batch that is refused as a whole -> why
+        self._refusals: dict[int, tuple[int, Reason, str]] = {}  # start of a batch that is refused -> its offset, why
 
     def _maybe_skip_record(self, record: Records) -> bool:
         return False  # done inside the batch
@@ -191,7 +195,7 @@ class ColumnarRecords(Fetcher.PartitionRecords):
     def _refuse(self, batch: Batch, reason: Reason, why: str) -> None:
         first, last = max(batch.base_offset, self.fetch_offset), batch.next_offset - 1
         where = f"The record batch of {batch.end - batch.start} bytes at offsets {first} to {last}"
-        self._bodies[batch.start], self._refusals[batch.start] = None, (reason, f"{where} {why}")
+        self._bodies[batch.start], self._refusals[batch.start] = None, (first, reason, f"{where} {why}")
 
     def _chunk(self, tp: TopicPartition, batches: Sequence[Batch], buffer: memoryview) -> Sequence[Records]:
         chunks: list[Records] = []
@@ -217,19 +221,24 @@ class ColumnarRecords(Fetcher.PartitionRecords):
     def _refused(self, batch: Batch) -> Records:
         """One record in place of a batch."""
         at, stamp_ms = np.array([batch.next_offset - 1], np.int64), np.array([batch.max_ms], np.int64)
-        refused = {0: self._refusals[batch.start]}
-        return Records(self.topic_partition.partition, at, stamp_ms, [None], [None], {}, refused)
+        first, reason, why = self._refusals[batch.start]
+        return Records(self.topic_partition.partition, at, stamp_ms, [None], [None], {}, {0: (reason, why)}, {0: first})
 
 
-def install(consumer: KafkaConsumer, room: PollBudget | None = None) -> str | None:
-    """Makes `consumer` fetch columns, for which there is as much `room`; None: any. Returns why not, when the client
-    library is not one that this file knows.
+def install(consumer: KafkaConsumer, room: PollBudget) -> str | None:
+    """Makes `consumer` fetch columns, for which there is as much `room`. Returns why not, when the client library is
+    not one that this file knows.
     """
     if why := unfit():
         return why
-    own = {} if room is None else {"room": room}
-    consumer._fetcher.PartitionRecords = type("ColumnarRecords", (ColumnarRecords,), own)
+    consumer._fetcher.PartitionRecords = type("ColumnarRecords", (ColumnarRecords,), {"room": room})
     return None
+
+
+def renew(consumer: KafkaConsumer) -> None:
+    """Another poll of `consumer` begins. Nothing where the library unpacks, which it does without a bound."""
+    if (room := getattr(consumer._fetcher.PartitionRecords, "room", None)) is not None:
+        room.renew()
 
 
 @cache
@@ -271,10 +280,12 @@ def merged(partition: int, fetched: Sequence[Any]) -> Records:
         return chunks[0]
     headers: dict[int, Sequence[Header]] = {}
     refused: dict[int, tuple[Reason, str]] = {}
+    begins: dict[int, int] = {}
     rows = 0
     for chunk in chunks:
         headers.update({row + rows: found for row, found in chunk.headers.items()})
         refused.update({row + rows: why for row, why in chunk.refused.items()})
+        begins.update({row + rows: first for row, first in chunk.begins.items()})
         rows += len(chunk)
     return Records(
         partition,
@@ -284,17 +295,13 @@ def merged(partition: int, fetched: Sequence[Any]) -> Records:
         [value for chunk in chunks for value in chunk.values],
         headers,
         refused,
+        begins,
     )
 
 
 def after(records: Records, offset: int) -> Records:
     """The rows from `offset` on: a fetch begins with the whole batch that holds the offset asked for."""
     return records.rows(int(np.searchsorted(records.offsets, offset)), len(records))
-
-
-def before(records: Records, offset: int) -> Records:
-    """The rows up to but not including `offset`."""
-    return records.rows(0, int(np.searchsorted(records.offsets, offset)))
 
 
 def _columns(partition: int, records: Sequence[Any]) -> Records:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from services.brokers.kafka_changelog import KafkaChangelog
 from services.brokers.kafka_connect import open_admin
+from services.brokers.kafka_fetch import READ_BYTES
 from services.brokers.kafka_options import Options
 from services.brokers.kafka_topics import existing
 from services.codecs import state_rows
 from services.records import RECENT
 
 
-def models_named(options: Options, changelog: str) -> set[str]:
+def models_named(options: Options, changelog: str, most_bytes: int = READ_BYTES) -> set[str]:
     """Models that made a memory in the newest row of some stream. Reads the whole topic. Raises Unsettled, Refused for
-    a missing topic, and StateRowRefused for records that are no state rows.
+    a missing topic or a batch that unpacks to too much, and StateRowRefused for records that are no
+    state rows.
     """
     with open_admin(options) as admin:
         partitions = existing(options, admin, [changelog])[0].partitions
-    source = KafkaChangelog(options, changelog)
+    source = KafkaChangelog(options, changelog, most_bytes=most_bytes)
     named: set[str] = set()
     try:
         for partition in range(partitions):

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 from kafka import TopicPartition
 
 from services.brokers.kafka_changelog import open_reader, read_span
 from services.brokers.kafka_connect import ANSWER_MS, asked, check_partitions, close_consumer
-from services.brokers.kafka_fetch import Unreadable
+from services.brokers.kafka_fetch import READ_BYTES, PollBudget, Unreadable
 from services.brokers.kafka_options import Options
 from services.records import Records
 
+Trouble = Literal["codec", "damaged", "refused"]
+"""Why a batch cannot be read: what unpacks it is not installed, its bytes are wrong, or a server makes one dead letter
+of it.
+"""
 LOOK_BYTES = 64 << 10
 """What is fetched of a partition to look at one batch; a larger one comes whole all the same."""
 
@@ -31,21 +36,29 @@ def bounds(options: Options, topic: str) -> dict[int, tuple[int, int]]:
 
 
 def unreadable(
-    options: Options, topic: str, places: Mapping[int, Sequence[int]], bounds: Mapping[int, tuple[int, int]]
-) -> list[tuple[str, bool]]:
-    """What keeps the record batches at these offsets of each partition from being read, a sentence each, and whether
-    all that is missing is a codec. `bounds` as the function of that name gives them. Raises Unsettled.
+    options: Options,
+    topic: str,
+    places: Mapping[int, Sequence[int]],
+    bounds: Mapping[int, tuple[int, int]],
+    most_bytes: int = READ_BYTES,
+) -> list[tuple[str, Trouble]]:
+    """What keeps the record batches at these offsets of each partition from being read, a sentence each, by a server
+    that polls `most_bytes`. `bounds` as the function of that name gives them. Raises Unsettled.
     """
-    found: dict[str, bool] = {}
-    consumer = open_reader({**options, "max_partition_fetch_bytes": LOOK_BYTES})
+    found: dict[str, Trouble] = {}
+    consumer = open_reader({**options, "max_partition_fetch_bytes": LOOK_BYTES}, room=PollBudget(most_bytes))
     try:
         for partition, offsets in sorted(places.items()):
             for offset in offsets:
-                span = read_span(options, consumer, TopicPartition(topic, partition), offset, bounds[partition][1])
+                tp = TopicPartition(topic, partition)
+                span = read_span(options, consumer, tp, offset, bounds[partition][1], otherwise=None)
                 try:
-                    next(span, None)
+                    records = next(span, None)
                 except Unreadable as error:
-                    found[str(error)] = error.is_codec
+                    found[str(error)] = "codec" if error.is_codec else "damaged"
+                    continue
+                if records is not None and 0 in records.refused:
+                    found[f"topic {topic}, partition {partition}: {records.refused[0][1]}"] = "refused"
         return list(found.items())
     finally:
         close_consumer(consumer)
@@ -66,14 +79,17 @@ def offsets_at(options: Options, topic: str, partitions: Mapping[int, int]) -> d
         close_consumer(consumer)
 
 
-def read_range(options: Options, topic: str, wanted: Mapping[int, tuple[int, int]]) -> Iterator[Records]:
+def read_range(
+    options: Options, topic: str, wanted: Mapping[int, tuple[int, int]], most_bytes: int = READ_BYTES
+) -> Iterator[Records]:
     """The committed records of [from, to) of each partition, oldest first, partition after partition, in parts of some
-    ten thousand. Raises Unsettled, also where retention eats the range while it is read.
+    ten thousand. A batch that unpacks to more than `most_bytes` is one refused record without key and value. Raises
+    Unsettled, also where retention eats the range while it is read.
     """
-    consumer = open_reader(options)
+    consumer = open_reader(options, room=PollBudget(most_bytes, refuses=False))
     try:
         check_partitions(options, consumer, topic, wanted)
         for partition, (first, end) in sorted(wanted.items()):
-            yield from read_span(options, consumer, TopicPartition(topic, partition), first, end)
+            yield from read_span(options, consumer, TopicPartition(topic, partition), first, end, otherwise=None)
     finally:
         close_consumer(consumer)

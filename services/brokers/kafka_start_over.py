@@ -15,6 +15,7 @@ from kafka import TopicPartition
 
 from services.brokers import kafka_stable, kafka_survey, kafka_topics
 from services.brokers.kafka_changelog import KafkaChangelog
+from services.brokers.kafka_fetch import READ_BYTES
 from services.brokers.kafka_group import Group, offsets_of, topics_of
 from services.brokers.kafka_ledger import KafkaLedger, fence_all
 from services.brokers.kafka_options import Options
@@ -56,7 +57,9 @@ class StartOver:
         names: Mapping[Role, str],
         transactional_ids: Sequence[str],
         timeout_s: float,
+        most_bytes: int = READ_BYTES,
     ) -> None:
+        self._most_bytes = most_bytes
         self._options, self._group, self._names = options, group, dict(names)
         self._ids, self._timeout_s = list(transactional_ids), timeout_s
 
@@ -128,7 +131,7 @@ class StartOver:
 
     def _changelog(self, partitions: int) -> tuple[dict[int, list[bytes]], dict[int, Sentinel]]:
         """The streams that have a state, and the sentinels, by partition."""
-        changelog = KafkaChangelog(self._options, self._names[Role.CHANGELOG])
+        changelog = KafkaChangelog(self._options, self._names[Role.CHANGELOG], most_bytes=self._most_bytes)
         streams: dict[int, list[bytes]] = {}
         last: dict[int, Sentinel] = {}
         try:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 LEAVES = {"Refused": 4, "Taken": 3, "Damaged": 4, "NotWritten": 1, "Unsettled": 1}
 """Exit codes: 1 what could not be done now, 3 another archiver is there, 4 a person must act."""
 
-WARNED = ("records are gone", "archive begins", "broker_away", "not written")
+WARNED = ("records are gone", "batch passed over", "archive begins", "broker_away", "not written")
 
 app = typer.Typer()
 
@@ -68,7 +68,7 @@ def archive(
     name = (
         getattr(settings.topics, topic) if topic in ("readings", "predictions", "changelog", "dead_letters") else topic
     )
-    history = KafkaHistory(settings.kafka, name)
+    history = KafkaHistory(settings.kafka, name, settings.epoch.max_poll_mib << 20)
     try:
         place = places.place(to, name)
         archiver = Archiver(history, place, notify, piece_bytes=round(piece_mb * 1e6))
@@ -84,7 +84,8 @@ def archive(
         raise typer.Exit(LEAVES[type(error).__name__]) from None
     told = archiver.told
     gone = f"; {told.gone:,} offsets were gone already" if told.gone else ""
-    typer.echo(f"{told.records:,} records of {name} in {told.pieces:,} files ({told.bytes / 1e6:,.1f} MB){gone}")
+    over = f"; {told.passed_over:,} batches were passed over, which unpack to too much" if told.passed_over else ""
+    typer.echo(f"{told.records:,} records of {name} in {told.pieces:,} files ({told.bytes / 1e6:,.1f} MB){gone}{over}")
 
 
 @app.command()

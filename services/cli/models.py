@@ -222,7 +222,7 @@ def _named_by_rows(config: str | None) -> set[str]:
     from services.settings import load
 
     settings = load(config, [])
-    return models_named(settings.kafka, settings.topics.changelog)
+    return models_named(settings.kafka, settings.topics.changelog, settings.epoch.max_poll_mib << 20)
 
 
 def _registry(where: str | None, config: str | None) -> Registry:

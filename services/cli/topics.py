@@ -106,7 +106,8 @@ def start_over(
     settings, console = load(config, set_ or []), Console(highlight=False)
     names = topic_names(settings)
     ids = [transactional_id(settings.group, one) for one in range(partition_count(settings.kafka, names))]
-    over = StartOver(settings.kafka, settings.group, names, ids, settings.epoch.timeout_s)
+    epoch = settings.epoch
+    over = StartOver(settings.kafka, settings.group, names, ids, epoch.timeout_s, epoch.max_poll_mib << 20)
     chosen = cast("Where", where)
     plan = over.plan(chosen)
     for topic in plan.anew:

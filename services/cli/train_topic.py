@@ -86,7 +86,7 @@ def train_topic(
 def _past(
     settings: Settings, topic: str | None, serve_config: Path | None, topical: dict[str, Any], parent: Parent | None
 ) -> Past:
-    from services.trainer.past import Archived, InKafka
+    from services.trainer.past import past_of
     from services.trainer.ranges import WrongRange
 
     source = None if parent is None or parent.card.data is None else parent.card.data.source
@@ -95,8 +95,7 @@ def _past(
     if topic is None and topical["--again"] and source is not None:
         topic = source.topic
     name = topic or settings.topics.readings
-    archive = topical["--archive"]
-    return InKafka(settings.kafka, name) if archive is None else Archived(settings.kafka, name, archive)
+    return past_of(settings, name, topical["--archive"])
 
 
 def _range(past: Past, topical: dict[str, Any], parent: Parent | None) -> Range:

@@ -8,7 +8,7 @@ from services.doctor.lines import Line, Patient
 
 
 def records(patient: Patient) -> Iterator[Line]:
-    """A batch of each partition that cannot be read: damaged, or in a compression that is not installed."""
+    """A batch of each partition that cannot be read: damaged, in a compression that is not installed, or refused."""
     from services.brokers import kafka_connect, kafka_range, kafka_survey
 
     settings = patient.settings
@@ -22,9 +22,17 @@ def records(patient: Patient) -> Iterator[Line]:
         for partition, (first, end) in bounds.items()
         if end > first
     }
-    found = kafka_range.unreadable(settings.kafka, topic, places, bounds)
-    for said, is_codec in found:
-        fix = "Run `pip install 'streamrnn[fast]'`." if is_codec else "See docs/runbooks/StreamrnnPartitionSetAside.md."
+    found = kafka_range.unreadable(settings.kafka, topic, places, bounds, settings.epoch.max_poll_mib << 20)
+    for said, trouble in found:
+        if trouble == "refused":
+            what, _, fix = said.partition(". ")
+            yield Line("records", "warn", f"{what}: it becomes one dead letter", fix)
+            continue
+        fix = (
+            "Run `pip install 'streamrnn[fast]'`."
+            if trouble == "codec"
+            else "See docs/runbooks/StreamrnnPartitionSetAside.md."
+        )
         yield Line("records", "fail", said, fix)
     if not found:
         yield Line("records", "ok", f"{topic}: what comes next and what came last can be read")

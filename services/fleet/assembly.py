@@ -81,13 +81,13 @@ def build_shard(
     if champion.broken:
         notify("rows_depend_on_neighbours", buckets=list(champion.broken))
 
-    topics = topic_names(settings)
+    topics, max_poll_bytes = topic_names(settings), settings.epoch.max_poll_mib << 20
     mine = dealt(partitions, settings.fleet.shards, shard)
     source = KafkaSource(
         settings.kafka,
         topics[Role.READINGS],
         mine,
-        max_poll_bytes=settings.epoch.max_poll_mib << 20,
+        max_poll_bytes=max_poll_bytes,
         notify=notify,
         spares=True,
     )
@@ -102,7 +102,7 @@ def build_shard(
         server=server,
         incarnation=incarnation,
     )
-    changelog = KafkaChangelog(settings.kafka, topics[Role.CHANGELOG])
+    changelog = KafkaChangelog(settings.kafka, topics[Role.CHANGELOG], most_bytes=max_poll_bytes)
     needed = max(engine.table.row_bytes, answer_bytes(config)) + OVERHEAD_BYTES
     if needed > ledger.max_value_bytes:
         outputs = [topics[role] for role in (Role.PREDICTIONS, Role.CHANGELOG, Role.DEAD_LETTERS)]

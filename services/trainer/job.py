@@ -94,12 +94,11 @@ def _folder(parent: Path | str, registry: str | None) -> Path:
 def _retrained(settings: Settings, order: Order, began_s: float, begun: list[Any]) -> Outcome:
     from rnn import weights
     from services.trainer.making import Ears, Parent, Way, make
-    from services.trainer.past import Archived, InKafka
+    from services.trainer.past import past_of
     from services.trainer.ranges import resolve
     from services.trainer.taken import take
 
-    topic = settings.topics.readings
-    past = InKafka(settings.kafka, topic) if order.archive is None else Archived(settings.kafka, topic, order.archive)
+    past = past_of(settings, settings.topics.readings, order.archive)
     parent = None if order.parent is None else Parent(*weights.load(_folder(order.parent, order.registry)))
     wanted = resolve(past, order.asked, time.time_ns() // 1_000_000)
     taken = take(

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 from services.brokers import kafka_range
+from services.brokers.kafka_fetch import READ_BYTES
 from services.brokers.kafka_history import KafkaHistory
 from services.brokers.kafka_options import Options
 from services.records import Records
+from services.settings import Settings
 
 DAY_MS = 86_400_000
 
@@ -36,10 +38,13 @@ class Past(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class InKafka:
-    """The topic alone. Raises Unsettled when the broker does not answer, Refused when the topic is missing."""
+    """The topic alone; a batch that unpacks to more than `most_bytes` is one refused record. Raises Unsettled when the
+    broker does not answer, Refused when the topic is missing.
+    """
 
     options: Options
     topic: str
+    most_bytes: int = READ_BYTES
 
     def spans(self) -> dict[int, tuple[int, int]]:
         """See Past."""
@@ -51,7 +56,7 @@ class InKafka:
 
     def read(self, wanted: Mapping[int, tuple[int, int]]) -> Iterator[Records]:
         """See Past."""
-        return kafka_range.read_range(self.options, self.topic, wanted)
+        return kafka_range.read_range(self.options, self.topic, wanted, self.most_bytes)
 
     def holes(self, wanted: Mapping[int, tuple[int, int]]) -> list[tuple[int, int, int]]:
         """See Past. Kafka eats from the front only."""
@@ -65,6 +70,7 @@ class Archived:
     options: Options
     topic: str
     where: str | Path
+    most_bytes: int = READ_BYTES  # as of InKafka
 
     def spans(self) -> dict[int, tuple[int, int]]:
         """See Past. The archive counts where it reaches the topic."""
@@ -92,7 +98,7 @@ class Archived:
         """See Past."""
         from services.archive import reading
 
-        topic = KafkaHistory(self.options, self.topic)
+        topic = KafkaHistory(self.options, self.topic, self.most_bytes)
         for partition, (first, end) in sorted(wanted.items()):
             yield from reading.onward(self.where, topic, partition, first, end, over_holes=True)
 
@@ -122,3 +128,11 @@ class Archived:
                 if len(late):
                     return int(some.offsets[late[0]])
         return None
+
+
+def past_of(settings: Settings, topic: str, archive: str | Path | None) -> Past:
+    """The past of a topic, from an archive where one is given."""
+    most_bytes = settings.epoch.max_poll_mib << 20
+    if archive is None:
+        return InKafka(settings.kafka, topic, most_bytes)
+    return Archived(settings.kafka, topic, archive, most_bytes)

@@ -31,6 +31,8 @@ from services.trainer.ranges import Range, WrongRange
 
 SAMPLED = 2_000
 """Records of each partition that are looked at for names."""
+UNREAD = 20
+"""Batches that unpack to too much which are named one by one; all are counted."""
 PACKED_ROWS = 1_000_000
 """The largest packed record: what the service took, training takes."""
 
@@ -59,6 +61,7 @@ class _Columns:
     rows: Counter[int] = field(default_factory=Counter)  # partition -> readings
     reasons: Counter[str] = field(default_factory=Counter)  # of refused records
     example: str = ""  # what was wrong with the first one
+    unread: list[str] = field(default_factory=list)  # of batches that unpack to too much, a sentence each
 
     def add(self, readings: Readings) -> None:
         if not len(readings):
@@ -101,6 +104,7 @@ def take(
     config = parent or _config(schema.features, columns, model or {})
     series, names_of, repeated = _series(columns)
     notes = [*wanted.notes, *(_hole(*one) for one in holes), *judged.whole(wanted, config, series)]
+    notes += [f"topic {wanted.topic}, {one} Training does without it." for one in columns.unread[:UNREAD]]
     if refused := sum(columns.reasons.values()):
         notes.append(f"{refused:,} records were refused ({_said(columns.reasons)}); the first one: {columns.example}")
     rows = dict(sorted(columns.rows.items()))
@@ -119,6 +123,7 @@ def _decoded(records: Iterable[Records], schema: Schema) -> _Columns:
             columns.reasons.update(map(str, rejected.reasons))
             place = f"partition {some.partition}, offset {int(rejected.records.offsets[0])}"
             columns.example = columns.example or f"{place}: {rejected.details[0]}"
+            columns.unread += [f"partition {some.partition}: {why}" for _, why in some.refused.values()]
     return columns
 
 
@@ -242,7 +247,7 @@ def _digest(names: Sequence[str], series: Sequence[Examples]) -> str:
 def _nothing(wanted: Range, columns: _Columns, holes: Sequence[tuple[int, int, int]]) -> WrongRange:
     refused = sum(columns.reasons.values())
     if not refused:
-        only = "what was deleted before it was archived, and " if holes else ""
+        only = "what could not be archived, and " if holes else ""
         return WrongRange(f"{wanted} holds no committed record, only {only}marks of transactions: take another range")
     return WrongRange(
         f"{wanted}: all {refused:,} records were refused ({_said(columns.reasons)}); the first one: {columns.example} "
@@ -252,8 +257,8 @@ def _nothing(wanted: Range, columns: _Columns, holes: Sequence[tuple[int, int, i
 
 def _hole(partition: int, first: int, end: int) -> str:
     return (
-        f"offsets {first} to {end - 1} of partition {partition} were deleted before they were archived: training does "
-        "without them"
+        f"offsets {first} to {end - 1} of partition {partition} could not be archived (`streamrnn archive verify` says "
+        "why): training does without them"
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bombs import send_bombs, taking
 from chaos import random_model
 from kafka import TopicPartition
 from kafka.admin import (
@@ -408,3 +409,14 @@ def test_roles_and_rights_are_complete() -> None:
     from services.doctor.rights import WANTED
 
     assert set(WANTED) == set(Role)
+
+
+def test_a_batch_that_unpacks_to_more_than_a_poll_may_hold(broker: DevBroker, pipeline: Path) -> None:
+    settings = load(pipeline, ["epoch.max_poll_mib=8"])
+    assert worst(said(settings, "records")) == []
+    send_bombs(broker.bootstrap, settings.topics.readings, mib=100)
+    lines, more_mib = taking(lambda: worst(said(settings, "records")))
+    (line,) = lines
+    assert line.level == "warn" and f"topic {settings.topics.readings}, partition 0: The record batch" in line.said
+    assert "at offsets 0 to 0 unpacks to more than 8 MiB" in line.said and "one dead letter" in line.said
+    assert more_mib < 60

@@ -2,16 +2,16 @@
 
 import gzip
 import re
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
+import bombs
 import numpy as np
 import psutil
 import pyarrow as pa
 import torch
+from bombs import BOMB_MIB, send_bombs
 from serving import Serving, streamrnn, write_config
 
 from rnn import weights
@@ -41,9 +41,9 @@ def highest_mib(server: Serving) -> int:
     """The most memory that any of the server's processes has ever held."""
     found = [0]
     for one in psutil.Process(server.process.pid).children(recursive=True):
-        with suppress(OSError):
-            found += map(int, re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{one.pid}/status").read_text()))
-    return max(found) >> 10
+        with suppress(OSError, ValueError):
+            found.append(bombs.highest_mib(one.pid))
+    return max(found)
 
 
 def test_a_packed_backlog_of_one_stream_is_got_through_by_the_actor_that_began_it(
@@ -75,9 +75,6 @@ def test_a_packed_backlog_of_one_stream_is_got_through_by_the_actor_that_began_i
         server.until(lambda: committed() >= 2, "two records are committed", committed)
 
 
-BOMB_MIB = {"gzip": 400, "lz4": 200, "zstd": 400, "snappy": 15}  # of zeros, below max.message.bytes when compressed
-
-
 def test_batches_that_unpack_to_more_than_a_poll_may_hold_become_dead_letters_and_take_no_memory(
     broker: DevBroker, tmp_path: Path
 ) -> None:
@@ -102,8 +99,8 @@ def test_batches_that_unpack_to_more_than_a_poll_may_hold_become_dead_letters_an
             producer.flush()
         server.until(lambda: answered(1), "the first reading is answered")
         before_mib = highest_mib(server)
-        for kind, mib in BOMB_MIB.items():
-            subprocess.run([sys.executable, "-c", BOMB, broker.bootstrap, kind, str(mib)], check=True)
+        for kind in BOMB_MIB:
+            send_bombs(broker.bootstrap, "bombs.readings", kind)
         with ColumnProducer(kafka) as producer:
             producer.append("bombs.readings", 0, [b"pump-1"], [reading], time.time_ns() // 1_000_000)
             producer.flush()
@@ -122,14 +119,3 @@ def test_batches_that_unpack_to_more_than_a_poll_may_hold_become_dead_letters_an
             b"at offsets %d to %d unpacks to more than 8 MiB" % (row + 1, row + 1)
             in told["__connect.errors.exception.message"]
         )
-
-
-BOMB = """
-import sys
-from services.brokers.kafka_connect import open_producer
-bootstrap, kind, mib = sys.argv[1:]
-size = int(mib) << 20
-producer = open_producer({"bootstrap_servers": bootstrap}, compression_type=kind, max_request_size=2 * size)
-producer.send("bombs.readings", key=b"pump-1", value=bytes(size), partition=0).get(150)
-producer.close()
-"""
