@@ -32,6 +32,13 @@ def test_bodies_in_several_members_and_without_blocks_are_read() -> None:
             unpack(kind, packed, 5)
 
 
+def test_members_that_hold_nothing_cost_no_seconds() -> None:
+    """A batch of a megabyte may have 50,000 of them, and what is left of it is copied for each."""
+    assert unpack(1, gzip.compress(b"") * 999 + gzip.compress(b"one"), 3) == b"one"
+    with pytest.raises(ValueError, match="more than 1000 gzip members"):
+        unpack(1, gzip.compress(b"") * 1001, 3)
+
+
 @pytest.mark.parametrize("kind", PACK)
 def test_what_is_cut_off_is_refused(kind: int) -> None:
     packed = PACK[kind](bytes(range(256)) * 40)

@@ -98,6 +98,14 @@ def test_one_record_is_found_in_few_attempts(polled):
     assert decoder.attempts < 30
 
 
+def test_after_each_attempt_it_says_that_it_gets_on(polled):
+    """Thousands of records of a bug take longer than a supervisor waits for somebody who says nothing."""
+    decoder, told = Buggy(b"bug"), []
+    decoder.progress = lambda: told.append(decoder.attempts)
+    decoder.decode(polled([reading(n, " bug") for n in range(64)]))
+    assert told == list(range(2, 2 + 2 * 63))
+
+
 def test_a_packed_record_is_found_too(polled, arrow, vectors):
     good = arrow({"at": [1, 2], "x": vectors(np.ones((2, 2), np.float32))})
     bad = arrow({"stream": [b"bug", b"b"], "at": [1, 2], "x": vectors(np.ones((2, 2), np.float32))})
