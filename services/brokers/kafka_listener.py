@@ -1,7 +1,7 @@
 """Why a listener and the settings of a connection do not fit: a few bytes of Kafka's protocol and of TLS, by hand.
 
 The client library reports all of it as a broker that does not answer. Asked only once it has done so; never logs in.
-Imports the standard library only.
+Imports the standard library and `framing` only.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import ssl
 import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from services.brokers import framing
 
 LOOK_S = 1.5
 """How long an answer may take; a broker that is merely slow is not told what does not fit."""
@@ -181,20 +183,6 @@ def _asked(host: str, port: int, context: ssl.SSLContext | None, key: int, versi
     with socket.create_connection((host, port), timeout=LOOK_S) as plain:
         connection = plain if context is None else context.wrap_socket(plain, server_hostname=host)
         try:
-            connection.sendall(struct.pack(">i", len(request)) + request)
-            (size,) = struct.unpack(">i", _exactly(connection, 4))
-            if not 4 <= size < 1 << 20:
-                raise ConnectionError("this is not Kafka's protocol")
-            return _exactly(connection, size)[4:]
+            return framing.answer(connection, request)[4:]
         finally:
             connection.close()
-
-
-def _exactly(connection: socket.socket, size: int) -> bytes:
-    received = b""
-    while len(received) < size:
-        part = connection.recv(size - len(received))
-        if not part:
-            raise ConnectionError("closed while answering")
-        received += part
-    return received

@@ -52,6 +52,24 @@ class Said(NamedTuple):
     surprised: Surprised | None  # of the champion's result; None: its scores were never calibrated
 
 
+class _Rows(NamedTuple):
+    """Readings [n] of streams [n] in slots [n]."""
+
+    slots: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    x: NDArray[np.float32]  # [n, features]
+    at_ms: NDArray[np.int64]
+    seq: NDArray[np.int64]
+    end: NDArray[np.uint8]
+    tags: NDArray[np.int64] | None  # None: no seat asks for them
+
+    def take(self, some: NDArray[np.int64]) -> _Rows:
+        """Those readings [k]."""
+        tags = None if self.tags is None else self.tags[some]
+        own = self.slots[some], self.numbers[some], self.x[some], self.at_ms[some], self.seq[some], self.end[some]
+        return _Rows(*own, tags)
+
+
 class Seat:
     """A model in an engine, and of which slots it holds the state. `reference`: its training data, to see drift by;
     `calibration`: its scores, to tell how improbable a reading is; `broken`: what `Engine.check` has found.
@@ -207,13 +225,12 @@ class Seats:
     def run(self, slots: NDArray[np.int64], batch: Batch, numbers: NDArray[np.int64]) -> Said:
         """Steps readings [n] of slots [n] and streams [n]."""
         x, at_ms, seq, end = batch.x(), batch.column("at_ms"), batch.column("seq"), batch.column("end")
+        tags = batch.tags() if any(seat.tagged for seat in self.all()) else None
+        rows = _Rows(slots, numbers, x, at_ms, seq, end, tags)
         twice = self._repeated(slots, at_ms, seq) if self.recent is not None else None
-        said = self._run(self.champion, slots, x, at_ms, seq, end, batch, numbers, slice(None))
+        said = self._run(self.champion, rows)
         surprised = self.champion.judge(slots, said)
-        also, held = self._beside(lambda one: self._also(one, slots, x, at_ms, seq, end, batch, numbers)) or (
-            None,
-            None,
-        )
+        also, held = self._beside(lambda one: self._also(one, rows)) or (None, None)
         if self.recent is not None:
             new = slice(None) if twice is None else np.flatnonzero(~twice)
             self.recent.fold(slots[new], place_in_stream(slots[new]), x[new], at_ms[new], end[new])
@@ -249,44 +266,22 @@ class Seats:
         index = np.flatnonzero(seat.held[slots])
         return Memory(seat.model, seat.layout, index, seat.rows(slots[index]))
 
-    def _also(
-        self,
-        challenger: Seat,
-        slots: NDArray[np.int64],
-        x: NDArray[np.float32],
-        at_ms: NDArray[np.int64],
-        seq: NDArray[np.int64],
-        end: NDArray[np.uint8],
-        batch: Batch,
-        numbers: NDArray[np.int64],
-    ) -> tuple[Result | None, NDArray[np.int64]]:
+    def _also(self, challenger: Seat, rows: _Rows) -> tuple[Result | None, NDArray[np.int64]]:
         """What the challenger says, and of which readings [k]."""
-        held = np.flatnonzero(challenger.held[slots])
+        held = np.flatnonzero(challenger.held[rows.slots])
         if not len(held):
             return None, held
-        some = slice(None) if len(held) == len(slots) else held
-        also = self._run(challenger, slots[some], x[some], at_ms[some], seq[some], end[some], batch, numbers, some)
-        challenger.judge(slots[held], also)
+        also = self._run(challenger, rows if len(held) == len(rows.slots) else rows.take(held))
+        challenger.judge(rows.slots[held], also)
         return also, held
 
-    def _run(
-        self,
-        seat: Seat,
-        slots: NDArray[np.int64],
-        x: NDArray[np.float32],
-        at_ms: NDArray[np.int64],
-        seq: NDArray[np.int64],
-        end: NDArray[np.uint8],
-        batch: Batch,
-        numbers: NDArray[np.int64],
-        some: slice | NDArray[np.int64],
-    ) -> Result:
-        told: dict[str, Any] = {"end": end} if end.any() else {}
+    def _run(self, seat: Seat, rows: _Rows) -> Result:
+        told: dict[str, Any] = {"end": rows.end} if rows.end.any() else {}
         if seat.tagged:
-            told["tag"] = batch.tags()[some]
+            told["tag"] = rows.tags
             if seat.engine.config.temperature > 0:
-                told["salt"] = self.store.salts(numbers[some])
-        return seat.engine.run(slots, x, at_ms, seq, **told)
+                told["salt"] = self.store.salts(rows.numbers)
+        return seat.engine.run(rows.slots, rows.x, rows.at_ms, rows.seq, **told)
 
     def _repeated(
         self, slots: NDArray[np.int64], at_ms: NDArray[np.int64], seq: NDArray[np.int64]

@@ -1,11 +1,13 @@
 """The one question asked of a starting broker: do you know of a broker that serves? Kafka's protocol by hand, so that
-`streamrnn broker` needs no client library. Imports the standard library only.
+`streamrnn broker` needs no client library. Imports the standard library and `framing`.
 """
 
 from __future__ import annotations
 
 import socket
 import struct
+
+from services.brokers import framing
 
 _METADATA, _VERSION = 3, 4
 
@@ -19,20 +21,8 @@ def serves(port: int, timeout_s: float = 2.0) -> bool:
     body = struct.pack(">hhih", _METADATA, _VERSION, 1, len(client)) + client + struct.pack(">i?", 0, False)
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
-            connection.sendall(struct.pack(">i", len(body)) + body)
-            (size,) = struct.unpack(">i", _exactly(connection, 4))
-            answer = _exactly(connection, size)
+            answer = framing.answer(connection, body)
             _correlation, _throttle_ms, brokers = struct.unpack_from(">iii", answer)
     except (OSError, struct.error):
         return False
     return bool(brokers > 0)
-
-
-def _exactly(connection: socket.socket, size: int) -> bytes:
-    received = b""
-    while len(received) < size:
-        part = connection.recv(size - len(received))
-        if not part:
-            raise ConnectionError("closed while answering")
-        received += part
-    return received
