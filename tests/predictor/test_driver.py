@@ -217,3 +217,40 @@ def test_a_broker_that_goes_away_in_a_restore_is_waited_for(network: Network) ->
     for stream in ("a", "b", "c"):
         assert driver.predictions(stream)[-1].y.tobytes() == whole.predictions(stream)[-1].y.tobytes()
         assert not driver.predictions(stream)[-1].flags & Flag.NEW
+
+
+class Cleaned(StreamDriver):
+    """Its broker goes away in a restore, and has removed stream a's row and tombstone when it is back."""
+
+    away = cleaned = False
+
+    def changelog(self) -> Changelog:
+        driver = self
+
+        class Away(MemoryChangelog):
+            def read(self, partition: int) -> Iterator[Records]:
+                for records in super().read(partition):
+                    if driver.cleaned and records.keys[0] == b"a":
+                        continue
+                    yield records
+                    if driver.away:
+                        driver.away, driver.cleaned = False, True
+                        raise Unsettled("nothing came after offset 1 of 3")
+
+        return Away(self.broker, chunk=1)
+
+
+def test_what_an_interrupted_restore_had_read_is_not_kept(network: Network) -> None:
+    driver = Cleaned(network, partitions=1)
+    for stream in ("a", "b"):
+        driver.send(stream, at=AT, x=[1.0, 2.0])
+        driver.run()
+    driver.away = True
+    driver.crash()
+    driver.restart()
+    assert driver.cleaned
+    for stream in ("a", "b"):
+        driver.send(stream, at=AT + 1000, x=[1.0, 2.0])
+    driver.run()
+    assert driver.predictions("a")[-1].flags & Flag.NEW
+    assert not driver.predictions("b")[-1].flags & Flag.NEW
