@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -243,6 +244,7 @@ def test_a_pipeline_outlives_what_kafka_forgets(forgetful: DevBroker, model: Pat
     assert forgotten.level == soon.level == "warn"
     assert "has forgotten the offsets" in forgotten.said and "forgets an idle pipeline within 4 s" in soon.said
     with Owner(twins) as owner:
+        owner.shard.options = replace(owner.shard.options, renew_ms=None)  # no renewal is to say it in its stead
         owner.shard.start()
         assert owner.said("offsets_expired") == [{"partitions": [0, 1], "offsets": {0: 6, 1: 6}}]
         owner.turns(lambda: twins.offsets() == {0: 6, 1: 6}, "it says at once where it stands")
