@@ -95,7 +95,9 @@ def create(options: Options, wanted: TopicSpec, tell: Callable[[str], object] = 
             return []
         count = len(asked(options, "counting the brokers", admin.describe_cluster)["brokers"])
         replication = wanted.replication or min(3, count)
-        if Role.READINGS not in missing:  # readings of partition p are answered in partition p of the other topics
+        if (
+            Role.READINGS in wanted.names and Role.READINGS not in missing
+        ):  # readings of partition p are answered in partition p of the other topics
             partitions = there[wanted.names[Role.READINGS]].partitions
         else:
             partitions = wanted.partitions

@@ -27,3 +27,9 @@ class ShardOptions:
     renew_ms: int | None = None  # an owner that has committed nothing for so long commits where it stands; None = never
     held_open_s: float = 60.0  # longest wait for a transaction of somebody else that hides a part of the changelog
     poll_s: float = 0.2  # longest wait for a reading; bounds how late a stop is noticed
+
+    def is_to_sign(self, signed_ms: int | None, now_ms: int) -> bool:
+        """Whether the offsets of all partitions are due, which were last committed at `signed_ms` (None: were not).
+        Kafka forgets each by itself, also beside busy ones.
+        """
+        return signed_ms is None or (self.renew_ms is not None and abs(now_ms - signed_ms) >= self.renew_ms)

@@ -86,7 +86,9 @@ class Shard:
         self.seat(champion, challenger, share)
         self._patiently = Patience(pause, notify, self._progress)
         self.position: dict[int, int] = {}  # partition -> first offset not yet folded in by a kept epoch
-        self._signed_ms: int | None = None  # when the group's offsets were last committed; None: they are to be now
+        self._signed_ms: int | None = (
+            None  # when all of the group's offsets were last committed; None: they are to be now
+        )
         self._first: Mapping[int, int] = {}  # partition -> offset with which the changelog's begins
         self._committed: dict[int, int] = {}  # partition -> the group's offset; behind the position after retention
         self._lag, self._phase = Lag(), Stopwatch(self.stats, tracer)
@@ -229,23 +231,18 @@ class Shard:
 
     def _renew(self) -> None:
         """Commits where it stands, before Kafka forgets an owner that has nothing else to commit."""
-        now_ms, after_ms = self._clock_ms(), self.options.renew_ms
-        if self._signed_ms is None or (after_ms is not None and abs(now_ms - self._signed_ms) >= after_ms):
-            epoch, nobody = Epoch(Batch(()), self.origin, now_ms), np.zeros(0, np.int64)
-            epoch.add_still(self._committed)
-            self._close(epoch, nobody, nobody, [], time.perf_counter())
+        now_ms, nobody = self._clock_ms(), np.zeros(0, np.int64)
+        if self.options.is_to_sign(self._signed_ms, now_ms):
+            self._close(Epoch(Batch(()), self.origin, now_ms), nobody, nobody, [], time.perf_counter())
 
     def _close(
-        self,
-        epoch: Epoch,
-        numbers: NDArray[np.int64],
-        offsets: NDArray[np.int64],
-        memories: list[Memory],
-        began: float,
+        self, epoch: Epoch, numbers: NDArray[np.int64], offsets: NDArray[np.int64], memories: list[Memory], began: float
     ) -> bool:
         """Seals and commits the epoch that gave streams [k] new rows. False: nothing of it happened."""
         seen_ms = self.idle.seen_ms(numbers) if epoch.batch.parts else self.store.seen_ms[numbers]
         epoch.add_states(self.store, numbers, offsets, seen_ms, memories)
+        if signs := self.options.is_to_sign(self._signed_ms, epoch.now_ms):
+            epoch.add_still(self._committed)
         commit = epoch.seal(self.ledger.topic_ids, self._first)
         self._phase("encode", began)
         began = time.perf_counter()
@@ -262,7 +259,7 @@ class Shard:
         self.slots.kept()
         self.position.update({part.partition: part.next_offset for part in epoch.batch.parts})
         self._committed.update(commit.offsets)
-        self._signed_ms = epoch.now_ms
+        self._signed_ms = epoch.now_ms if signs else self._signed_ms
         self.stats.last_epoch_s = self._clock_ms() / 1000
         return True
 

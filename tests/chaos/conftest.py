@@ -1,4 +1,4 @@
-"""One Ray for all that is killed here: servers in this process find it and leave it running."""
+"""One Ray for the tests of a module: servers in this process find it and leave it running."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from services.fleet.on_ray import join_or_start, prepare
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def on_ray() -> Iterator[None]:
     prepare()
     join_or_start(None, 2, 0)

@@ -156,7 +156,23 @@ def test_a_reading_from_the_future_makes_nobody_be_forgotten(schedule: Schedule,
     assert findings.all == []
 
 
+STILL = Schedule(
+    model=0,
+    partitions=2,
+    slots=2,
+    polls=(1,),
+    mishaps=((0, Fault.CRASH), (0, Fault.CRASH), (0, Fault.CRASH), (7, Fault.CRASH)),
+    deeds=(
+        *(Send(0, ONE), Turn(), Kill(), Send(0, ONE), Turn(), Send(0, ONE), Turn(), Send(0, ONE), Send(1, ONE), Turn()),
+        *(Send(0, ONE), Turn(), Kill(), Kill(), Kill(), Send(0, ONE), Turn()),
+    ),
+    ttl_ms=None,
+)
+"""A crash before the offsets of two partitions, of which one is never read again."""
+
+
 @patient(50)
+@example(STILL)
 @given(schedules(zombies=False))
 def test_at_least_once_loses_nothing_and_repeats_only_what_is_equal(schedule: Schedule) -> None:
     findings, _ = play(schedule, at_least_once, watch=False)

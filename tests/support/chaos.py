@@ -105,7 +105,7 @@ class Chaos:
             f"pipeline: {self.pipeline}\nmodel: {self.model}\ndelivery: {self.delivery}\ndevice: cpu\n"
             f"kafka: {{bootstrap_servers: '{self.broker.bootstrap}'}}\n"
             f"topics: {{partitions: {self.partitions}, replication: 1}}\n"
-            f"epoch: {{timeout_s: 8}}\nstate: {{slots: 512}}\ntelemetry: {{port: 0}}\n"
+            f"epoch: {{timeout_s: 8}}\nstate: {{slots: 512, flush_after_s: 86400}}\ntelemetry: {{port: 0}}\n"
             f"fleet: {{shards: {self.shards}, stall_timeout_s: {self.stall_timeout_s}}}\n"
         )
         self.settings = load(config, [])
