@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -115,6 +117,22 @@ def test_states_of_which_only_the_older_were_deleted_are_told_of_once(network: N
     driver.events.clear()
     driver.restart()
     assert "states_deleted" not in [name for name, _ in driver.events]
+
+
+def test_an_idle_partition_beside_a_busy_one_is_signed_as_often(network: Network) -> None:
+    driver = StreamDriver(network, partitions=2)
+    reading = b'{"at": 1700000000000, "x": [1, 2]}'
+    for partition in (0, 1):
+        driver.send_record(b"pump", reading, partition=partition)
+    driver.run()
+    assert driver.shard is not None
+    driver.shard.options = replace(driver.shard.options, renew_ms=10_000)
+    signed = driver.broker.records(Role.CHANGELOG, 1).keys.count(sentinels.KEY)
+    for _ in range(6):  # never is nothing committed for as long as 10 s
+        driver.advance(4_000)
+        driver.send_record(b"pump", reading, partition=0)
+        driver.run()
+    assert driver.broker.records(Role.CHANGELOG, 1).keys.count(sentinels.KEY) - signed == 2
 
 
 def test_offsets_that_an_operator_has_set_beforehand_are_where_a_pipeline_begins(network: Network) -> None:
