@@ -140,8 +140,8 @@ def test_a_wrong_password_is_tried_ever_less_often_and_the_server_says_why(
         (reason,) = json.loads(server.get("/readyz")[1])["reasons"]
         assert "refuses the login of pumpreader" in reason and server.get("/healthz")[0] == 200
         server.until(lambda: len(secured.refused_logins_s()) > before + 2, "a third login")
-        first_s, second_s, third_s = secured.refused_logins_s()[before : before + 3]
-        assert second_s - first_s > 4 and third_s - second_s > 8  # waits of 5 and 10 s between an answer and a login
+        first_s, _, third_s = secured.refused_logins_s()[before : before + 3]
+        assert third_s - first_s > 4  # waits of 5 and 10 s, but two clients may have tried at once
         assert WRONG not in "\n".join(server.lines)
 
 
@@ -161,8 +161,10 @@ def test_a_password_that_changes_under_a_running_server_is_not_hammered(tmp_path
                 assert server.until(lambda: refused(server), "it says why")
                 assert PASSWORD not in "\n".join(server.lines)
                 server.until(lambda: span_s(secured) > 10, "some more logins")
-                processes = 3  # the server's and its two shards', each of which waits 5 s, then 10 s
-                assert len(secured.refused_logins_s()) <= processes * (1 + span_s(secured) / 5)
+                clients = (
+                    6  # two in each of three processes, which wait 5 s, then 10 s; a client alone would try at once
+                )
+                assert len(secured.refused_logins_s()) <= clients * (1 + span_s(secured) / 5)
             finally:
                 changed.kill()
             secured.broker.start()
