@@ -7,7 +7,8 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 from deploy.grafana.board import GREEN, RED, TARGET, YELLOW, board, changed, figure, graph, mark
 
 STARTED = f"max by (cluster, pipeline) (streamrnn_start_timestamp_seconds{{{TARGET}}})"
-STARTED_BEFORE = STARTED.replace("})", "} offset $__interval)")
+# Within an hour: a scrape that was missed in between is no start.
+STARTED_BEFORE = STARTED.replace("(streamrnn", "(max_over_time(streamrnn").replace("})", "}[1h] offset $__interval))")
 
 
 def overview() -> Dashboard:
