@@ -203,14 +203,17 @@ class Shard:
             if self.spotlight is not None:
                 self.spotlight.kept(batch, said.x, said.champion)
         self.outcomes.forget(ended)
+        self._count(batch, epoch, len(ended))
+        self._alive()
+        return True
+
+    def _count(self, batch: Batch, epoch: Epoch, ended: int) -> None:
         stats = self.stats
         stats.count(batch, epoch.flags, self._clock_ms())
-        stats.evictions |= {"spilled": self.slots.evicted, "idle": stats.evictions["idle"] + len(ended)}
+        stats.evictions |= {"spilled": self.slots.evicted, "idle": stats.evictions["idle"] + ended}
         stats.live_streams, stats.streams_used = self.store.live, self.admission.used
         stats.slots_used, stats.brought_over = self.slots.used, self.seats.warmed
         self.outcomes.show(stats)
-        self._alive()
-        return True
 
     def _flush(self) -> None:
         """Sends what waits in streams that fell silent, in epochs without readings: offsets stay where they are."""

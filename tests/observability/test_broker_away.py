@@ -43,9 +43,9 @@ def test_a_shard_whose_readings_cannot_be_polled(nobody: str) -> None:
     one = driver()
     shard = one.restart()
     shard.turn()
-    answering = shard.source
+    answering = shard.source.source
     assert away_s(shard.stats) == 0
-    shard.source = KafkaSource({"bootstrap_servers": nobody, "bootstrap_timeout_ms": 100}, "readings", [0])
+    shard.source.source = KafkaSource({"bootstrap_servers": nobody, "bootstrap_timeout_ms": 100}, "readings", [0])
     shard.turn()
     turned_s = shard.stats.last_progress_s
     first = away_s(shard.stats)
@@ -53,7 +53,7 @@ def test_a_shard_whose_readings_cannot_be_polled(nobody: str) -> None:
     shard.turn()
     assert away_s(shard.stats) > first, "it waits since the first turn"
     assert shard.stats.last_progress_s >= turned_s, "which does not tell"
-    shard.source = answering
+    shard.source.source = answering
     shard.turn()
     assert away_s(shard.stats) == 0
 
