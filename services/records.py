@@ -77,9 +77,7 @@ class Records:
     values: list[bytes | None]  # [n]
     headers: Mapping[int, Sequence[Header]] = field(default_factory=dict)  # row -> its headers, only rows with any
     refused: Mapping[int, tuple[Reason, str]] = field(default_factory=dict)  # row -> why nobody looked at its bytes
-    begins: Mapping[int, int] = field(
-        default_factory=dict
-    )  # refused row, the last of a batch -> the batch's first offset
+    begins: Mapping[int, int] = field(default_factory=dict)  # refused row, of a whole batch -> its first offset
 
     def __len__(self) -> int:
         return len(self.keys)

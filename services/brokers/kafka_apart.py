@@ -18,7 +18,7 @@ FETCHED = (kafka_errors.CorruptRecordError, kafka_errors.UnsupportedCodecError, 
 """What the library raises over bytes that it cannot read; a header's name may be no text."""
 
 
-class Gone(Refused):
+class OffsetsGone(Refused):
     """The next offsets of some partitions cannot be read any more, or never could; of which, where the library says."""
 
     def __init__(self, topic: str, error: kafka_errors.OffsetOutOfRangeError | kafka_errors.LogTruncationError) -> None:

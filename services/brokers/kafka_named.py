@@ -13,8 +13,7 @@ from services.records import RECENT
 
 def models_named(options: Options, changelog: str, most_bytes: int = READ_BYTES) -> set[str]:
     """Models that made a memory in the newest row of some stream. Reads the whole topic. Raises Unsettled, Refused for
-    a missing topic or a batch that unpacks to too much, and StateRowRefused for records that are no
-    state rows.
+    a missing topic or a batch that unpacks to too much, and StateRowRefused for records that are no state rows.
     """
     with open_admin(options) as admin:
         partitions = existing(options, admin, [changelog])[0].partitions

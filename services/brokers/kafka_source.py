@@ -17,7 +17,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 
 from services.brokers import kafka_fetch
-from services.brokers.kafka_apart import Gone, name_partitions
+from services.brokers.kafka_apart import OffsetsGone, name_partitions
 from services.brokers.kafka_connect import (
     ANSWER_MS,
     Misfit,
@@ -117,7 +117,9 @@ class KafkaSource:
             fetched = consumer.poll(timeout_ms, max_records=max_records)
         except Exception as error:
             raised = self._meaning(error)
-            if self._spares and (isinstance(raised, Unreadable) or (isinstance(raised, Gone) and raised.partitions)):
+            if self._spares and (
+                isinstance(raised, Unreadable) or (isinstance(raised, OffsetsGone) and raised.partitions)
+            ):
                 self._set_apart(raised)
                 return []
             if not isinstance(raised, Unsettled):
@@ -196,7 +198,7 @@ class KafkaSource:
         self._next.update({partition: offset for partition, offset in self._wanted.items() if offset is not None})
         self._wanted = {}
 
-    def _set_apart(self, why: Unreadable | Gone) -> None:
+    def _set_apart(self, why: Unreadable | OffsetsGone) -> None:
         """The other partitions are read on, whatever has become of this one."""
         if isinstance(why, Unreadable):
             self._set_aside(why.partition, str(why))
@@ -256,7 +258,7 @@ class KafkaSource:
 
     def _meaning(self, error: Exception) -> Exception:
         if isinstance(error, kafka_errors.OffsetOutOfRangeError | kafka_errors.LogTruncationError):
-            return Gone(self._topic, error)
+            return OffsetsGone(self._topic, error)
         if isinstance(error, kafka_errors.CorruptRecordError | UnicodeDecodeError):
             return Refused(f"topic {self._topic}: a record batch is malformed: {error}")
         return meaning(error, self._options, f"reading {self._topic}")

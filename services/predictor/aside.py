@@ -2,9 +2,9 @@
 
 A record that cannot be decoded (`services.codecs.readings` finds it), a stream whose step raises (found here, by
 halves), and a stream whose state row cannot be read (`restore` finds it). Nothing of such a stream is folded in, so its
-state stays what it was; all others are stepped as if its readings had not come. What waits in
-a silent stream whose flush raises goes on waiting: its readings were accepted. What is of no single record or stream is
-raised. Imports numpy, records, `services.faults` and this room.
+state stays what it was; all others are stepped as if its readings had not come. What waits in a silent stream whose
+flush raises goes on waiting: its readings were accepted. What is of no single record or stream is raised. Imports
+numpy, records, `services.faults` and this room.
 """
 
 from __future__ import annotations

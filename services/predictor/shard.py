@@ -86,9 +86,7 @@ class Shard:
         self.seat(champion, challenger, share)
         self._patiently = Patience(pause, notify, self._progress)
         self.position: dict[int, int] = {}  # partition -> first offset not yet folded in by a kept epoch
-        self._signed_ms: int | None = (
-            None  # when all of the group's offsets were last committed; None: they are to be now
-        )
+        self._signed_ms: int | None = None  # when the offsets of all partitions were committed; None: they are due
         self._first: Mapping[int, int] = {}  # partition -> offset with which the changelog's begins
         self._committed: dict[int, int] = {}  # partition -> the group's offset; behind the position after retention
         self._lag, self._phase = Lag(), Stopwatch(self.stats, tracer)
