@@ -19,7 +19,7 @@ from services.predictor.options import ShardOptions
 from services.predictor.patience import Patience
 from services.predictor.ports import Changelog, Ledger, Refused, Unsettled
 from services.predictor.state_store import NO_ROW, StateStore
-from services.predictor.strays import check_ahead, check_foreign
+from services.predictor.strays import MOST, check_ahead, check_foreign
 from services.predictor.topic_ids import START_OVER, made_anew
 from services.records import RECENT, Fault, Memory, Records, StateRows
 
@@ -80,11 +80,12 @@ def _read(
     strays: dict[int, str] = {}  # offset -> what it is
 
     def decoded(some: NDArray[np.int64]) -> tuple[StateRows, list[bytes]]:
-        its = records.take(some.tolist())
-        while True:
+        its, said = records.take(some.tolist()), ""
+        for _ in range(MOST + 1):  # kinds of strays: each is found in a look of its own
             try:
                 return state_rows.decode(its, wanted)
             except state_rows.StateRowForeign as error:
+                said = said or str(error)
                 strays.update(dict.fromkeys(error.offsets.tolist(), str(error)))
                 its = state_rows.newest(its)  # what is older than a stray row of its stream does not count
                 its = its.take(np.flatnonzero(~np.isin(its.offsets, error.offsets)).tolist())
@@ -92,6 +93,7 @@ def _read(
                 raise
             except state_rows.StateRowRefused as error:
                 raise Refused(str(error)) from error
+        raise Refused(said)
 
     everything = np.arange(len(records))
     faults: dict[int, Fault] = {}

@@ -149,6 +149,17 @@ def test_many_rows_that_cannot_be_true_are_a_mistake_of_a_person(
         driver.restart()
 
 
+def test_rows_of_very_many_layouts_cost_no_look_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver, decode, looks = served("own"), state_rows.decode, []
+    for i in range(300):
+        row = rewritten(row_of(driver, "own"), layout=i + 1)
+        driver.broker.append(Role.CHANGELOG, 0, b"stray-%d" % i, row)
+    monkeypatch.setattr(state_rows, "decode", lambda *given: looks.append(given) or decode(*given))
+    with pytest.raises(Refused, match="holds a memory of .* in layout 0000000000000001"):
+        driver.restart()
+    assert len(looks) < 20
+
+
 def test_an_older_row_does_not_stand_in_for_a_stray_one_and_a_newer_one_does() -> None:
     driver = served("a", "b", "c")
     row = row_of(driver, "b")
