@@ -20,12 +20,15 @@ _LAYOUT = struct.Struct("<2sHiqq" + "8s" * len(ROLES))
 _MARK, _VERSION = b"SE", 1
 
 
-class SentinelRefused(ValueError):
-    """A record without a stream's name is no sentinel of this pipeline. The sentence says which, and the fix."""
+FIX = "Only the service's own user should be allowed to write to topics.changelog."
 
-    def __init__(self, offset: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.offset = offset  # of the record
+
+class SentinelRefused(ValueError):
+    """A record without a stream's name, at `offset`, is no sentinel of this pipeline: `said` says which; see FIX."""
+
+    def __init__(self, offset: int, said: str) -> None:
+        super().__init__(f"{said}. {FIX}")
+        self.offset, self.said = offset, said
 
 
 class Sentinel(NamedTuple):
@@ -94,5 +97,5 @@ def _refused(records: Records, row: int, what: str) -> SentinelRefused:
     return SentinelRefused(
         int(records.offsets[row]),
         f"changelog, partition {records.partition}, offset {int(records.offsets[row])}: the record without a stream's "
-        f"name {what}; only the service's own user should be allowed to write to topics.changelog",
+        f"name {what}",
     )

@@ -11,6 +11,7 @@ from services.records import Role
 def states(patient: Patient) -> Iterator[Line]:
     """What a start of `serve` would refuse, in its own words."""
     from services.brokers import kafka_expiry, kafka_group, kafka_sentinels, kafka_stable, kafka_survey, kafka_topics
+    from services.codecs import sentinels
     from services.fleet.assembly import topic_names
     from services.fleet.status import transactional_id
     from services.predictor import restore, topic_ids
@@ -35,8 +36,7 @@ def states(patient: Patient) -> Iterator[Line]:
     for before in [*known, *(sentinel.topic_ids for sentinel in others)]:
         topic_ids.check(before, now, names)
     for stray in (search.stray for search in searches.values() if search.stray is not None):
-        said, _, fix = str(stray).partition("; ")
-        yield Line("states", "warn", said, f"{fix[:1].upper()}{fix[1:]}.")
+        yield Line("states", "warn", stray.said, sentinels.FIX)
     spans = kafka_survey.spans(kafka, changelog, count)
     for partition, sentinel in found.items():
         if restore.deleted(sentinel, first := spans[partition].first):
