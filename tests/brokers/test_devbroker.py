@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,18 @@ def test_a_broker_that_others_killed_is_started_again(own_broker: DevBroker) -> 
     os.kill(pid, signal.SIGKILL)
     assert own_broker.start().answers()
     assert own_broker.pid != pid
+
+
+def test_a_broker_that_ends_while_it_starts_is_started_once_more(tmp_path: Path) -> None:
+    broker = DevBroker(tmp_path / "shot", owned=True)
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(broker.start)
+        try:
+            first = wait_for(lambda: broker.pid, "its process runs")
+            os.kill(first, signal.SIGKILL)
+            assert started.result().answers() and broker.pid != first
+        finally:
+            broker.kill()
 
 
 def test_a_broker_whose_folder_was_deleted_can_still_be_ended(tmp_path: Path) -> None:

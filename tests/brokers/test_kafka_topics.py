@@ -69,18 +69,25 @@ def test_topics_beside_an_existing_readings_topic_get_its_partitions(
     assert set(kafka_topics.max_message_bytes(options, [wanted.names[Role.CHANGELOG]], 5).values()) == {4 << 20}
 
 
-def test_an_output_with_fewer_partitions_is_refused_until_create_gives_it_as_many(
-    options: dict[str, Any], wanted: TopicSpec
-) -> None:
+def grown(options: dict[str, Any], wanted: TopicSpec) -> set[str]:
+    """Makes the topics and gives the readings more partitions. The outputs, which have fewer then."""
     kafka_topics.create(options, wanted)
     with open_admin(options) as admin:
         admin.create_partitions({wanted.names[Role.READINGS]: 5})
     outputs = {name for role, name in wanted.names.items() if role is not Role.READINGS}
+    wait_for(lambda: short(options, wanted) == outputs, "the broker knows of the new partitions")
+    return outputs
 
-    def refused() -> set[str]:
-        return {one.topic for one in kafka_topics.check(options, wanted) if one.setting == "partitions"}
 
-    wait_for(lambda: refused() == outputs, "the broker knows of the new partitions")
+def short(options: dict[str, Any], wanted: TopicSpec) -> set[str]:
+    """Topics that are refused for their partitions."""
+    return {one.topic for one in kafka_topics.check(options, wanted) if one.setting == "partitions"}
+
+
+def test_an_output_with_fewer_partitions_is_refused_until_create_gives_it_as_many(
+    options: dict[str, Any], wanted: TopicSpec
+) -> None:
+    grown(options, wanted)
     kafka_topics.create(options, wanted)
     assert kafka_topics.check(options, wanted) == []
 
@@ -88,15 +95,7 @@ def test_an_output_with_fewer_partitions_is_refused_until_create_gives_it_as_man
 def test_create_returns_when_the_brokers_show_the_added_partitions(
     options: dict[str, Any], wanted: TopicSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kafka_topics.create(options, wanted)
-    with open_admin(options) as admin:
-        admin.create_partitions({wanted.names[Role.READINGS]: 5})
-    outputs = {name for role, name in wanted.names.items() if role is not Role.READINGS}
-
-    def short() -> set[str]:
-        return {one.topic for one in kafka_topics.check(options, wanted) if one.setting == "partitions"}
-
-    wait_for(lambda: short() == outputs, "the broker knows of the new partitions")
+    outputs = grown(options, wanted)
     shown, grow, late = KafkaAdminClient.describe_topics, KafkaAdminClient.create_partitions, [0]
 
     def behind(admin: KafkaAdminClient, names: list[str]) -> list[dict[str, Any]]:
@@ -115,7 +114,7 @@ def test_create_returns_when_the_brokers_show_the_added_partitions(
     monkeypatch.setattr(KafkaAdminClient, "describe_topics", behind)
     monkeypatch.setattr(KafkaAdminClient, "create_partitions", growing)
     kafka_topics.create(options, wanted)
-    assert short() == set()
+    assert short(options, wanted) == set()
 
 
 @pytest.mark.parametrize(
