@@ -21,19 +21,19 @@ def retrain(
     champion: `streamrnn serve` runs it in shadow and decides.
 
     \b
-    Needs `registry`, and a champion in it. Runs at niceness 10, for servers may share the machine. While another model
-    is on trial nothing is trained, for it would take that one's place before its verdict.
+    Needs `registry`, and a champion in it. Runs at `retrain.niceness`, for servers may share the machine. While
+    another model is on trial nothing is trained, for it would take that one's place before its verdict.
     Exit codes: 0 trained and challenging, or another is on trial; 1 not, with the reason.
     """
-    from services.fleet.on_ray import NICE, prepare
+    from services.fleet.on_ray import prepare
     from services.fleet.ray_head import become_node
     from services.registry import Registry
     from services.settings import load
     from services.trainer import job
     from services.trainer.ranges import WrongRange, asked
 
-    os.nice(NICE)
     settings = load(config, set_ or [])
+    os.nice(settings.retrain.niceness)
     rules, fleet, where = settings.retrain, settings.fleet, settings.registry
     if where is None:
         raise WrongRange("registry: name the one whose champion is to be challenged; without one nothing follows")
@@ -51,8 +51,8 @@ def retrain(
         job.Order(
             runs=rules.runs or Path("runs"), parent=champion, registry=where,
             asked=asked(last=rules.last), archive=rules.archive, workers=processes, gpus=fleet.gpus_per_shard > 0,
-            warm=rules.warm, recipe=rules.recipe, limit_s=rules.limit_minutes * 60, reason=reason,
-            by="streamrnn retrain",
+            warm=rules.warm, recipe=rules.recipe, niceness=rules.niceness, limit_s=rules.limit_minutes * 60,
+            reason=reason, by="streamrnn retrain",
         ),
     )  # fmt: skip
     if outcome.model is None:

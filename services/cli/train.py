@@ -180,7 +180,7 @@ def way_of(given: dict[str, Any], resume: bool) -> Way:
     if given.get("gpus") and not given.get("workers"):
         raise WrongTable("--gpus gives each worker a GPU: say how many with --workers")
     limit_s, search_s = seconds(given.get("limit_minutes")), seconds(given.get("search_minutes"))
-    return Way(given.get("workers") or 0, given.get("gpus", False), None, limit_s, search_s, resume)
+    return Way(given.get("workers") or 0, given.get("gpus", False), limit_s=limit_s, search_s=search_s, resume=resume)
 
 
 def _checkpoint(folder: Path, resume: bool, console: Any) -> Path:

@@ -15,9 +15,6 @@ from typing import Any
 
 from services.fleet.status import End, Outcome
 
-NICE = 10
-"""Of what may wait; what serves runs at 0."""
-
 
 def outcome_of(run: Any) -> Outcome:
     """What a finished `ShardActor.run` said, or that its process died before it could."""
@@ -63,11 +60,9 @@ def prepare() -> None:
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
 
 
-def yielding() -> dict[str, Any]:
-    """Runtime environment of work that may wait: its processes step back from their first instruction on. A tenth of a
-    core is left to them where others want all of it, or they would never end.
-    """
-    return {"py_executable": f"nice -n {NICE} {shlex.quote(sys.executable)}"}
+def yielding(niceness: int) -> dict[str, Any]:
+    """Runtime environment of work that may wait: its processes step back from their first instruction on."""
+    return {"py_executable": f"nice -n {niceness} {shlex.quote(sys.executable)}"}
 
 
 def _lock() -> None:

@@ -111,6 +111,7 @@ class Retraining:
             gpus=self._settings.fleet.gpus_per_shard > 0,
             warm=rules.warm,
             recipe=rules.recipe,
+            niceness=rules.niceness,
             limit_s=rules.limit_minutes * 60,
             reason=reason,
             by="streamrnn serve",
@@ -118,7 +119,8 @@ class Retraining:
         self._began_s = self._clock_s()
         self._drift_from_s = self._began_s + rules.rest_h * HOUR_S
         remote: Any = ray.remote
-        self._running = remote(num_cpus=0, max_retries=0, runtime_env=yielding())(retrain).remote(self._settings, order)
+        task = remote(num_cpus=0, max_retries=0, runtime_env=yielding(rules.niceness))(retrain)
+        self._running = task.remote(self._settings, order)
         self._notify("retraining", reason=reason, workers=rules.workers, last=rules.last)
 
     def _look(self) -> Any:

@@ -123,6 +123,13 @@ class Retrain(Section):
         True,
         description="Begin from the champion's weights, where that leaves readings to test on; else from new ones.",
     )
+    niceness: int = Field(
+        10,
+        ge=0,
+        le=19,
+        description="Of its processes, from their first instruction on. 10 leaves the processors to those that serve, "
+        "and a tenth of a core to the retraining where others want all of it; 0 gives it an equal share.",
+    )
     limit_minutes: float = Field(60.0, gt=0, description="Minutes after which a retraining is ended.")
     runs: Path | None = Field(
         None, description="Folder of the runs: logs, curves, reports. null: `runs` where the server was started."

@@ -35,6 +35,7 @@ class Order:
     archive: str | None = None  # where readings are that the topic has lost
     workers: int = 1  # processes; 0: in the caller's
     gpus: bool = False
+    niceness: int = 10  # of the processes
     warm: bool = True  # from the parent's weights, where they know nothing of the part that tests
     limit_s: float | None = 1800.0
     seed: int = 0
@@ -106,7 +107,7 @@ def _retrained(settings: Settings, order: Order, began_s: float, begun: list[Any
     )
     spent_s = time.monotonic() - began_s
     limit_s = None if order.limit_s is None else max(1.0, order.limit_s - spent_s)
-    way = Way(order.workers, order.gpus, limit_s=limit_s, address=settings.fleet.ray_address)
+    way = Way(order.workers, order.gpus, niceness=order.niceness, limit_s=limit_s, address=settings.fleet.ray_address)
     made = make(
         taken, order.runs, way, parent=parent, warm=order.warm, recipe=order.recipe, seed=order.seed,
         ears=Ears(begun=begun.append),

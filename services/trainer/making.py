@@ -39,6 +39,7 @@ class Way:
     workers: int = 0  # processes on Ray; 0: this one
     gpus: bool = False  # a GPU for each worker
     address: str | None = None  # of Ray; None: the one that is joined, else one of our own
+    niceness: int = 10  # of those processes
     limit_s: float | None = None
     search_s: float | None = None  # looks for a better shape first, for so long
     resume: bool = False
@@ -127,6 +128,7 @@ def make(
         "workers": way.workers,
     }
     run = open_run(runs, work.identity(), plan, way.resume)
+    run.tell("begun", readings=material.readings, workers=way.workers)
     ears.begun(run)
     if way.resume and not run.resumed:
         ears.noted(nothing_to_resume(runs, run, plan["source"]))
@@ -171,26 +173,27 @@ def learn_work(work: Work, run: Run, way: Way, ears: Ears = DEAF) -> Learned:
         run.tell("pass", **asdict(one))
         ears.passed(one)
 
-    def worker(event: dict[str, Any]) -> None:
-        run.tell("worker", **{name: value for name, value in event.items() if name != "event"})
-        ears.worker(event)
+    def heard(event: dict[str, Any]) -> None:
+        run.tell(**event)
+        if event["event"] == "worker":
+            ears.worker(event)
 
     try:
-        return _learned(work, run, way, passed, worker)
+        return _learned(work, run, way, passed, heard)
     except BaseException as error:
         run.tell("ended", error=type(error).__name__, message=str(error))
         raise
 
 
-def _learned(work: Work, run: Run, way: Way, passed: Told, worker: Callable[[dict[str, Any]], None]) -> Learned:
+def _learned(work: Work, run: Run, way: Way, passed: Told, heard: Callable[[dict[str, Any]], None]) -> Learned:
     if not way.workers:
         return train(work, passed, run.checkpoint, way.limit_s)
     from services.trainer import workers
 
     every_s = workers.EVERY_S if way.every_s is None else way.every_s
     return workers.train(
-        work, run, way.workers, passed, gpus=way.gpus, address=way.address, limit_s=way.limit_s, heard=worker,
-        every_s=every_s,
+        work, run, way.workers, passed, gpus=way.gpus, address=way.address, limit_s=way.limit_s, heard=heard,
+        niceness=way.niceness, every_s=every_s,
     )  # fmt: skip
 
 

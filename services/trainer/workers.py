@@ -32,6 +32,8 @@ from services.trainer.runs import Run
 
 MAX_FAILURES = 3
 """How often workers are started anew."""
+NICENESS = 10
+"""Of the workers and all that starts them: whoever serves on the same machine comes first, but they do end."""
 EVERY_S = 15.0
 """Between two checkpoints; each is waited for, for about a second."""
 POLL_S = 0.2
@@ -69,6 +71,7 @@ class Board:
         """What the first rank found: tensors, passes and rows; empty where it found nothing."""
         import ray
 
+        self.tell({"event": "starting"})
         return _fitted({**given, "board": ray.get_runtime_context().current_actor}, name, storage, workers)
 
 
@@ -82,11 +85,12 @@ def train(
     address: str | None = None,
     limit_s: float | None = None,
     heard: Heard | None = None,
+    niceness: int = NICENESS,
     every_s: float = EVERY_S,
 ) -> Learned:
     """Trains with `workers` processes on the Ray at `address`, on the one that this process has joined, or on one that
-    it starts and stops. `heard` is told of what is no pass: workers that start, with their process ids. What a killed
-    worker takes with it is `every_s` seconds of work, and the pass under way.
+    it starts and stops. `heard` is told of what is no pass: that Ray Train starts, and each worker that is there,
+    with its process id. What a killed worker takes with it is `every_s` seconds of work, and the pass under way.
 
     Raises NotTrained, OutOfTime; OtherTraining for a checkpoint of something else, or damaged.
     """
@@ -99,7 +103,7 @@ def train(
     if ours:
         join_or_start(address, float(workers), float(workers) if gpus else 0.0)
     try:
-        given = {"work": ray.put(work), "limit_s": limit_s, "gpus": gpus, "every_s": every_s}
+        given = {"work": ray.put(work), "limit_s": limit_s, "gpus": gpus, "niceness": niceness, "every_s": every_s}
         return _driven(ray, work, run, workers, told, given, heard)
     finally:
         if ours:
@@ -115,7 +119,7 @@ def _driven(
     given: dict[str, Any],
     heard: Heard | None,
 ) -> Learned:
-    environment = {**yielding(), "env_vars": TRAIN_ENV}
+    environment = {**yielding(given["niceness"]), "env_vars": TRAIN_ENV}
     board = ray.remote(num_cpus=0, max_concurrency=4, runtime_env=environment)(Board).remote()
     done = board.fit.remote(given, run.id, str(run.storage.absolute()), workers)
     limit_s: float | None = given["limit_s"]
@@ -130,10 +134,9 @@ def _driven(
                     told(Pass(**event["pass"]))
                 elif event["event"] == "failed":
                     failed = failed or _error(event)
-                elif event["event"] == "worker":
-                    started = True
-                    if heard is not None:
-                        heard(event)
+                elif heard is not None:
+                    heard(event)
+                started = started or event["event"] == "worker"
             if over:
                 break
             if limit_s is not None and time.monotonic() - began_s > limit_s + GRACE_S:

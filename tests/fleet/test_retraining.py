@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 import torch
@@ -143,6 +144,15 @@ def test_what_a_look_begins_while_the_fleet_ends_is_cancelled(
     ends = [told["end"] for event, told in world.said if event == "retrained"]
     assert ends == ["cancelled"]
     assert any("a look under way has not ended" in told.get("error", "") for _, told in world.said)
+
+
+def test_a_retraining_steps_back_as_far_as_its_setting_says(on_ray: None, tmp_path: Path) -> None:
+    nobody_elses = 13
+    assert nobody_elses not in {process.info["nice"] for process in psutil.process_iter(["nice"])}
+    world = World(tmp_path, on_drift=True, settle_h=0, niceness=nobody_elses)
+    world.tick(DRIFTED)
+    world.ended()
+    assert nobody_elses in {process.info["nice"] for process in psutil.process_iter(["nice"])}
 
 
 def test_drift_begins_none_while_a_model_is_on_trial(on_ray: None, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,11 @@ def work(n: int = 6000, updates: int = 120, config: ModelConfig | None = None) -
     return Work(
         config or usual, (one,), (n * 9 // 10,), Practice(updates=updates, lanes=16, lane_steps=256, burn_in=16)
     )
+
+
+def workers_into(there: list[dict[str, Any]]) -> Callable[[dict[str, Any]], None]:
+    """Of all that is heard of a training, its workers."""
+    return lambda event: there.append(event) if event["event"] == "worker" else None
 
 
 def run_of(folder: Path, what: Work) -> Run:
@@ -62,7 +67,7 @@ def test_a_killed_worker_costs_neither_the_training_nor_its_result(tmp_path: Pat
         if one.number == 6 and len(started) == 2:
             os.kill(next(event["pid"] for event in started if event["rank"] == 1), signal.SIGKILL)
 
-    learned = workers.train(what, run_of(tmp_path, what), 2, passed, heard=started.append, every_s=0.0)
+    learned = workers.train(what, run_of(tmp_path, what), 2, passed, heard=workers_into(started), every_s=0.0)
     assert [event["resumed"] for event in started] == [False, False, True, True]
     assert len({event["pid"] for event in started}) == 4
     assert told[-1] == learned.epochs[-1].number == alone.epochs[-1].number
@@ -78,13 +83,15 @@ def test_one_worker_gives_the_weights_of_this_process_bit_for_bit_at_a_low_prior
     alone = train(what, None, None)
 
     def heard(event: dict[str, Any]) -> None:
+        if event["event"] != "worker":
+            return
         tasks = Path(f"/proc/{event['pid']}/task")
         nice.update(os.getpriority(os.PRIO_PROCESS, int(one.name)) for one in tasks.iterdir())
 
     learned = workers.train(what, run_of(tmp_path, what), 1, heard=heard)
     ours, theirs = learned.network.state_dict(), alone.network.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert nice == {on_ray.NICE}
+    assert nice == {workers.NICENESS}
     assert not (tmp_path / os.listdir(tmp_path)[0] / "ray").exists()  # checkpoints go when they are not needed any more
 
 
@@ -130,5 +137,5 @@ def test_a_limit_stops_all_workers_after_the_pass_under_way_and_nobody_tries_aga
     monkeypatch.setattr(workers, "GRACE_S", 600.0)  # a slow machine's worker may take long to start
     what, started, told = work(3000, 100_000), list[dict[str, Any]](), list[Pass]()
     with pytest.raises(OutOfTime, match=r"stopped by the limit of 0.01\d* minutes after pass \d+ of"):
-        workers.train(what, run_of(tmp_path, what), 1, told.append, limit_s=1.0, heard=started.append)
+        workers.train(what, run_of(tmp_path, what), 1, told.append, limit_s=1.0, heard=workers_into(started))
     assert len(started) == 1 and told

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -99,8 +100,9 @@ class DevBroker:
         self.folder.mkdir(parents=True, exist_ok=True)
         with jars.locked(self.folder / "lock"):
             if self.alive():
-                self._await_service(timeout_s)
-                return self
+                with suppress(EndedWhileStarting):  # Hazard: one that has just been killed is alive for a moment yet.
+                    self._await_service(timeout_s)
+                    return self
             try:
                 self._launch(class_path, flags)
                 try:

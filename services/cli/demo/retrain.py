@@ -39,9 +39,12 @@ class Plan:
     updates: int = 300  # of the retraining
     after: int = 40_000  # predicted by the new champion
     first_updates: int = 500  # of the first model's training
+    niceness: int = 10  # of the retraining
 
 
-QUICK = Plan(150, 1_000, before=6_000, settle_s=15.0, last=15_000, updates=60, after=6_000, first_updates=60)
+QUICK = Plan(
+    150, 1_000, before=6_000, settle_s=15.0, last=15_000, updates=60, after=6_000, first_updates=60, niceness=0
+)
 
 
 def demo_retrain(
@@ -131,6 +134,7 @@ def _changes(plan: Plan, place: Path) -> str:
     registry, runs = (json.dumps(str(place / name)) for name in ("registry", "runs"))  # any path is YAML then
     return (
         f"registry: {registry}\nstate:\n  slots: 1024\nretrain:\n  on_drift: true\n  workers: 2\n"
+        f"  niceness: {plan.niceness}\n"
         f"  settle_h: {plan.settle_s / 3600:.6f}\n  last: '{plan.last}'\n  recipe:\n    updates: {plan.updates}\n"
         f"  runs: {runs}\nrollout:\n  least_readings: {min(10_000, plan.after)}\n"
         "  shadow: 1\n"  # every prediction is made again offline, where a challenger has followed all from its start

@@ -88,6 +88,10 @@ def _said(moment: Moment, chapter: str) -> tuple[str, str]:
             return "drift: readings of the new kind gather", f"[yellow]drift[/yellow] of {what}"
         case "retraining":
             return "retraining", f"[yellow]retraining[/yellow] on the latest {int(told['last']):,} readings begins"
+        case "begun":
+            return chapter, f"the readings are there; Ray Train is to start {told['workers']} workers"
+        case "starting":
+            return chapter, "Ray Train starts its processes"
         case "worker":
             return chapter, f"Ray Train's worker {told['rank']} is there (process {told['pid']})"
         case "retrained" if told.get("model"):

@@ -61,7 +61,7 @@ class Story:
             return [one for one in self._moments if one.event == event]
 
     def _look_at_runs(self) -> None:
-        """Passes and workers of a training, from its log: it runs in other processes."""
+        """A training's beginning, workers and passes, from its log: it runs in other processes."""
         for log in self._runs.glob("*/events.jsonl"):
             with log.open("rb") as file:
                 file.seek(self._read.get(log, 0))
@@ -73,5 +73,5 @@ class Story:
                 event = fields.pop("event")
                 if event == "pass":
                     self.passed = fields
-                elif event == "worker":
-                    self.heard("worker", **fields)
+                elif event in ("begun", "starting", "worker"):
+                    self.heard(event, **fields)
