@@ -19,7 +19,7 @@ import numpy as np
 
 from rnn import weights
 from rnn.evaluate import evaluate
-from rnn.fit import Epoch, fit
+from rnn.fit import EpochMetrics, fit
 from rnn.recipe import Recipe, default_config
 from rnn.windows import moments
 from services.datasets import household_power
@@ -63,7 +63,7 @@ def main() -> None:
     print(json.dumps(line))
 
 
-def said(epoch: Epoch) -> None:
+def said(epoch: EpochMetrics) -> None:
     skill = 1 - epoch.validation_mse / epoch.persistence_mse
     line = (
         f"epoch {epoch.epoch} of {epoch.epochs}: {skill:.1%} below persistence on later readings, {epoch.seconds:.0f} s"

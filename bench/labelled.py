@@ -13,7 +13,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from services.backtest.forecast import Plan, backtest
+from services.backtest.forecast import BacktestPlan, backtest
 from services.backtest.windows import Watched, figures
 from services.predictor.surprise import Surprised
 from services.tables.frame import WrongTable
@@ -40,7 +40,7 @@ def main() -> None:
             continue
         assert labels is not None
         share = given.first / len(series[0])
-        plan = Plan(share, 1 - share)
+        plan = BacktestPlan(share, 1 - share)
         with tempfile.TemporaryDirectory() as folder:
             _, (run,) = backtest(series, plan, Path(folder) / "model", labels=labels)
         said = run.surprised

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from rnn.card import Source
+from rnn.card import TrainingSource
 from rnn.examples import Examples
 from rnn.recipe import default_config
 from services.datasets import household_power
 from services.tables.material import Material
 from services.trainer.making import Ears, Way, make
-from services.trainer.taken import Taken
+from services.trainer.taken import TopicDataset
 
 
 def main() -> None:
@@ -55,15 +55,15 @@ def main() -> None:
     print(json.dumps(found))
 
 
-def _taken(readings: int) -> Taken:
+def _taken(readings: int) -> TopicDataset:
     """As if they had been read from a topic."""
     series = household_power(None)
     x, at_ms = np.array(series.x[:readings]), np.array(series.at_ms[:readings])
     n = len(x)
     one = Examples(x, at_ms, np.zeros(n, np.uint8), np.zeros((n, 0), np.float32))
     config = default_config(series.features, series.interval_s, (), n)
-    source = Source("household", {0: (0, n)}, {0: n}, 1, 0, 0)
-    return Taken(Material(config, (one,), ("house",), series.digest), source, int(at_ms[0]), int(at_ms[-1]))
+    source = TrainingSource("household", {0: (0, n)}, {0: n}, 1, 0, 0)
+    return TopicDataset(Material(config, (one,), ("house",), series.digest), source, int(at_ms[0]), int(at_ms[-1]))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from services.backtest.forecast import Plan, backtest
+from services.backtest.forecast import BacktestPlan, backtest
 from services.datasets.catalogue import series_of
 from services.datasets.series import Series
 
@@ -58,7 +58,9 @@ def main(names: list[str]) -> None:
     for name in names or NAMES:
         (series,) = series_of(name)
         with tempfile.TemporaryDirectory() as folder:
-            _, (run,) = backtest([series], Plan(), Path(folder) / "model", labels=[np.zeros(len(series), np.bool_)])
+            _, (run,) = backtest(
+                [series], BacktestPlan(), Path(folder) / "model", labels=[np.zeros(len(series), np.bool_)]
+            )
         said = run.surprised
         assert said is not None
         shares = {str(level): float((said.p <= level).mean()) for level in LEVELS}
@@ -68,7 +70,7 @@ def main(names: list[str]) -> None:
         short = replace(series, x=series.x[-MOST:], at_ms=series.at_ms[-MOST:])
         faulty, label = with_faults(short, SEED)
         with tempfile.TemporaryDirectory() as folder:
-            figures, _ = backtest([faulty], Plan(), Path(folder) / "model", labels=[label])
+            figures, _ = backtest([faulty], BacktestPlan(), Path(folder) / "model", labels=[label])
         keys = ("precision", "recall", "f1", "nab_score", "detections", "alarms_per_1000")
         one["faults"] = {key: figures[key] for key in keys}
         found[name] = one

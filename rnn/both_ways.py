@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from rnn import clock as clocks
-from rnn.pieces import Piece, Wave
+from rnn.pieces import PartialResult, Wave
 from rnn.working import HELD, PENDING, Working
 
 
@@ -23,7 +23,7 @@ class BothWays:
         self._on = working
         self._room = working.config.lag + 1  # readings that fit into the window
 
-    def step(self, wave: Wave) -> list[Piece]:
+    def step(self, wave: Wave) -> list[PartialResult]:
         """Takes the wave in and gives the answers that became due."""
         on, n, slots, clock = self._on, len(wave.slots), wave.slots, self._on.table.clock
         before = on.gathered(slots)
@@ -43,17 +43,17 @@ class BothWays:
         silent = np.flatnonzero(wave.mute | lost)
         if len(silent):
             nothing, score = on.answerer.nothing(n), np.full(n, np.nan, np.float32)
-            pieces.append(Piece(wave.of, nothing, score, wave.flags, wave.tag, wave.at_ms).chosen(silent))
+            pieces.append(PartialResult(wave.of, nothing, score, wave.flags, wave.tag, wave.at_ms).chosen(silent))
         return pieces
 
-    def flush(self, slots: NDArray[np.int64]) -> list[Piece]:
+    def flush(self, slots: NDArray[np.int64]) -> list[PartialResult]:
         """Answers all that waits in the slots [k] with what is known so far."""
         pieces = []
         while len(of := np.flatnonzero(self._on.table.clock[slots, PENDING] > 0)):
             pieces += self.oldest(of, slots[of], np.zeros(len(of), np.bool_))
         return pieces
 
-    def oldest(self, of: NDArray[np.int64], slots: NDArray[np.int64], ends: NDArray[np.bool_]) -> list[Piece]:
+    def oldest(self, of: NDArray[np.int64], slots: NDArray[np.int64], ends: NDArray[np.bool_]) -> list[PartialResult]:
         """Answers the oldest waiting reading of each of the slots [n], which moves the forward state past it."""
         on, n, clock = self._on, len(slots), self._on.table.clock
         parts = on.gathered(slots)
@@ -75,7 +75,7 @@ class BothWays:
         tag, at_ms, flags = held[:, 0, 0].copy(), held[:, 0, 1].copy(), held[:, 0, 2].astype(np.uint16)
         flags[ends & (clock[slots, PENDING] == 0)] |= clocks.ENDED
         flags[bad] |= clocks.RESET
-        return [Piece(of, answers, np.full(n, np.nan, np.float32), flags, tag, at_ms)]
+        return [PartialResult(of, answers, np.full(n, np.nan, np.float32), flags, tag, at_ms)]
 
     def _full(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
         return np.asarray(self._on.table.clock[slots, PENDING] == self._room)

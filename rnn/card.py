@@ -25,7 +25,7 @@ class ModelRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class TrainingSource:
     """The records of a Kafka topic that readings were taken from: enough to take the same ones again."""
 
     topic: str
@@ -44,7 +44,7 @@ class DataRange:
     to_ms: int  # time of the last reading
     rows: int
     digest: str  # sha256, hex, of what identifies the data
-    source: Source | None = None  # where they came from, if that was a topic
+    source: TrainingSource | None = None  # where they came from, if that was a topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def _data(fields: Mapping[str, Any]) -> DataRange:
         spans = {int(one): (int(first), int(end)) for one, (first, end) in _as(dict, found["partitions"]).items()}
         rows = {int(one): _as(int, count) for one, count in _as(dict, found["rows"]).items()}
         counts = (_as(int, found[name]) for name in ("streams", "rejected", "repeated"))
-        source = Source(_as(str, found["topic"]), spans, rows, *counts)
+        source = TrainingSource(_as(str, found["topic"]), spans, rows, *counts)
     from_ms, to_ms, count = (_as(int, fields[name]) for name in ("from_ms", "to_ms", "rows"))
     return DataRange(from_ms, to_ms, count, _as(str, fields["digest"]), source)
 

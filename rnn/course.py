@@ -21,7 +21,7 @@ from rnn import checkpoint as checkpoints
 from rnn import lessons
 from rnn.checkpoint import Standing
 from rnn.network import Network, States
-from rnn.passages import Batch, Passage, batch
+from rnn.passages import Passage, TrainingBatch, batch
 from rnn.practice import Practice
 
 
@@ -124,7 +124,7 @@ class Course:
                 count += 1
         return total / max(count, 1)
 
-    def _shaken(self, whole: Batch) -> Batch:
+    def _shaken(self, whole: TrainingBatch) -> TrainingBatch:
         """The features of each lane mixed a little, the same way at all its steps."""
         config, jitter = self.network.config, self.practice.jitter
         if not jitter or config.symbolic or not config.recurrent or not config.labels:
@@ -209,7 +209,7 @@ def one_cycle(done: float) -> float:
     return max(1e-4, (1 + math.cos(math.pi * min(1.0, (done - 0.2) / 0.8))) / 2)
 
 
-def answers(network: Network, late: list[Passage], practice: Practice) -> Iterator[lessons.Said]:
+def answers(network: Network, late: list[Passage], practice: Practice) -> Iterator[lessons.ModelOutput]:
     """What the network says of the passages, a few at a time; long ones are read from their beginning."""
     order = sorted(late, key=len)
     for begin in range(0, len(order), practice.lanes):

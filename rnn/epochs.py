@@ -29,7 +29,7 @@ from rnn.windows import Windows
 
 
 @dataclass(frozen=True, slots=True)
-class Epoch:
+class EpochMetrics:
     """What is known after one pass over the training range. Errors are mean squares in scaled units."""
 
     epoch: int  # from 1
@@ -41,7 +41,7 @@ class Epoch:
     kept: bool  # best so far
 
 
-Progress = Callable[[Epoch], None]
+Progress = Callable[[EpochMetrics], None]
 
 
 def run(
@@ -54,7 +54,7 @@ def run(
     identity: str,
     team: Team,
     groups: int = 1,
-) -> list[Epoch]:
+) -> list[EpochMetrics]:
     """Trains on the team's lanes of this process, in so many groups one after the other; leaves the weights of the best
     epoch in `network`.
     """
@@ -70,10 +70,10 @@ def run(
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging))  # type: ignore[no-untyped-call]
     persistence_mse = _mse([torch.zeros_like(validation.change)], validation, team)
     best_weights, stale, update = network.state_dict(), 0, 0
-    epochs: list[Epoch] = []
+    epochs: list[EpochMetrics] = []
     standing = None if checkpoint is None else checkpoints.read(checkpoint, identity)
     if standing is not None:
-        epochs = [Epoch(**one) for one in standing.said["epochs"]]
+        epochs = [EpochMetrics(**one) for one in standing.said["epochs"]]
         best_weights, stale, update = standing.best, standing.said["stale"], standing.said["update"]
         network.load_state_dict(standing.weights)
         average.load_state_dict(standing.average)
@@ -125,7 +125,7 @@ def run(
             best, best_weights, stale = mse, copy.deepcopy(averaged.state_dict()), 0
         elapsed_s = team.agreed(time.monotonic() - began)
         train_mse = float(errors) / max(float(counted), 1.0)
-        epochs.append(Epoch(number, planned, train_mse, mse, persistence_mse, elapsed_s, kept))
+        epochs.append(EpochMetrics(number, planned, train_mse, mse, persistence_mse, elapsed_s, kept))
         if checkpoint is not None and team.first:
             told = {"epochs": [asdict(one) for one in epochs], "stale": stale, "update": update}
             moved = checkpoints.moments_of(optimiser, learning)
@@ -169,7 +169,7 @@ def _unrolled(
     return h.float(), [tuple(part.float() for part in layer) for layer in after]
 
 
-def _over(recipe: Recipe, latest: Epoch, stale: int) -> bool:
+def _over(recipe: Recipe, latest: EpochMetrics, stale: int) -> bool:
     """Whether no epoch is to follow the latest, which was `stale` updates after the best one."""
     return stale >= recipe.patience or (recipe.budget_s is not None and latest.seconds >= recipe.budget_s)
 

@@ -21,14 +21,14 @@ from rnn import checkpoint as checkpoints
 from rnn import epochs as training
 from rnn.calibrate import calibrate, solve_linear_path
 from rnn.config import ModelConfig
-from rnn.epochs import Epoch, Progress, with_path
+from rnn.epochs import EpochMetrics, Progress, with_path
 from rnn.examples import still
 from rnn.network import Network
 from rnn.recipe import Recipe
 from rnn.team import ALONE, Team
 from rnn.windows import Lanes, Windows, moments, pieces, prepare
 
-__all__ = ["Epoch", "Fitted", "Progress", "fit", "least_readings"]
+__all__ = ["EpochMetrics", "Fitted", "Progress", "fit", "least_readings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class Fitted:
     """The network with the weights of the best epoch, in evaluation mode, and how it came about."""
 
     network: Network
-    epochs: tuple[Epoch, ...]
-    best: Epoch
+    epochs: tuple[EpochMetrics, ...]
+    best: EpochMetrics
     train_rows: int  # the first ones of what was given
     validation_rows: int  # the ones after them
 

@@ -20,7 +20,7 @@ from rnn.calibrate import calibrate
 from rnn.config import ModelConfig
 from rnn.course import Course, Pass, answers
 from rnn.examples import Examples, checked, held_back, still
-from rnn.fit import Epoch, fit
+from rnn.fit import EpochMetrics, fit
 from rnn.network import Network
 from rnn.passages import Passage, passages
 from rnn.practice import Practice
@@ -173,7 +173,7 @@ def _forecast(
     start: Mapping[str, Tensor] | None,
     team: Team,
 ) -> Learned:
-    def passed(one: Epoch) -> Pass:
+    def passed(one: EpochMetrics) -> Pass:
         return Pass(one.epoch, one.epochs, one.train_mse, one.validation_mse, one.persistence_mse, None,
                     one.seconds, one.kept)  # fmt: skip
 

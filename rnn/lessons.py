@@ -15,11 +15,11 @@ from torch.nn import functional
 from rnn import padded
 from rnn.heads import Gaussian, Student, surprise, weighted
 from rnn.network import Network, States
-from rnn.passages import Batch
+from rnn.passages import TrainingBatch
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ModelOutput:
     """What the head said beside what was true; only what may count. Leading axes are flat."""
 
     mean: Tensor  # [m, steps, targets] or logits [m, steps, classes]
@@ -30,8 +30,8 @@ class Said:
 
 
 def answered(
-    network: Network, batch: Batch, state: States | None, stride: int, shift: int = 0
-) -> tuple[Said | None, States | None]:
+    network: Network, batch: TrainingBatch, state: States | None, stride: int, shift: int = 0
+) -> tuple[ModelOutput | None, States | None]:
     """(what is said of a batch, None where nothing in it counts; the state after its last step, without gradients).
 
     A decoder that answers each reading is asked after every `stride`-th one only, `shift` readings earlier.
@@ -53,7 +53,7 @@ def answered(
     return _pick(network, h, batch), _detached(state)
 
 
-def loss(network: Network, said: Said, class_weight: Tensor | None = None) -> Tensor:
+def loss(network: Network, said: ModelOutput, class_weight: Tensor | None = None) -> Tensor:
     """What training lessens, a scalar. A Gaussian's mean and all below it learn from squared error alone, and its scale
     how wide the error is, without a say in what the mean becomes; see `rnn.fit`. class_weight [classes].
     """
@@ -71,7 +71,7 @@ def loss(network: Network, said: Said, class_weight: Tensor | None = None) -> Te
     return network.head.loss(said.mean, said.scale, said.truth, weight)
 
 
-def judged(network: Network, said: Said) -> tuple[float, float, float]:
+def judged(network: Network, said: ModelOutput) -> tuple[float, float, float]:
     """(sum of what epochs are compared by, how many values it is of, how many of those classes were right): nats of
     classes, else squared error in scaled units. The third is 0 for real values.
     """
@@ -83,7 +83,7 @@ def judged(network: Network, said: Said) -> tuple[float, float, float]:
     return float(((said.mean - said.truth).square() * said.weight).sum()), count, 0.0
 
 
-def _pick(network: Network, h: Tensor, batch: Batch) -> Said | None:
+def _pick(network: Network, h: Tensor, batch: TrainingBatch) -> ModelOutput | None:
     """The steps [T, n] that count; the head is asked of no other."""
     at = batch.weight.flatten(2).sum(dim=2).nonzero(as_tuple=True)
     if not len(at[0]):
@@ -92,24 +92,24 @@ def _pick(network: Network, h: Tensor, batch: Batch) -> Said | None:
     mean, scale = network.head(h)
     if network.linear_path is not None and batch.past is not None:
         mean = mean + network.linear_path(batch.past[at]).unsqueeze(1)
-    return Said(mean, scale, h, batch.truth[at], batch.weight[at])
+    return ModelOutput(mean, scale, h, batch.truth[at], batch.weight[at])
 
 
-def _static(network: Network, batch: Batch) -> Said | None:
+def _static(network: Network, batch: TrainingBatch) -> ModelOutput | None:
     feats, truth, weight = network.seen(batch.raw)[0], batch.truth[0], batch.weight[0]
     if not bool(weight.any()):
         return None
     if not network.config.decodes:
         h = network(feats).unsqueeze(1)
         mean, scale = network.head(h)
-        return Said(mean, scale, h, truth, weight)
+        return ModelOutput(mean, scale, h, truth, weight)
     state = network.begin(feats)
     return _spelt(network, state, truth, weight) if network.config.labels else _foretold(network, state, truth, weight)
 
 
 def _strided(
-    network: Network, batch: Batch, feats: Tensor, state: States | None, stride: int, shift: int
-) -> tuple[Said | None, States]:
+    network: Network, batch: TrainingBatch, feats: Tensor, state: States | None, stride: int, shift: int
+) -> tuple[ModelOutput | None, States]:
     """The encoder goes on from stop to stop; at each one a decoder sets out from its state."""
     steps = len(feats)
     stops = list(range(stride - 1 - shift % stride, steps, stride))
@@ -135,7 +135,7 @@ def _strided(
     return _foretold(network, begun, truth, weight, past), _detached(state)
 
 
-def _spelt(network: Network, state: States, truth: Tensor, weight: Tensor) -> Said | None:
+def _spelt(network: Network, state: States, truth: Tensor, weight: Tensor) -> ModelOutput | None:
     """Symbols, each told the true one before it. truth [m, horizon, 1]"""
     longest = int(weight.sum(dim=(1, 2)).max())
     if not longest:
@@ -146,14 +146,16 @@ def _spelt(network: Network, state: States, truth: Tensor, weight: Tensor) -> Sa
     h = padded.decode(network, said, state).transpose(0, 1)
     h = functional.dropout(h, network.config.dropout, network.training)
     mean, scale = network.head(h)
-    return Said(mean, scale, h, truth[:, :longest], weight[:, :longest])
+    return ModelOutput(mean, scale, h, truth[:, :longest], weight[:, :longest])
 
 
-def _foretold(network: Network, state: States, truth: Tensor, weight: Tensor, past: Tensor | None = None) -> Said:
+def _foretold(
+    network: Network, state: States, truth: Tensor, weight: Tensor, past: Tensor | None = None
+) -> ModelOutput:
     mean, scale = network.foretell(state)
     if network.linear_path is not None and past is not None:
         mean = torch.cat((mean[:, :1] + network.linear_path(past).unsqueeze(1), mean[:, 1:]), dim=1)
-    return Said(mean, scale, None, truth, weight)
+    return ModelOutput(mean, scale, None, truth, weight)
 
 
 def _detached(state: States) -> States:

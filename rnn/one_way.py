@@ -10,7 +10,7 @@ from torch import Tensor
 from rnn import clock as clocks
 from rnn.answers import Answers, Scale
 from rnn.config import SPECIALS
-from rnn.pieces import Piece, Wave
+from rnn.pieces import PartialResult, Wave
 from rnn.working import COUNT, Working
 
 WORST_SCORE = np.float32(1e12)
@@ -25,7 +25,7 @@ class OneWay:
         config = working.config
         self._scored = working.network.head.LIKELY and config.recurrent and config.predicts == "next"
 
-    def step(self, wave: Wave) -> list[Piece]:
+    def step(self, wave: Wave) -> list[PartialResult]:
         """Folds the wave in and gives the answers that are due."""
         on, n = self._on, len(wave.slots)
         before = on.gathered(wave.slots)
@@ -48,7 +48,9 @@ class OneWay:
         if answers.cut is not None:
             wave.flags[answers.cut & ~wave.mute & ~bad] |= clocks.CUT
         due = np.flatnonzero(wave.due | bad)
-        return [Piece(wave.of, answers, score, wave.flags, wave.tag, wave.at_ms).chosen(due)] if len(due) else []
+        return (
+            [PartialResult(wave.of, answers, score, wave.flags, wave.tag, wave.at_ms).chosen(due)] if len(due) else []
+        )
 
     def _answers(self, wave: Wave, seen: Tensor, after: dict[str, Tensor]) -> Answers:
         on, config = self._on, self._on.config

@@ -36,7 +36,7 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TrainingBatch:
     """Passages side by side, the shorter ones followed by steps that do not count."""
 
     raw: Tensor  # [T, n, raw_width]
@@ -45,17 +45,17 @@ class Batch:
     weight: Tensor
     past: Tensor | None  # [T, n, linear * features]
 
-    def window(self, span: slice) -> Batch:
+    def window(self, span: slice) -> TrainingBatch:
         """Some of the steps."""
         past = None if self.past is None else self.past[span]
         lengths = (self.lengths - (span.start or 0)).clamp(min=0)
-        return Batch(self.raw[span], lengths, self.truth[span], self.weight[span], past)
+        return TrainingBatch(self.raw[span], lengths, self.truth[span], self.weight[span], past)
 
 
-def batch(passages: Sequence[Passage]) -> Batch:
+def batch(passages: Sequence[Passage]) -> TrainingBatch:
     """Pads to the longest one."""
     pasts = [one.past for one in passages if one.past is not None]
-    return Batch(
+    return TrainingBatch(
         pad_sequence([one.raw for one in passages]),
         torch.tensor([len(one) for one in passages]),
         pad_sequence([one.truth for one in passages]),

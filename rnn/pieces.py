@@ -36,7 +36,7 @@ class Wave:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class PartialResult:
     """Some predictions, in whatever order; fields as in `Result`, each [m]."""
 
     of: NDArray[np.int64]
@@ -46,13 +46,13 @@ class Piece:
     tag: NDArray[np.int64]
     at_ms: NDArray[np.int64]
 
-    def chosen(self, rows: NDArray[np.int64]) -> Piece:
+    def chosen(self, rows: NDArray[np.int64]) -> PartialResult:
         """The rows named."""
         answers, score, flags = self.answers.chosen(rows), self.score[rows], self.flags[rows]
-        return Piece(self.of[rows], answers, score, flags, self.tag[rows], self.at_ms[rows])
+        return PartialResult(self.of[rows], answers, score, flags, self.tag[rows], self.at_ms[rows])
 
 
-def joined(pieces: Sequence[Piece], n: int, lagging: bool) -> Result:
+def joined(pieces: Sequence[PartialResult], n: int, lagging: bool) -> Result:
     """All pieces as one result of n readings, in the order of the readings that made them; one's own as they came."""
     of, order = sorted_by(np.concatenate([piece.of for piece in pieces]))
 

@@ -19,7 +19,7 @@ from rnn import clock as clocks
 from rnn.both_ways import BothWays
 from rnn.network import Network
 from rnn.one_way import OneWay
-from rnn.pieces import BARE, ENDS, GOES_ON, Piece, Wave, joined
+from rnn.pieces import BARE, ENDS, GOES_ON, PartialResult, Wave, joined
 from rnn.result import Result
 from rnn.waves import BULK_ROWS, one_wave, place_in_stream
 from rnn.working import BEGAN, COUNT, PENDING, Working, one_thread
@@ -81,7 +81,7 @@ class SequenceEngine:
             self._refuse_strange_symbols(x)
         place = place_in_stream(slots)
         by_wave = np.argsort(place, kind="stable")
-        pieces: list[Piece] = []
+        pieces: list[PartialResult] = []
         with one_thread(self.device):
             for of in np.split(by_wave, np.cumsum(np.bincount(place))[:-1]) if n else []:
                 wave = self._judged(of, slots[of], x[of], at_ms[of], seq[of], end[of], tag[of], salt[of])
@@ -180,11 +180,11 @@ class SequenceEngine:
             self.table.restart(slots)
             self.table.clock[slots, BEGAN] = self.table.clock[slots, COUNT]
 
-    def _joined(self, pieces: list[Piece], n: int) -> Result:
+    def _joined(self, pieces: list[PartialResult], n: int) -> Result:
         if not pieces:
             none = np.zeros(0, np.int64)
             score = none.astype(np.float32)
-            pieces = [Piece(none, self._working.answerer.nothing(0), score, none.astype(np.uint16), none, none)]
+            pieces = [PartialResult(none, self._working.answerer.nothing(0), score, none.astype(np.uint16), none, none)]
         return joined(pieces, n, self._working.lagging)
 
     def _refuse_strange_symbols(self, x: NDArray[np.float32]) -> None:

@@ -20,11 +20,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from rnn.card import CARD, CARD_BYTES, Card, DataRange, ModelRefused, Source, card_text, read_card
+from rnn.card import CARD, CARD_BYTES, Card, DataRange, ModelRefused, TrainingSource, card_text, read_card
 from rnn.memory import free_bytes, size
 from rnn.network import Network
 
-__all__ = ["CARD", "WEIGHTS", "Card", "DataRange", "ModelNotSaved", "ModelRefused", "Source", "check_size",
+__all__ = ["CARD", "WEIGHTS", "Card", "DataRange", "ModelNotSaved", "ModelRefused", "TrainingSource", "check_size",
            "load", "place_for", "read_card", "read_tensors", "save", "skeleton", "write_tensors"]  # fmt: skip
 
 WEIGHTS = "model.safetensors"

@@ -58,7 +58,7 @@ class Flag(enum.IntFlag):
     ENDED = 512  # its sequence ended with this reading
 
 
-class End(enum.IntEnum):
+class SequenceEnd(enum.IntEnum):
     """What a reading says of its sequence's end. Values of `Readings.end`."""
 
     NONE = 0  # the sequence goes on
@@ -124,7 +124,7 @@ class Readings:
     x: NDArray[np.float32]  # [n, features], NaN = missing
     seq: NDArray[np.int64]  # [n], NO_SEQ where absent
     arrived_ms: NDArray[np.int64]  # [n], the record's Kafka timestamp
-    end: NDArray[np.uint8]  # [n], values of End
+    end: NDArray[np.uint8]  # [n], values of SequenceEnd
 
     def __len__(self) -> int:
         return len(self.streams)

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from services.archive import rows
-from services.archive.layout import DAY_MS, LAST_DAY, Damaged, Piece, chains, day_name, day_number
-from services.archive.places import Place
+from services.archive.layout import DAY_MS, LAST_DAY, ArchiveFile, Damaged, chains, day_name, day_number
+from services.archive.places import ArchiveStorage
 from services.records import Records
 
 PIECE_BYTES = 64_000_000
@@ -58,7 +58,7 @@ class Archiver:
     def __init__(
         self,
         topic: Topic,
-        place: Place,
+        place: ArchiveStorage,
         notify: Callable[..., None],
         *,
         piece_bytes: int = PIECE_BYTES,
@@ -102,7 +102,7 @@ class Archiver:
                 )
             self._partition(partition, begin, end, last, stopped)
 
-    def _look(self, chained: Mapping[int, list[Piece]]) -> None:
+    def _look(self, chained: Mapping[int, list[ArchiveFile]]) -> None:
         """A damaged end is better found before anything is put behind it."""
         for chain in chained.values():
             piece = chain[-1]
@@ -112,7 +112,9 @@ class Archiver:
             self._notify("archive goes on", at={partition: chain[-1].next for partition, chain in chained.items()})
         self._looked = True
 
-    def _partition(self, partition: int, begin: int, end: int, last: Piece | None, stopped: Callable[[], bool]) -> None:
+    def _partition(
+        self, partition: int, begin: int, end: int, last: ArchiveFile | None, stopped: Callable[[], bool]
+    ) -> None:
         seen = self._empty.get(partition)  # nothing lies between the last file and this offset
         at = last.next if last is not None else begin if seen is None else min(begin, seen)
         known = at if seen is None else max(at, seen)
@@ -120,7 +122,9 @@ class Archiver:
         if last is None and seen is None and begin:
             self._notify("archive begins", partition=partition, offset=begin, missing="all before it is deleted")
         if known < begin:
-            self._hole(Piece(partition, at, begin - 1, day_name(self._today() if day is None else day), gone=True))
+            self._hole(
+                ArchiveFile(partition, at, begin - 1, day_name(self._today() if day is None else day), gone=True)
+            )
             at = known = begin
         gathered = _Gathered(at, day or 0)
         for records in self._topic.read(partition, known, end):
@@ -130,7 +134,9 @@ class Archiver:
                 if gathered.batches and (day != gathered.day or start in records.refused):
                     gathered = self._written(partition, gathered, first - 1, end)
                 if start in records.refused:
-                    piece = Piece(partition, gathered.first, int(records.offsets[start]), day_name(day), gone=True)
+                    piece = ArchiveFile(
+                        partition, gathered.first, int(records.offsets[start]), day_name(day), gone=True
+                    )
                     gathered = self._pass_over(piece, day, records.refused[start][1])
                     continue
                 gathered.add(batch.slice(start, stop - start), day, int(records.offsets[stop - 1]))
@@ -156,7 +162,7 @@ class Archiver:
 
     def _written(self, partition: int, gathered: _Gathered, last: int, end: int) -> _Gathered:
         """Publishes what was gathered as the offsets up to `last`, and gives what comes after it."""
-        piece = Piece(partition, gathered.first, last, day_name(gathered.day))
+        piece = ArchiveFile(partition, gathered.first, last, day_name(gathered.day))
         content = rows.content(self._topic.name, piece, gathered.batches)
         self._place.publish(piece.path, content)
         records = sum(batch.num_rows for batch in gathered.batches)
@@ -167,7 +173,7 @@ class Archiver:
         self._notify("archived", file=piece.path, records=records, bytes=content.size, lag=self.lag)
         return _Gathered(piece.next, gathered.day)
 
-    def _hole(self, piece: Piece) -> None:
+    def _hole(self, piece: ArchiveFile) -> None:
         note = (
             f"offsets {piece.first} to {piece.last} of topic {self._topic.name}, partition {piece.partition} were "
             "deleted before they were archived"
@@ -178,7 +184,7 @@ class Archiver:
         self._notify("records are gone", what=note, file=piece.path,
                      fix="let the archiver run more often, or raise the topic's retention.ms")  # fmt: skip
 
-    def _pass_over(self, piece: Piece, day: int, why: str) -> _Gathered:
+    def _pass_over(self, piece: ArchiveFile, day: int, why: str) -> _Gathered:
         note = f"topic {self._topic.name}, partition {piece.partition}: {why}"
         self._place.publish(piece.path, rows.content(self._topic.name, piece, [], note))
         self.told.pieces += 1

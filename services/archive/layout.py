@@ -31,7 +31,7 @@ class Gone(Exception):
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Piece:
+class ArchiveFile:
     """One file: the offsets `first` to `last` of a partition, both among them."""
 
     partition: int
@@ -69,13 +69,13 @@ def day_number(name: str) -> int:
     return int(datetime.strptime(name, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()) // 86_400
 
 
-def piece_of(path: str) -> Piece | None:
+def piece_of(path: str) -> ArchiveFile | None:
     """What a path below the topic's folder says; None for a file that is none of the archive's."""
     found = _PATH.fullmatch(path)
     if found is None:
         return None
     day, partition, first, last, gone = found.groups()
-    piece = Piece(int(partition), int(first), int(last), day, gone is not None)
+    piece = ArchiveFile(int(partition), int(first), int(last), day, gone is not None)
     try:
         day_number(day)
     except ValueError:
@@ -83,7 +83,7 @@ def piece_of(path: str) -> Piece | None:
     return piece if piece.first <= piece.last and piece.path == path else None
 
 
-def chains(paths: Iterable[str], where: str) -> dict[int, list[Piece]]:
+def chains(paths: Iterable[str], where: str) -> dict[int, list[ArchiveFile]]:
     """The pieces of each partition in the order of offsets, without holes or overlaps between them.
 
     Raises Damaged with the names of the files where it is not so.
@@ -94,9 +94,9 @@ def chains(paths: Iterable[str], where: str) -> dict[int, list[Piece]]:
     return chained
 
 
-def sorted_pieces(paths: Iterable[str], where: str) -> tuple[dict[int, list[Piece]], list[str]]:
+def sorted_pieces(paths: Iterable[str], where: str) -> tuple[dict[int, list[ArchiveFile]], list[str]]:
     """The pieces of each partition in the order of offsets, and a sentence for each thing that is wrong with them."""
-    pieces: dict[int, list[Piece]] = {}
+    pieces: dict[int, list[ArchiveFile]] = {}
     wrong = []
     for path in sorted(paths):
         piece = piece_of(path)
@@ -111,12 +111,12 @@ def sorted_pieces(paths: Iterable[str], where: str) -> tuple[dict[int, list[Piec
     return dict(sorted(pieces.items())), wrong
 
 
-def spans_of(chained: Mapping[int, list[Piece]]) -> dict[int, tuple[int, int]]:
+def spans_of(chained: Mapping[int, list[ArchiveFile]]) -> dict[int, tuple[int, int]]:
     """First offset and the one after the last, by partition."""
     return {partition: (chain[0].first, chain[-1].next) for partition, chain in chained.items()}
 
 
-def _misfit(before: Piece, after: Piece, where: str) -> str | None:
+def _misfit(before: ArchiveFile, after: ArchiveFile, where: str) -> str | None:
     if after.first > before.next:
         return (
             f"{where}: the offsets {before.next} to {after.first - 1} of partition {before.partition} are missing "

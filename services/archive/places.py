@@ -31,11 +31,11 @@ class NotWritten(Exception):
     """A file could not be written, and nothing of it stays. Remedy: make room, or give another place; then go on."""
 
 
-class Taken(Exception):
+class ArchiveInUse(Exception):
     """Another archiver writes to this place. Remedy: let one of the two be."""
 
 
-class Place(Protocol):
+class ArchiveStorage(Protocol):
     """The folder of one topic."""
 
     where: str  # for messages
@@ -55,14 +55,14 @@ class Place(Protocol):
     def close(self) -> None: ...
 
 
-def place(where: str | Path, topic: str) -> Place:
+def place(where: str | Path, topic: str) -> ArchiveStorage:
     """The place of a topic's archive below `where`. Raises NotWritten for a URL that cannot be used."""
     text = str(where)
     if text.startswith("file://"):
         text = unquote(urlsplit(text).path)
     if "://" not in text:
-        return Folder(Path(text).expanduser() / topic_folder(topic))
-    return Store(text, topic)
+        return ArchiveFolder(Path(text).expanduser() / topic_folder(topic))
+    return ArchiveBucket(text, topic)
 
 
 def topics(where: str | Path) -> list[str]:
@@ -78,8 +78,10 @@ def topics(where: str | Path) -> list[str]:
     return sorted(name.removeprefix("topic=") for name in names if name.startswith("topic="))
 
 
-class Folder:
-    """See Place. A lock that the kernel drops with the process keeps a second archiver out, a killed one never."""
+class ArchiveFolder:
+    """See ArchiveStorage. The kernel drops the lock with the process: it keeps a second archiver out, never a killed
+    one's successor.
+    """
 
     def __init__(self, root: Path) -> None:
         self.where = str(root)
@@ -87,7 +89,7 @@ class Folder:
         self._lock: int | None = None
 
     def claim(self) -> None:
-        """See Place."""
+        """See ArchiveStorage."""
         with self._written():
             self._root.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self._root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -96,7 +98,7 @@ class Folder:
         except BlockingIOError:
             holder = os.pread(self._lock, 200, 0).decode(errors="replace").strip()
             self.close()
-            raise Taken(
+            raise ArchiveInUse(
                 f"{self.where} is being written to by another archiver ({holder}); let one of the two be"
             ) from None
         except OSError as error:
@@ -109,7 +111,7 @@ class Folder:
             left.unlink()
 
     def paths(self) -> list[str]:
-        """See Place. What a writer has under way is not among them."""
+        """See ArchiveStorage. What a writer has under way is not among them."""
         found = []
         for folder, _, names in os.walk(self._root, onerror=_unless_missing):
             inside = Path(folder).relative_to(self._root)
@@ -117,7 +119,7 @@ class Folder:
         return [path for path in found if path != LOCK and not (path.startswith(".partition-") and path.endswith(PART))]
 
     def publish(self, path: str, content: pa.Buffer) -> None:
-        """See Place."""
+        """See ArchiveStorage."""
         target = self._root / path
         part = self._root / f".{target.name}{PART}"
         with self._written():
@@ -131,17 +133,19 @@ class Folder:
                     os.fsync(file.fileno())
                 _name(part, target)
             except FileExistsError:
-                raise Taken(f"{self.where}/{path} is there already: another archiver writes here; stop one") from None
+                raise ArchiveInUse(
+                    f"{self.where}/{path} is there already: another archiver writes here; stop one"
+                ) from None
             finally:
                 part.unlink(missing_ok=True)
             _settle(target.parent)
 
     def open(self, path: str) -> Any:
-        """See Place."""
+        """See ArchiveStorage."""
         return (self._root / path).open("rb")
 
     def close(self) -> None:
-        """See Place. Never raises."""
+        """See ArchiveStorage. Never raises."""
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
@@ -158,8 +162,8 @@ class Folder:
             raise NotWritten(f"{self.where} cannot be written to: {why}") from error
 
 
-class Store:
-    """See Place. An object is there once its upload has ended, so nothing half-written is seen; nothing locks."""
+class ArchiveBucket:
+    """See ArchiveStorage. An object is there once its upload has ended: nothing half-written is seen, nothing locks."""
 
     def __init__(self, url: str, topic: str) -> None:
         self.where = f"{_shown(url)}/{topic_folder(topic)}"
@@ -167,27 +171,27 @@ class Store:
         self._root = f"{path.rstrip('/')}/{topic_folder(topic)}"
 
     def claim(self) -> None:
-        """See Place. Keeps nobody out."""
+        """See ArchiveStorage. Keeps nobody out."""
 
     def paths(self) -> list[str]:
-        """See Place."""
+        """See ArchiveStorage."""
         selector = fs.FileSelector(self._root, allow_not_found=True, recursive=True)
         infos = [info for info in self._asked(self._system.get_file_info, selector) if info.type == fs.FileType.File]
         return [info.path[len(self._root.rstrip("/")) + 1 :] for info in infos]
 
     def publish(self, path: str, content: pa.Buffer) -> None:
-        """See Place."""
+        """See ArchiveStorage."""
         target = f"{self._root}/{path}"
         if self._asked(self._system.get_file_info, target).type != fs.FileType.NotFound:
-            raise Taken(f"{self.where}/{path} is there already: another archiver writes here; stop one of them")
+            raise ArchiveInUse(f"{self.where}/{path} is there already: another archiver writes here; stop one of them")
         self._asked(self._write, target, content)
 
     def open(self, path: str) -> Any:
-        """See Place."""
+        """See ArchiveStorage."""
         return self._system.open_input_file(f"{self._root}/{path}")
 
     def close(self) -> None:
-        """See Place."""
+        """See ArchiveStorage."""
 
     def _write(self, target: str, content: pa.Buffer) -> None:
         self._system.create_dir(target.rpartition("/")[0], recursive=True)

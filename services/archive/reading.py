@@ -10,8 +10,8 @@ from pathlib import Path
 
 from services.archive import rows
 from services.archive.archiver import Topic
-from services.archive.layout import Gone, Piece, chains, spans_of
-from services.archive.places import Place, place
+from services.archive.layout import ArchiveFile, Gone, chains, spans_of
+from services.archive.places import ArchiveStorage, place
 from services.records import Records
 
 
@@ -82,7 +82,7 @@ def _joined(archived: Iterator[Records], topic: Topic, partition: int, turn: int
         yield from topic.read(partition, turn, end)
 
 
-def _read(at: Place, topic: str, wanted: list[Piece], first: int, end: int) -> Iterator[Records]:
+def _read(at: ArchiveStorage, topic: str, wanted: list[ArchiveFile], first: int, end: int) -> Iterator[Records]:
     for piece in wanted:
         with at.open(piece.path) as source:
             file, _ = rows.opened(source, topic, piece, at.where)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from services.archive.layout import Damaged, Piece
+from services.archive.layout import ArchiveFile, Damaged
 from services.records import Header, Records
 
 SCHEMA = pa.schema(
@@ -53,7 +53,7 @@ def batch(records: Records) -> pa.RecordBatch:
     )
 
 
-def content(topic: str, piece: Piece, batches: Sequence[pa.RecordBatch], note: str = "") -> pa.Buffer:
+def content(topic: str, piece: ArchiveFile, batches: Sequence[pa.RecordBatch], note: str = "") -> pa.Buffer:
     """The bytes of a file that holds `batches`; `note` is a sentence for a person."""
     rows = sum(one.num_rows for one in batches)
     footer = {"version": VERSION, **_said(topic, piece), "rows": rows} | ({"note": note} if note else {})
@@ -72,7 +72,7 @@ def content(topic: str, piece: Piece, batches: Sequence[pa.RecordBatch], note: s
     return sink.getvalue()
 
 
-def opened(source: Any, topic: str, piece: Piece, where: str) -> tuple[pq.ParquetFile, dict[str, Any]]:
+def opened(source: Any, topic: str, piece: ArchiveFile, where: str) -> tuple[pq.ParquetFile, dict[str, Any]]:
     """A file whose footer says what its name says, and that footer. Raises Damaged."""
     try:
         file = pq.ParquetFile(source, page_checksum_verification=True)
@@ -91,7 +91,9 @@ def opened(source: Any, topic: str, piece: Piece, where: str) -> tuple[pq.Parque
     return file, footer
 
 
-def read(file: pq.ParquetFile, piece: Piece, where: str, first: int = 0, end: int | None = None) -> Iterator[Records]:
+def read(
+    file: pq.ParquetFile, piece: ArchiveFile, where: str, first: int = 0, end: int | None = None
+) -> Iterator[Records]:
     """The records from `first` up to but not including `end`, in the order of offsets. Raises Damaged.
 
     The footer's statistics have no checksum, so nothing is passed over because of them.
@@ -118,7 +120,7 @@ def read(file: pq.ParquetFile, piece: Piece, where: str, first: int = 0, end: in
             yield _records(piece.partition, table.slice(a, b - a))
 
 
-def _said(topic: str, piece: Piece) -> dict[str, Any]:
+def _said(topic: str, piece: ArchiveFile) -> dict[str, Any]:
     return {
         "topic": topic,
         "partition": piece.partition,
@@ -164,7 +166,7 @@ def _blobs(column: pa.ChunkedArray) -> list[bytes | None]:
     return blobs
 
 
-def _damaged(where: str, piece: Piece, what: str) -> Damaged:
+def _damaged(where: str, piece: ArchiveFile, what: str) -> Damaged:
     return Damaged(
         f"{where}/{piece.path} {what}. Put back a good copy; if there is none, move the file away, and all older ones "
         f"of partition {piece.partition} with it, or newer ones if the topic still has them"

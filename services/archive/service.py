@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from services.archive.archiver import Archiver
-from services.archive.places import NotWritten, Place
+from services.archive.places import ArchiveStorage, NotWritten
 from services.predictor.ports import Unsettled
 
 TRIES = 3
@@ -15,7 +15,7 @@ TRIES = 3
 AWAY_S = 2.0
 
 
-def once(archiver: Archiver, place: Place, stop: threading.Event, notify: Callable[..., None]) -> None:
+def once(archiver: Archiver, place: ArchiveStorage, stop: threading.Event, notify: Callable[..., None]) -> None:
     """Archives up to the present stable end. Raises what `Archiver.round` does, Unsettled after a few tries."""
     place.claim()
     for attempt in range(1, TRIES + 1):
@@ -28,7 +28,7 @@ def once(archiver: Archiver, place: Place, stop: threading.Event, notify: Callab
             stop.wait(AWAY_S)
 
 
-def forever(archiver: Archiver, place: Place, every_s: float, stop: threading.Event,
+def forever(archiver: Archiver, place: ArchiveStorage, every_s: float, stop: threading.Event,
             notify: Callable[..., None]) -> None:  # fmt: skip
     """A round every `every_s` until `stop` is set; then ends with the file under way. Waits while the broker is away or
     there is no room, and says so. Raises Taken, Damaged, Refused: a person must act.

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.archive import rows
-from services.archive.layout import Damaged, Piece, sorted_pieces
-from services.archive.places import Place, place
+from services.archive.layout import ArchiveFile, Damaged, sorted_pieces
+from services.archive.places import ArchiveStorage, place
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Found:
 
 
 @dataclass
-class Verdict:
+class ArchiveReport:
     """What a check found; the archive is sound if nothing is wrong. Recorded holes are no damage."""
 
     where: str
@@ -32,11 +32,13 @@ class Verdict:
     wrong: list[str]  # a sentence each, with the file's name
 
 
-def verify(where: str | Path, topic: str, progress: Callable[[int, int], None] = lambda done, of: None) -> Verdict:
+def verify(
+    where: str | Path, topic: str, progress: Callable[[int, int], None] = lambda done, of: None
+) -> ArchiveReport:
     """Reads all of a topic's archive. `progress` hears how many files are done, and of how many."""
     at = place(where, topic)
     chained, wrong = sorted_pieces(at.paths(), at.where)
-    verdict = Verdict(at.where, [], wrong)
+    verdict = ArchiveReport(at.where, [], wrong)
     total, done = sum(map(len, chained.values())), 0
     for partition, chain in chained.items():
         found = Found(partition, chain[0].first, chain[-1].next)
@@ -51,7 +53,7 @@ def verify(where: str | Path, topic: str, progress: Callable[[int, int], None] =
     return verdict
 
 
-def _count(at: Place, topic: str, piece: Piece, found: Found) -> None:
+def _count(at: ArchiveStorage, topic: str, piece: ArchiveFile, found: Found) -> None:
     with at.open(piece.path) as source:
         file, footer = rows.opened(source, topic, piece, at.where)
         found.pieces += 1

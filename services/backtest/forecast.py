@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rnn import weights
 from rnn.adapt import Adaptation
 from rnn.config import ModelConfig
-from rnn.fit import Epoch, fit, least_readings
+from rnn.fit import EpochMetrics, fit, least_readings
 from rnn.network import Network
 from rnn.recipe import default_config
 from rnn.serving import check_adaptable
@@ -27,7 +27,7 @@ from rnn.windows import moments
 from services.backtest import windows
 from services.backtest.alarms import judged, scores_before
 from services.backtest.ridge import LAGS, RidgeVar, filled
-from services.backtest.scores import Run, scored
+from services.backtest.scores import StreamForecasts, scored
 from services.backtest.windows import Watched
 from services.codecs import predictions
 from services.codecs.readings_write import encode
@@ -48,7 +48,7 @@ class NothingToTest(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BacktestPlan:
     """What is trained, and on which shares of each stream, from its beginning and from its end."""
 
     train: float = 0.7
@@ -62,7 +62,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class OnlineForecasts:
     """What was said online of one stream; raw units."""
 
     y: NDArray[np.float32]  # [held back, targets], of each held-back reading before it came
@@ -74,13 +74,13 @@ class Said:
 
 def backtest(
     series: Sequence[Series],
-    plan: Plan,
+    plan: BacktestPlan,
     folder: Path,
-    trained: Callable[[Epoch], None] = lambda epoch: None,
+    trained: Callable[[EpochMetrics], None] = lambda epoch: None,
     ran: Callable[[int, int], None] = lambda done, of: None,
     labels: Sequence[NDArray[np.bool_]] | None = None,
     calibrating: Callable[[int, int], None] = lambda done, of: None,
-) -> tuple[dict[str, object], list[Run]]:
+) -> tuple[dict[str, object], list[StreamForecasts]]:
     """Trains, saves the model in `folder`, runs it; returns the figures as one JSON object, and what they were made of.
 
     With `labels` [n] of each stream, true where a reading is anomalous, there are those of `services.backtest.windows`,
@@ -102,7 +102,7 @@ def backtest(
     ridge = RidgeVar([one[:end] for one, (end, _) in zip(z, splits, strict=True)])
     columns = [network.config.features.index(name) for name in network.config.targets]
     total, done, runs = sum(len(one) - start for one, (_, start) in zip(series, splits, strict=True)), 0, []
-    every: list[Said] = []
+    every: list[OnlineForecasts] = []
     plain: list[NDArray[np.float64]] = []
     for one, whole, (end, start) in zip(series, z, splits, strict=True):
         sketched = start if labels is None else max(end, start - SKETCHED)
@@ -116,7 +116,7 @@ def backtest(
             return (values.astype(np.float64) - mean[columns]) / std[columns]
 
         runs.append(
-            Run(
+            StreamForecasts(
                 truth=scaled(one.x[start:][:, columns]),
                 last=scaled(one.x[start - 1 : -1][:, columns]),
                 y=scaled(said.y),
@@ -152,7 +152,7 @@ def backtest(
     return figures | extra, runs
 
 
-def _split(series: Series, plan: Plan) -> tuple[int, int]:
+def _split(series: Series, plan: BacktestPlan) -> tuple[int, int]:
     """(end of the training part, beginning of the held-back part)."""
     n = len(series)
     end, start = int(n * plan.train), n - int(n * plan.test)
@@ -164,7 +164,7 @@ def _split(series: Series, plan: Plan) -> tuple[int, int]:
     return end, start
 
 
-def _refuse_nothing_to_learn(series: Sequence[Series], ends: Sequence[int], plan: Plan) -> None:
+def _refuse_nothing_to_learn(series: Sequence[Series], ends: Sequence[int], plan: BacktestPlan) -> None:
     """Raises NothingToTest for a feature without a value, or targets without a change, in the part to train on."""
     x = np.concatenate([one.x[:end] for one, end in zip(series, ends, strict=True)])
     features, unknown, where = series[0].features, np.isnan(x), f"in the first {plan.train:.0%}, which is trained on"
@@ -178,7 +178,7 @@ def _refuse_nothing_to_learn(series: Sequence[Series], ends: Sequence[int], plan
 
 
 def _fitted(
-    series: Sequence[Series], ends: Sequence[int], plan: Plan, trained: Callable[[Epoch], None]
+    series: Sequence[Series], ends: Sequence[int], plan: BacktestPlan, trained: Callable[[EpochMetrics], None]
 ) -> tuple[Network, int]:
     rows = sum(ends)
     features, interval_s = series[0].features, min(one.interval_s for one in series)
@@ -200,7 +200,7 @@ def _fitted(
     return fit(config, x, at_ms, recipe, trained).network, rows
 
 
-def _online(series: Series, start: int, begin: int, folder: Path, adapt: Adaptation | None = None) -> Said:
+def _online(series: Series, start: int, begin: int, folder: Path, adapt: Adaptation | None = None) -> OnlineForecasts:
     """Sends the readings from `begin` on; what had been said of each one from `start` on, and all scores."""
     driver = StreamDriver(folder, slots=8, max_readings=POLL, adapt=adapt)
     key = series.name.encode()
@@ -212,4 +212,4 @@ def _online(series: Series, start: int, begin: int, folder: Path, adapt: Adaptat
     made = predictions.decode(driver.broker.records(Role.PREDICTIONS, 0))
     said = slice(start - 1 - begin, -1)  # the prediction made at a reading is about the next one
     lo, hi = (None if edge is None else edge[said] for edge in (made.lo, made.hi))
-    return Said(made.y[said], lo, hi, made.score, begin)
+    return OnlineForecasts(made.y[said], lo, hi, made.score, begin)

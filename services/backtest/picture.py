@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from services.backtest.scores import Run
+from services.backtest.scores import StreamForecasts
 
 SHOWN = 300  # readings, the last ones
 PANELS = 6  # targets, the first ones
 
 
-def draw(run: Run, targets: Sequence[str], path: Path) -> None:
+def draw(run: StreamForecasts, targets: Sequence[str], path: Path) -> None:
     """Writes a PNG; the values are z-scores."""
     import matplotlib
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class StreamForecasts:
     """One stream's held-back readings and what had been said of them; all [n, targets], z-scored, NaN = not known."""
 
     truth: NDArray[np.float64]
@@ -26,7 +26,7 @@ class Run:
     surprised: Surprised | None = None  # of the same readings, where anomalies are labelled
 
 
-def scored(runs: Sequence[Run], targets: Sequence[str]) -> dict[str, object]:
+def scored(runs: Sequence[StreamForecasts], targets: Sequence[str]) -> dict[str, object]:
     """One JSON object: `mse, mae, persistence_mse, ridge_var8_mse, coverage_80` overall and for each of the targets.
 
     A value counts, for all rivals alike, where it and the one before it are known. Raises ValueError if none is.
@@ -39,7 +39,9 @@ def scored(runs: Sequence[Run], targets: Sequence[str]) -> dict[str, object]:
     return {**overall, "targets": by_target}
 
 
-def _figures(runs: Sequence[Run], known: Sequence[NDArray[np.bool_]], columns: slice) -> dict[str, float | None]:
+def _figures(
+    runs: Sequence[StreamForecasts], known: Sequence[NDArray[np.bool_]], columns: slice
+) -> dict[str, float | None]:
     def flat(name: str) -> NDArray[np.float64]:
         return np.concatenate(
             [getattr(run, name)[:, columns][mask[:, columns]] for run, mask in zip(runs, known, strict=True)]

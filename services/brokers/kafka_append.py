@@ -31,7 +31,7 @@ from services.records import Encoded
 log = logging.getLogger(__name__)
 
 
-class Part(NamedTuple):
+class PartitionAppend(NamedTuple):
     """Records ready to be appended to one partition."""
 
     topic: str
@@ -42,13 +42,13 @@ class Part(NamedTuple):
 class Appender(Protocol):
     """Writes parts; every returned future must be waited for, each stands for one record or one batch."""
 
-    def append(self, parts: Sequence[Part]) -> list[Any]: ...
+    def append(self, parts: Sequence[PartitionAppend]) -> list[Any]: ...
 
 
-def prepare(topic: str, encoded: Encoded, max_bytes: int) -> Part:
+def prepare(topic: str, encoded: Encoded, max_bytes: int) -> PartitionAppend:
     """Encodes records into batches of at most `max_bytes`. Raises Refused for a record that is larger alone."""
     try:
-        return Part(topic, encoded, encode(encoded.keys, encoded.values, encoded.headers, max_bytes))
+        return PartitionAppend(topic, encoded, encode(encoded.keys, encoded.values, encoded.headers, max_bytes))
     except RecordTooLarge as error:
         key, value = encoded.keys[error.row], encoded.values[error.row]
         raise Refused(
@@ -74,7 +74,7 @@ class BulkAppender:
     def __init__(self, producer: KafkaProducer) -> None:
         self._producer = producer
 
-    def append(self, parts: Sequence[Part]) -> list[Any]:
+    def append(self, parts: Sequence[PartitionAppend]) -> list[Any]:
         """See Appender. Call `partitions_for` of each topic once before."""
         futures = []
         for part in parts:
@@ -96,7 +96,7 @@ class SendAppender:
     def __init__(self, producer: KafkaProducer) -> None:
         self._producer = producer
 
-    def append(self, parts: Sequence[Part]) -> list[Any]:
+    def append(self, parts: Sequence[PartitionAppend]) -> list[Any]:
         """See Appender."""
         futures = []
         for part in parts:

@@ -42,7 +42,7 @@ class CodecMissing(MalformedRecords):
     """Nothing is wrong with the bytes: what unpacks them is not installed."""
 
 
-class Batch(NamedTuple):
+class RecordBatch(NamedTuple):
     """A record batch's header, and where its records lie in the buffer."""
 
     base_offset: int
@@ -74,7 +74,7 @@ class Batch(NamedTuple):
         return bool(self.attributes & CONTROL)
 
 
-def next_batch(buffer: memoryview, start: int) -> Batch | None:
+def next_batch(buffer: memoryview, start: int) -> RecordBatch | None:
     """The batch at `start`, or None when no whole one is there: a fetch may end in the middle of one."""
     if len(buffer) - start < FRAME_BYTES:
         return None
@@ -88,15 +88,15 @@ def next_batch(buffer: memoryview, start: int) -> Batch | None:
     if head[3] != 2:
         raise MalformedRecords(f"message format {head[3]}; only format 2 (Kafka 0.11 and later) is read")
     offset, _, epoch, magic, crc, attributes, last, first_ms, max_ms, producer, _, _, count = head
-    return Batch(offset, epoch, magic, crc, attributes, last, first_ms, max_ms, producer, count, start, end)
+    return RecordBatch(offset, epoch, magic, crc, attributes, last, first_ms, max_ms, producer, count, start, end)
 
 
-def is_intact(buffer: memoryview, batch: Batch) -> bool:
+def is_intact(buffer: memoryview, batch: RecordBatch) -> bool:
     """True when the checksum is right."""
     return bool(calc_crc32c(buffer[batch.start + CHECKED_FROM : batch.end]) == batch.crc)
 
 
-def is_abort(buffer: memoryview, batch: Batch) -> bool:
+def is_abort(buffer: memoryview, batch: RecordBatch) -> bool:
     """True when a control batch ends its transaction by aborting it."""
     key = decode(0, [batch], buffer).keys[0]
     if key is None or len(key) < 4:
@@ -104,7 +104,7 @@ def is_abort(buffer: memoryview, batch: Batch) -> bool:
     return key[2:4] == b"\x00\x00"
 
 
-def body_of(buffer: memoryview, batch: Batch, most: int = sys.maxsize) -> bytes | memoryview:
+def body_of(buffer: memoryview, batch: RecordBatch, most: int = sys.maxsize) -> bytes | memoryview:
     """The batch's records, one after the other, unpacked. Raises MalformedRecords, and TooLarge where they would take
     more than `most` bytes of memory.
     """
@@ -130,7 +130,7 @@ def body_of(buffer: memoryview, batch: Batch, most: int = sys.maxsize) -> bytes 
 
 def decode(
     partition: int,
-    batches: Sequence[Batch],
+    batches: Sequence[RecordBatch],
     buffer: memoryview,
     known: Mapping[int, bytes | memoryview | None] = MappingProxyType({}),
 ) -> Records:
@@ -145,10 +145,10 @@ def decode(
         raise MalformedRecords("a record is cut off") from None
 
 
-def _columns(partition: int, batches: Sequence[Batch], data: bytes, ends: Sequence[int]) -> Records:
+def _columns(partition: int, batches: Sequence[RecordBatch], data: bytes, ends: Sequence[int]) -> Records:
     counts = [batch.records for batch in batches]
     starts, stops = _bounds(data, counts, ends)
-    columns = _Columns(data, starts, stops)
+    columns = _RecordColumns(data, starts, stops)
     after_ms, after = columns.numbers(), columns.numbers()
     keys, values = columns.blobs(), columns.blobs()
     headers = columns.headers()
@@ -199,7 +199,7 @@ def _bounds(data: bytes, counts: Sequence[int], ends: Sequence[int]) -> tuple[li
     return starts, stops
 
 
-class _Columns:
+class _RecordColumns:
     """Reads one field of all records at a time."""
 
     def __init__(self, data: bytes, starts: list[int], stops: list[int]) -> None:

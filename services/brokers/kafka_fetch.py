@@ -24,9 +24,9 @@ from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 
 from services.brokers.kafka_batch import (
     RECORD_BYTES,
-    Batch,
     CodecMissing,
     MalformedRecords,
+    RecordBatch,
     body_of,
     decode,
     is_abort,
@@ -118,7 +118,7 @@ class ColumnarRecords(Fetcher.PartitionRecords):
 
     def _unpack_records(self, tp: TopicPartition, records: MemoryRecords, *_: Any) -> Iterator[Records]:
         buffer = memoryview(records._buffer)
-        batches: list[Batch] = []
+        batches: list[RecordBatch] = []
         rows = at = 0
         where = self.fetch_offset
         try:
@@ -144,7 +144,12 @@ class ColumnarRecords(Fetcher.PartitionRecords):
         yield from chunk
 
     def _before(
-        self, tp: TopicPartition, batches: Sequence[Batch], buffer: memoryview, where: int, error: MalformedRecords
+        self,
+        tp: TopicPartition,
+        batches: Sequence[RecordBatch],
+        buffer: memoryview,
+        where: int,
+        error: MalformedRecords,
     ) -> Iterator[Records]:
         """What can be read before the batch that cannot, at which the next fetch then begins. Raises Unreadable where
         that is nothing.
@@ -162,7 +167,7 @@ class ColumnarRecords(Fetcher.PartitionRecords):
             raise Unreadable(tp, where, error) from error
         yield merged(tp.partition, good)
 
-    def _is_visible(self, buffer: memoryview, batch: Batch) -> bool:
+    def _is_visible(self, buffer: memoryview, batch: RecordBatch) -> bool:
         if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.producer_id >= 0:
             self._consume_aborted_transactions_up_to(batch.next_offset - 1)
             if batch.producer_id in self.aborted_producer_ids:
@@ -172,7 +177,7 @@ class ColumnarRecords(Fetcher.PartitionRecords):
                     self.aborted_producer_ids.remove(batch.producer_id)
         return not batch.is_control
 
-    def _make_room(self, buffer: memoryview, batch: Batch) -> None:
+    def _make_room(self, buffer: memoryview, batch: RecordBatch) -> None:
         """Unpacks the batch, unless it needs more room than a poll has."""
         try:
             body = self._bodies[batch.start] = body_of(buffer, batch, self.room.most_bytes)
@@ -186,18 +191,18 @@ class ColumnarRecords(Fetcher.PartitionRecords):
         except MalformedRecords as error:
             self._spoilt(batch, error)
 
-    def _spoilt(self, batch: Batch, error: MalformedRecords) -> None:
+    def _spoilt(self, batch: RecordBatch, error: MalformedRecords) -> None:
         if not self.room.refuses:
             raise error
         fix = "Its producer made it so; use Kafka's own clients or librdkafka"
         self._refuse(batch, Reason.BAD_BATCH, f"has the right checksum, but cannot be read inside: {error}. {fix}.")
 
-    def _refuse(self, batch: Batch, reason: Reason, why: str) -> None:
+    def _refuse(self, batch: RecordBatch, reason: Reason, why: str) -> None:
         first, last = max(batch.base_offset, self.fetch_offset), batch.next_offset - 1
         where = f"The record batch of {batch.end - batch.start} bytes at offsets {first} to {last}"
         self._bodies[batch.start], self._refusals[batch.start] = None, (first, reason, f"{where} {why}")
 
-    def _chunk(self, tp: TopicPartition, batches: Sequence[Batch], buffer: memoryview) -> Sequence[Records]:
+    def _chunk(self, tp: TopicPartition, batches: Sequence[RecordBatch], buffer: memoryview) -> Sequence[Records]:
         chunks: list[Records] = []
         for is_refused, some in groupby(batches, lambda batch: batch.start in self._refusals):
             its = list(some)
@@ -209,7 +214,7 @@ class ColumnarRecords(Fetcher.PartitionRecords):
         self.records_read += len(chunk)
         return (chunk,) if len(chunk) else ()
 
-    def _decoded(self, tp: TopicPartition, batches: Sequence[Batch], buffer: memoryview) -> list[Records]:
+    def _decoded(self, tp: TopicPartition, batches: Sequence[RecordBatch], buffer: memoryview) -> list[Records]:
         try:
             return [decode(tp.partition, batches, buffer, self._bodies)]
         except MalformedRecords as error:
@@ -218,7 +223,7 @@ class ColumnarRecords(Fetcher.PartitionRecords):
             self._spoilt(batches[0], error)
             return [self._refused(batches[0])]
 
-    def _refused(self, batch: Batch) -> Records:
+    def _refused(self, batch: RecordBatch) -> Records:
         """One record in place of a batch."""
         at, stamp_ms = np.array([batch.next_offset - 1], np.int64), np.array([batch.max_ms], np.int64)
         first, reason, why = self._refusals[batch.start]

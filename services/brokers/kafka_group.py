@@ -20,7 +20,7 @@ from services.predictor.ports import Fenced
 from services.records import TopicIds
 
 
-class Entry(NamedTuple):
+class CommittedOffset(NamedTuple):
     """What the group holds for one partition."""
 
     offset: int  # next to read
@@ -51,11 +51,11 @@ class Group:
             self._consumer = open_consumer(self._options, group_id=self.name, retry_backoff_ms=2)
         return self._consumer
 
-    def read(self, timeout_ms: int) -> dict[int, Entry]:
+    def read(self, timeout_ms: int) -> dict[int, CommittedOffset]:
         """Entries by partition, of those that have one; waits for transactions under way. Raises Unsettled."""
         found = asked(self._options, f"reading the offsets of group {self.name}", self.fetch, timeout_ms)
         return {
-            partition: Entry(found[tp].offset, str(found[tp].metadata or ""))
+            partition: CommittedOffset(found[tp].offset, str(found[tp].metadata or ""))
             for partition, tp in self._partitions.items()
             if tp in found
         }
@@ -119,7 +119,7 @@ class Group:
             self._consumer = None
 
 
-def offsets_of(entries: Mapping[int, Entry]) -> dict[int, int]:
+def offsets_of(entries: Mapping[int, CommittedOffset]) -> dict[int, int]:
     """The offsets alone."""
     return {partition: entry.offset for partition, entry in entries.items()}
 

@@ -27,7 +27,7 @@ from kafka import TopicPartition
 from kafka import errors as kafka_errors
 
 from services.brokers import kafka_append, kafka_group, kafka_topics
-from services.brokers.kafka_append import Part
+from services.brokers.kafka_append import PartitionAppend
 from services.brokers.kafka_connect import (
     ANSWER_MS,
     asked,
@@ -37,7 +37,7 @@ from services.brokers.kafka_connect import (
     open_producer,
 )
 from services.brokers.kafka_encode import HEAD_BYTES, RECORD_BYTES
-from services.brokers.kafka_group import Entry, Group, offsets_of
+from services.brokers.kafka_group import CommittedOffset, Group, offsets_of
 from services.brokers.kafka_options import Options
 from services.brokers.kafka_producer import Producer
 from services.brokers.watchdog import Expire, Watchdog, end_process
@@ -92,7 +92,7 @@ class KafkaLedger:
         self._group = Group(options, group, self._tps, server or uuid.uuid4().hex[:12], incarnation)
         self._watchdog = Watchdog(self._timeout_s + SLACK_S, on_expiry)
         self._max_bytes: dict[str, int] = {}  # topic -> its max.message.bytes
-        self._known: dict[int, Entry] = {}  # by partition, as it was last read
+        self._known: dict[int, CommittedOffset] = {}  # by partition, as it was last read
         self._tried = 0  # commits that were begun; numbers them
         self.signed = False
         self._producer: Producer | None = None
@@ -204,21 +204,21 @@ class KafkaLedger:
 
     # All partitions count, also those the epoch did not touch: whoever moved one of them owned the shard meanwhile.
 
-    def _is_kept(self, found: Mapping[int, Entry], commit: Commit) -> bool:
+    def _is_kept(self, found: Mapping[int, CommittedOffset], commit: Commit) -> bool:
         whole = {**offsets_of(self._known), **commit.offsets}
         if self._transactional_id is None and dict(commit.started) != dict(commit.offsets):
             return offsets_of(found) == whole  # whoever it was that got there
         return dict(found) == self._signed(whole)
 
-    def _is_dropped(self, found: Mapping[int, Entry]) -> bool:
+    def _is_dropped(self, found: Mapping[int, CommittedOffset]) -> bool:
         if self._transactional_id is None:
             return offsets_of(found) == offsets_of(self._known)
         return dict(found) == self._known
 
-    def _signed(self, offsets: Mapping[int, int]) -> dict[int, Entry]:
+    def _signed(self, offsets: Mapping[int, int]) -> dict[int, CommittedOffset]:
         """What the group holds once the commit that was tried last is kept."""
         signature = self._group.signature(self._tried)
-        return {partition: Entry(offset, signature) for partition, offset in offsets.items()}
+        return {partition: CommittedOffset(offset, signature) for partition, offset in offsets.items()}
 
     def close(self) -> None:
         """See ports.Ledger. What is under way is left to the next owner's `fence`, as after a crash."""
@@ -241,17 +241,17 @@ class KafkaLedger:
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
-    def _prepare(self, encoded: Encoded) -> Part:
+    def _prepare(self, encoded: Encoded) -> PartitionAppend:
         topic = self._topics[encoded.role]
         return kafka_append.prepare(topic, encoded, self._max_bytes[topic])
 
-    def _transact(self, producer: Producer, parts: Sequence[Part], offsets: Mapping[int, int]) -> None:
+    def _transact(self, producer: Producer, parts: Sequence[PartitionAppend], offsets: Mapping[int, int]) -> None:
         producer.begin_transaction()
         self._append(parts)
         producer.send_offsets_to_transaction(self._group.signed(offsets, self._tried), self._group.name)
         producer.commit_transaction()
 
-    def _write(self, parts: Sequence[Part], offsets: Mapping[int, int]) -> None:
+    def _write(self, parts: Sequence[PartitionAppend], offsets: Mapping[int, int]) -> None:
         # A state row may be ahead of the offsets (a replayed reading is then recognised), never ahead of a prediction.
         states = [part for part in parts if part.encoded.role is Role.CHANGELOG]
         self._append([part for part in parts if part.encoded.role is not Role.CHANGELOG])
@@ -259,7 +259,7 @@ class KafkaLedger:
         offsets_now = self._group.signed(offsets, self._tried)
         self._group.consumer().commit(offsets_now, timeout_ms=round(self._timeout_s * 1000))
 
-    def _append(self, parts: Sequence[Part]) -> None:
+    def _append(self, parts: Sequence[PartitionAppend]) -> None:
         assert self._appender is not None and self._producer is not None
         self._producer.await_records(self._appender.append(parts), self._timeout_s)
 

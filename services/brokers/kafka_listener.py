@@ -21,14 +21,14 @@ UNKNOWN_MECHANISM, NO_LOGIN_HERE = 33, 34
 """Kafka's error codes UNSUPPORTED_SASL_MECHANISM and ILLEGAL_SASL_STATE."""
 
 
-class Why(NamedTuple):
+class ListenerProblem(NamedTuple):
     """What does not fit, and what to set."""
 
     said: str
     fix: str
 
 
-def mismatch(host: str, port: int, arguments: Mapping[str, Any]) -> Why | None:
+def mismatch(host: str, port: int, arguments: Mapping[str, Any]) -> ListenerProblem | None:
     """What about the connection settings a listener does not take; None: nothing that can be told from outside. Raises
     OSError where nobody listens.
     """
@@ -41,7 +41,7 @@ def mismatch(host: str, port: int, arguments: Mapping[str, Any]) -> Why | None:
     elif _versions(host, port, None) is None:
         if not _speaks_tls(host, port):
             return None
-        return Why(
+        return ListenerProblem(
             f"{host}:{port} wants TLS, and kafka.security_protocol is {protocol}",
             f"Set kafka.security_protocol: {'SASL_SSL' if wants_login else 'SSL'}, and kafka.ssl_cafile where its "
             "certificate is signed by an authority of your own.",
@@ -49,13 +49,13 @@ def mismatch(host: str, port: int, arguments: Mapping[str, Any]) -> Why | None:
     return _login(host, port, _context(arguments) if wants_tls else None, arguments, protocol)
 
 
-def _tls(host: str, port: int, arguments: Mapping[str, Any]) -> Why | None:
+def _tls(host: str, port: int, arguments: Mapping[str, Any]) -> ListenerProblem | None:
     """What is wrong with the handshake."""
     protocol, authority = arguments["security_protocol"], arguments.get("ssl_cafile")
     try:
         context = _context(arguments)
     except (OSError, ssl.SSLError) as error:
-        return Why(
+        return ListenerProblem(
             f"the files of kafka.ssl_* cannot be used: {error}",
             "Give PEM files, and kafka.ssl_password if it is needed.",
         )
@@ -64,7 +64,7 @@ def _tls(host: str, port: int, arguments: Mapping[str, Any]) -> Why | None:
             return None
     except ssl.SSLCertVerificationError as error:
         if error.verify_code in (62, 64):  # the name, or the address, is not in it
-            return Why(
+            return ListenerProblem(
                 f"the certificate of {host}:{port} is not for {host}: {error.verify_message}",
                 "Connect to a name that stands in it (kafka.bootstrap_servers and the broker's advertised.listeners).",
             )
@@ -73,13 +73,13 @@ def _tls(host: str, port: int, arguments: Mapping[str, Any]) -> Why | None:
             if authority
             else "the authorities of this machine (kafka.ssl_cafile is not set)"
         )
-        return Why(
+        return ListenerProblem(
             f"the certificate of {host}:{port} is not accepted by {by}: {error.verify_message}",
             "Set kafka.ssl_cafile to the certificate of the authority that signed the broker's.",
         )
     except ssl.SSLError as error:
         if _is_about_ours(error):
-            return Why(
+            return ListenerProblem(
                 f"{host}:{port} wants a certificate of this client, and does not take its: {error.reason}",
                 "Set kafka.ssl_certfile and kafka.ssl_keyfile to ones that the brokers know.",
             )
@@ -87,7 +87,7 @@ def _tls(host: str, port: int, arguments: Mapping[str, Any]) -> Why | None:
         pass
     if _versions(host, port, None) is None:
         return None
-    return Why(
+    return ListenerProblem(
         f"{host}:{port} speaks without TLS, and kafka.security_protocol is {protocol}",
         f"Set kafka.security_protocol: {'SASL_PLAINTEXT' if 'SASL' in protocol else 'PLAINTEXT'}, or connect to the "
         "brokers' TLS port.",
@@ -96,7 +96,7 @@ def _tls(host: str, port: int, arguments: Mapping[str, Any]) -> Why | None:
 
 def _login(
     host: str, port: int, context: ssl.SSLContext | None, arguments: Mapping[str, Any], protocol: str
-) -> Why | None:
+) -> ListenerProblem | None:
     """Whether a login is wanted, and by which mechanism. Nothing secret is sent."""
     wanted = arguments.get("sasl_mechanism") if "SASL" in protocol else None
     tls = "_SSL" if context else "_PLAINTEXT"
@@ -106,17 +106,17 @@ def _login(
     code, mechanisms = found
     offered = ", ".join(mechanisms) or "none"
     if wanted is None and code != NO_LOGIN_HERE:
-        return Why(
+        return ListenerProblem(
             f"{host}:{port} wants a login, and kafka.security_protocol is {protocol}",
             f"Set kafka.security_protocol: SASL{tls}, kafka.sasl_mechanism (it offers {offered}) and the credentials.",
         )
     if wanted is not None and code == NO_LOGIN_HERE:
-        return Why(
+        return ListenerProblem(
             f"{host}:{port} takes no logins, and kafka.security_protocol is {protocol}",
             f"Set kafka.security_protocol: {tls[1:]}, or connect to the listener that takes logins.",
         )
     if code == UNKNOWN_MECHANISM:
-        return Why(
+        return ListenerProblem(
             f"{host}:{port} does not know kafka.sasl_mechanism {wanted}: it offers {offered}",
             "Set kafka.sasl_mechanism to one of these.",
         )

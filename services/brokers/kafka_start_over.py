@@ -29,7 +29,7 @@ Where = Literal["committed", "beginning", "end"]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PartitionPlan:
     """One partition of the readings."""
 
     first: int  # offset that can be read
@@ -40,11 +40,11 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StartOverPlan:
     """What starting over would do."""
 
     anew: Sequence[str]  # topics that were made anew since the pipeline last committed
-    places: Mapping[int, Place]  # by partition
+    places: Mapping[int, PartitionPlan]  # by partition
 
 
 class StartOver:
@@ -67,7 +67,7 @@ class StartOver:
         """Whoever commits under the group's transactional ids can do so no more. Raises Unsettled."""
         fence_all(self._options, self._ids, self._timeout_s)
 
-    def plan(self, where: Where) -> Plan:
+    def plan(self, where: Where) -> StartOverPlan:
         """Reads the whole changelog. Raises Unsettled, and Refused where an open transaction hides a part of it."""
         partitions = kafka_topics.partition_count(self._options, self._names)
         if held := kafka_stable.held_open(self._options, self._names[Role.CHANGELOG], range(partitions), self._is_ours):
@@ -95,10 +95,10 @@ class StartOver:
                 "end": span.end,
             }[where]
             start = min(max(start, span.first), span.end)
-            places[partition] = Place(span.first, span.end, stands.get(partition), start, streams[partition])
-        return Plan([self._names[role] for role in anew], places)
+            places[partition] = PartitionPlan(span.first, span.end, stands.get(partition), start, streams[partition])
+        return StartOverPlan([self._names[role] for role in anew], places)
 
-    def do(self, plan: Plan) -> None:
+    def do(self, plan: StartOverPlan) -> None:
         """Forgets states and moves the group, in one transaction. Raises Unsettled: then nothing of it has happened, or
         all of it; Fenced when a server has started meanwhile.
         """

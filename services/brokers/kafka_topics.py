@@ -56,7 +56,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Topic:
+class TopicDescription:
     """A topic as the brokers describe it."""
 
     name: str
@@ -113,7 +113,7 @@ def create(options: Options, wanted: TopicSpec, tell: Callable[[str], object] = 
 
 
 def _grow(
-    options: Options, admin: KafkaAdminClient, there: Mapping[Role, Topic], tell: Callable[[str], object]
+    options: Options, admin: KafkaAdminClient, there: Mapping[Role, TopicDescription], tell: Callable[[str], object]
 ) -> None:
     """Gives outputs as many partitions as the readings have, and waits until the brokers show them. Never the readings:
     keys would go to other partitions.
@@ -181,7 +181,7 @@ def max_message_bytes(options: Options, names: Sequence[str], partitions: int) -
     }
 
 
-def described(options: Options, names: Sequence[str], partitions: int) -> list[Topic]:
+def described(options: Options, names: Sequence[str], partitions: int) -> list[TopicDescription]:
     """The topics in the order of `names`. Raises Unsettled when the broker does not answer, Refused when a topic is
     missing or has fewer than `partitions`.
     """
@@ -195,7 +195,7 @@ def described(options: Options, names: Sequence[str], partitions: int) -> list[T
     return topics
 
 
-def there(options: Options, names: Mapping[Role, str]) -> dict[Role, Topic]:
+def there(options: Options, names: Mapping[Role, str]) -> dict[Role, TopicDescription]:
     """The topics that are there, without their settings: one small request. Raises Unsettled, Refused."""
     with open_admin(options) as admin:
         found = asked(options, "looking at the topics", admin.describe_topics, list(names.values()))
@@ -208,9 +208,9 @@ def ids(options: Options, names: Mapping[Role, str]) -> TopicIds:
     return {role: topic.id for role, topic in there(options, names).items() if topic.id}
 
 
-def _bare(topic: Mapping[str, Any]) -> Topic:
+def _bare(topic: Mapping[str, Any]) -> TopicDescription:
     replicas = min(len(partition["replica_nodes"]) for partition in topic["partitions"])
-    return Topic(topic["name"], len(topic["partitions"]), replicas, {}, _short(topic))
+    return TopicDescription(topic["name"], len(topic["partitions"]), replicas, {}, _short(topic))
 
 
 def _short(topic: Mapping[str, Any]) -> str:
@@ -218,7 +218,7 @@ def _short(topic: Mapping[str, Any]) -> str:
     return whole[:8] if whole.strip("0") else ""
 
 
-def existing(options: Options, admin: KafkaAdminClient, names: Sequence[str]) -> list[Topic]:
+def existing(options: Options, admin: KafkaAdminClient, names: Sequence[str]) -> list[TopicDescription]:
     """The topics in the order of `names`. Raises Refused for one that does not exist."""
     there = _described(options, admin, names)
     for name in names:
@@ -230,7 +230,7 @@ def existing(options: Options, admin: KafkaAdminClient, names: Sequence[str]) ->
     return [there[name] for name in names]
 
 
-def _described(options: Options, admin: KafkaAdminClient, names: Sequence[str]) -> dict[str, Topic]:
+def _described(options: Options, admin: KafkaAdminClient, names: Sequence[str]) -> dict[str, TopicDescription]:
     found = asked(options, "describing topics", admin.describe_topics, list(names))
     there = {}
     for topic in found:
@@ -271,7 +271,7 @@ def _configs(role: Role, wanted: TopicSpec, replication: int) -> dict[str, str]:
 
 
 def _findings(
-    role: Role, topic: Topic, there: Mapping[str, Topic], wanted: TopicSpec, brokers_now: int
+    role: Role, topic: TopicDescription, there: Mapping[str, TopicDescription], wanted: TopicSpec, brokers_now: int
 ) -> Iterator[Finding]:
     def finding(setting: str, found: object, needed: object, fix: str, severity: Severity) -> Finding:
         return Finding(topic.name, setting, str(found), str(needed), fix, severity)

@@ -10,8 +10,8 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from services.brokers.memory_broker import Committed, MemoryBroker
-from services.brokers.memory_faults import COMMIT_STEPS, Crash, Fault, Faults, Step
-from services.brokers.memory_log import Entry, Isolation, Marker, Producer, to_records
+from services.brokers.memory_faults import COMMIT_STEPS, Crash, FaultPoint, Faults, InjectedFault
+from services.brokers.memory_log import Isolation, LogEntry, Marker, ProducerIdAndEpoch, to_records
 from services.predictor import topic_ids
 from services.predictor.ports import Fenced, Forgotten, Refused, Unsettled
 from services.records import Commit, Records, Role, TopicIds
@@ -19,16 +19,16 @@ from services.records import Commit, Records, Role, TopicIds
 __all__ = [
     "COMMIT_STEPS",
     "Crash",
-    "Entry",
-    "Fault",
+    "FaultPoint",
     "Faults",
+    "InjectedFault",
     "Isolation",
+    "LogEntry",
     "Marker",
     "MemoryBroker",
     "MemoryChangelog",
     "MemoryLedger",
     "MemorySource",
-    "Step",
 ]
 
 
@@ -144,7 +144,7 @@ class MemoryLedger:
         self._transactional_id = transactional_id if exactly_once else None
         self._partitions = tuple(partitions)
         self._faults = faults or Faults()
-        self._producer: Producer | None = None
+        self._producer: ProducerIdAndEpoch | None = None
         self._connected = False  # `fence` was called, and no commit has failed since
         self._known: dict[int, Committed] = {}  # partition -> the group's entry when it was last read
         self._note = ""  # of the last commit that was tried
@@ -163,7 +163,7 @@ class MemoryLedger:
 
     def committed(self) -> Mapping[int, int]:
         """See ports.Ledger."""
-        self._faults.at(Step.COMMITTED)
+        self._faults.at(FaultPoint.COMMITTED)
         self._known = self._read()
         return _offsets(self._known)
 
@@ -179,21 +179,22 @@ class MemoryLedger:
             raise ValueError("a commit without writes must move an offset")
         self._connected = False
         at, transaction = self._faults.at, (self._transactional_id, self._producer)
-        at(Step.BEFORE_BEGIN)
-        at(Step.AFTER_BEGIN)  # Kafka's client begins without asking the broker; the first write opens the transaction
+        at(FaultPoint.BEFORE_BEGIN)
+        # Kafka's client begins without asking the broker; the first write opens the transaction.
+        at(FaultPoint.AFTER_BEGIN)
         for encoded in commit.writes:
             self._broker.write(encoded, *transaction)
-            at(Step.AFTER_APPEND)
-        at(Step.BEFORE_OFFSETS)
+            at(FaultPoint.AFTER_APPEND)
+        at(FaultPoint.BEFORE_OFFSETS)
         self._note = f"commit {next(_commits)}/{topic_ids.spelled(self.topic_ids)}"
         self._broker.write_offsets(self._group, {**_offsets(self._known), **commit.offsets}, *transaction, self._note)
-        at(Step.BEFORE_END)
+        at(FaultPoint.BEFORE_END)
         if self._transactional_id is not None and self._producer is not None:
             self._broker.end(self._transactional_id, self._producer, commit=True)
-        at(Step.AFTER_END)
+        at(FaultPoint.AFTER_END)
         if self._transactional_id is not None:
             self._broker.complete(self._transactional_id)
-        at(Step.READ_BACK)
+        at(FaultPoint.READ_BACK)
         found = self._read()
         if not self._is_kept(found, commit):
             raise Unsettled(f"the group's offsets are {_offsets(found)}, not {dict(commit.offsets)}")
@@ -201,9 +202,9 @@ class MemoryLedger:
 
     def settle(self, commit: Commit) -> bool:
         """See ports.Ledger. Without transactions False means only that the offsets were not moved."""
-        self._faults.at(Step.SETTLE)
+        self._faults.at(FaultPoint.SETTLE)
         self._take_over()
-        self._faults.at(Step.COMMITTED)
+        self._faults.at(FaultPoint.COMMITTED)
         found = self._read()
         kept = self._is_kept(found, commit)
         if not kept and self._known.keys() - found.keys():
@@ -229,7 +230,7 @@ class MemoryLedger:
         return all(now.get(partition, offset) == offset for partition, offset in commit.started.items())
 
     def _take_over(self) -> None:
-        self._faults.at(Step.FENCE)
+        self._faults.at(FaultPoint.FENCE)
         now = self._broker.topic_ids()
         before, self.topic_ids = self.topic_ids, now
         for ids in (before, *(topic_ids.read(note.rpartition("/")[2]) for note in self._broker.notes(self._group))):

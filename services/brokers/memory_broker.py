@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from services.brokers.memory_log import Entry, Isolation, Log, Marker, Producer, to_records
+from services.brokers.memory_log import Isolation, LogEntry, Marker, PartitionLog, ProducerIdAndEpoch, to_records
 from services.predictor.ports import Fenced, Unsettled
 from services.records import Encoded, Header, Records, Role, TopicIds
 
@@ -45,9 +45,9 @@ class Committed(NamedTuple):
 class Transaction:
     """What the coordinator knows of one transactional id."""
 
-    producer: Producer
+    producer: ProducerIdAndEpoch
     phase: Phase = Phase.EMPTY
-    logs: list[Log] = field(default_factory=list)  # where it has written
+    logs: list[PartitionLog] = field(default_factory=list)  # where it has written
     offsets: dict[tuple[str, int], Committed] = field(default_factory=dict)  # (group, partition) -> pending
 
 
@@ -57,14 +57,14 @@ class MemoryBroker:
     def __init__(self, partitions: int, clock: Callable[[], int]) -> None:
         self.partitions = partitions
         self.clock = clock
-        self._logs = {(role, partition): Log() for role in Role for partition in range(partitions)}
+        self._logs = {(role, partition): PartitionLog() for role in Role for partition in range(partitions)}
         self._made = dict.fromkeys(Role, 1)  # how often each topic was made
         self._transactions: dict[str, Transaction] = {}
         self._offsets: dict[tuple[str, int], Committed] = {}  # by group and partition
 
     # ---- logs -------------------------------------------------------------------------------------------------------
 
-    def log(self, role: Role, partition: int) -> Log:
+    def log(self, role: Role, partition: int) -> PartitionLog:
         """One partition. Raises ValueError for one that does not exist."""
         try:
             return self._logs[role, partition]
@@ -93,7 +93,7 @@ class MemoryBroker:
         entries, _ = self.log(role, partition).read(start, len(self.log(role, partition).entries), isolation)
         return to_records(partition, entries)
 
-    def entries(self, role: Role, partition: int) -> list[Entry]:
+    def entries(self, role: Role, partition: int) -> list[LogEntry]:
         """What the partition holds, markers and aborted records too."""
         return list(self.log(role, partition).entries)
 
@@ -113,7 +113,7 @@ class MemoryBroker:
     def remake(self, role: Role) -> None:
         """Deletes the topic and makes it anew. As in Kafka offsets of readings that are no more go with them."""
         self._made[role] += 1
-        self._logs |= {(role, partition): Log() for partition in range(self.partitions)}
+        self._logs |= {(role, partition): PartitionLog() for partition in range(self.partitions)}
         if role is Role.READINGS:
             self._offsets.clear()
 
@@ -123,21 +123,25 @@ class MemoryBroker:
 
     # ---- transactions -----------------------------------------------------------------------------------------------
 
-    def init_producer(self, transactional_id: str) -> Producer:
+    def init_producer(self, transactional_id: str) -> ProducerIdAndEpoch:
         """Ends what is under way for this id, and shuts out whoever had it before: a prepared commit is completed, an
         open transaction aborted, the epoch raised.
         """
         transaction = self._transactions.get(transactional_id)
         if transaction is None:
-            transaction = self._transactions[transactional_id] = Transaction(Producer(len(self._transactions), 0))
+            transaction = self._transactions[transactional_id] = Transaction(
+                ProducerIdAndEpoch(len(self._transactions), 0)
+            )
             return transaction.producer
         if transaction.phase is Phase.OPEN:
             transaction.phase = Phase.PREPARED_ABORT
         self._complete(transaction)
-        transaction.producer = Producer(transaction.producer.id, transaction.producer.epoch + 1)
+        transaction.producer = ProducerIdAndEpoch(transaction.producer.id, transaction.producer.epoch + 1)
         return transaction.producer
 
-    def write(self, encoded: Encoded, transactional_id: str | None = None, producer: Producer | None = None) -> None:
+    def write(
+        self, encoded: Encoded, transactional_id: str | None = None, producer: ProducerIdAndEpoch | None = None
+    ) -> None:
         """Appends records, in the producer's transaction if one is named. Raises Fenced."""
         log = self.log(encoded.role, encoded.partition)
         _check_keys(encoded.role, encoded.keys)
@@ -152,7 +156,7 @@ class MemoryBroker:
         group: str,
         offsets: Mapping[int, int],
         transactional_id: str | None = None,
-        producer: Producer | None = None,
+        producer: ProducerIdAndEpoch | None = None,
         note: str = "",
     ) -> None:
         """Sets the group's next offsets: at once, or pending until the producer's transaction is committed."""
@@ -162,7 +166,7 @@ class MemoryBroker:
         else:
             self._join(transactional_id, producer).offsets.update(named)
 
-    def end(self, transactional_id: str, producer: Producer, commit: bool) -> None:
+    def end(self, transactional_id: str, producer: ProducerIdAndEpoch, commit: bool) -> None:
         """Decides the transaction. Its markers follow with `complete`. Raises Fenced."""
         transaction = self._current(transactional_id, producer)
         self._complete(transaction)  # Kafka: the client retries while the last one's markers are being written
@@ -211,13 +215,13 @@ class MemoryBroker:
         for (_, partition), (offset, _) in self._offsets.items():
             assert 0 <= offset <= self.log(Role.READINGS, partition).end, "an offset beyond the end was committed"
 
-    def _current(self, transactional_id: str, producer: Producer | None) -> Transaction:
+    def _current(self, transactional_id: str, producer: ProducerIdAndEpoch | None) -> Transaction:
         transaction = self._transactions.get(transactional_id)
         if transaction is None or transaction.producer != producer:
             raise Fenced(f"another owner has initialised {transactional_id}")
         return transaction
 
-    def _join(self, transactional_id: str, producer: Producer | None) -> Transaction:
+    def _join(self, transactional_id: str, producer: ProducerIdAndEpoch | None) -> Transaction:
         transaction = self._current(transactional_id, producer)
         self._complete(transaction)
         transaction.phase = Phase.OPEN

@@ -15,7 +15,7 @@ class Crash(BaseException):
     """
 
 
-class Step(enum.StrEnum):
+class FaultPoint(enum.StrEnum):
     """A boundary between two things that a ledger asks of the broker."""
 
     FENCE = "fence"  # before the transactional id is initialised
@@ -31,18 +31,18 @@ class Step(enum.StrEnum):
 
 
 COMMIT_STEPS = (
-    Step.BEFORE_BEGIN,
-    Step.AFTER_BEGIN,
-    Step.AFTER_APPEND,
-    Step.BEFORE_OFFSETS,
-    Step.BEFORE_END,
-    Step.AFTER_END,
-    Step.READ_BACK,
+    FaultPoint.BEFORE_BEGIN,
+    FaultPoint.AFTER_BEGIN,
+    FaultPoint.AFTER_APPEND,
+    FaultPoint.BEFORE_OFFSETS,
+    FaultPoint.BEFORE_END,
+    FaultPoint.AFTER_END,
+    FaultPoint.READ_BACK,
 )
 """What one commit passes, in this order (AFTER_APPEND once for each Encoded)."""
 
 
-class Fault(enum.StrEnum):
+class InjectedFault(enum.StrEnum):
     """What can happen at a step."""
 
     CRASH = "crash"  # the process dies
@@ -52,21 +52,21 @@ class Fault(enum.StrEnum):
 class Faults:
     """Asked at every step; `choose(step)` says what happens there, None for nothing."""
 
-    def __init__(self, choose: Callable[[Step], Fault | None] = lambda step: None) -> None:
+    def __init__(self, choose: Callable[[FaultPoint], InjectedFault | None] = lambda step: None) -> None:
         self._choose = choose
-        self.passed: list[Step] = []  # every step that was reached, for tests to look at
+        self.passed: list[FaultPoint] = []  # every step that was reached, for tests to look at
 
     @classmethod
-    def once(cls, step: Step, fault: Fault, nth: int = 1) -> Faults:
+    def once(cls, step: FaultPoint, fault: InjectedFault, nth: int = 1) -> Faults:
         """One fault, the `nth` time that `step` is reached."""
         faults = cls(lambda at: fault if at is step and faults.passed.count(step) == nth else None)
         return faults
 
-    def at(self, step: Step) -> None:
+    def at(self, step: FaultPoint) -> None:
         """Raises Crash or Unsettled when this step is to fail."""
         self.passed.append(step)
         fault = self._choose(step)
-        if fault is Fault.CRASH:
+        if fault is InjectedFault.CRASH:
             raise Crash(f"at {step}")
-        if fault is Fault.LOST:
+        if fault is InjectedFault.LOST:
             raise Unsettled(f"connection lost at {step}")

@@ -29,14 +29,14 @@ class Marker(enum.StrEnum):
     ABORT = "abort"
 
 
-class Producer(NamedTuple):
+class ProducerIdAndEpoch(NamedTuple):
     """One incarnation of a transactional id; a higher epoch shuts out every lower one."""
 
     id: int
     epoch: int
 
 
-class Entry(NamedTuple):
+class LogEntry(NamedTuple):
     """What stands at one offset."""
 
     offset: int
@@ -44,17 +44,17 @@ class Entry(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: tuple[Header, ...]
-    producer: Producer | None  # None = written outside transactions
+    producer: ProducerIdAndEpoch | None  # None = written outside transactions
     marker: Marker | None  # None = a record
 
 
-class Log:
+class PartitionLog:
     """Entries in offset order; gaps are what compaction removed."""
 
     def __init__(self) -> None:
         self.start = 0  # first offset that may be read
         self.end = 0  # offset of the next entry
-        self.entries: list[Entry] = []
+        self.entries: list[LogEntry] = []
         self.open: dict[int, int] = {}  # producer id -> first offset of its transaction under way
         self.aborted: set[int] = set()  # offsets of records whose transaction was aborted
 
@@ -69,33 +69,33 @@ class Log:
         values: Sequence[bytes | None],
         headers: Sequence[Sequence[Header]] | None,
         timestamp_ms: int,
-        producer: Producer | None = None,
+        producer: ProducerIdAndEpoch | None = None,
     ) -> None:
         """Adds records; with a producer they belong to its transaction, which begins here if it was not open yet."""
         if producer is not None and keys:
             self.open.setdefault(producer.id, self.end)
         for row, (key, value) in enumerate(zip(keys, values, strict=True)):
             its_headers = tuple(headers[row]) if headers is not None else ()
-            self.entries.append(Entry(self.end + row, timestamp_ms, key, value, its_headers, producer, None))
+            self.entries.append(LogEntry(self.end + row, timestamp_ms, key, value, its_headers, producer, None))
         self.end += len(keys)
 
-    def mark(self, producer: Producer, marker: Marker, timestamp_ms: int) -> None:
+    def mark(self, producer: ProducerIdAndEpoch, marker: Marker, timestamp_ms: int) -> None:
         """Ends the producer's transaction in this partition."""
         first = self.open.pop(producer.id)
         if marker is Marker.ABORT:
             for entry in self.entries[self._index(first) :]:
                 if entry.producer is not None and entry.producer.id == producer.id:
                     self.aborted.add(entry.offset)
-        self.entries.append(Entry(self.end, timestamp_ms, None, None, (), producer, marker))
+        self.entries.append(LogEntry(self.end, timestamp_ms, None, None, (), producer, marker))
         self.end += 1
 
-    def read(self, start: int, max_records: int, isolation: Isolation) -> tuple[list[Entry], int]:
+    def read(self, start: int, max_records: int, isolation: Isolation) -> tuple[list[LogEntry], int]:
         """Up to `max_records` visible records from `start` on, and the offset to go on from, which passes markers,
         gaps and aborted records.
         """
         committed_only = isolation is Isolation.READ_COMMITTED
         bound = self.stable if committed_only else self.end
-        found: list[Entry] = []
+        found: list[LogEntry] = []
         for index in range(self._index(start), len(self.entries)):
             entry = self.entries[index]
             if entry.offset >= bound:
@@ -118,7 +118,7 @@ class Log:
             if entry.offset < stable and entry.marker is None and entry.offset not in self.aborted
         }
 
-        def stays(entry: Entry) -> bool:
+        def stays(entry: LogEntry) -> bool:
             if entry.offset >= stable:
                 return True
             if entry.marker is not None:
@@ -157,12 +157,12 @@ class Log:
     def _index(self, offset: int) -> int:
         return bisect_left(self.entries, offset, key=lambda entry: entry.offset)
 
-    def _keep(self, entries: Iterable[Entry]) -> None:
+    def _keep(self, entries: Iterable[LogEntry]) -> None:
         self.entries = list(entries)
         self.aborted &= {entry.offset for entry in self.entries}
 
 
-def to_records(partition: int, entries: Sequence[Entry]) -> Records:
+def to_records(partition: int, entries: Sequence[LogEntry]) -> Records:
     """The entries as one columnar value."""
     headers: Mapping[int, Sequence[Header]] = {row: entry.headers for row, entry in enumerate(entries) if entry.headers}
     return Records(

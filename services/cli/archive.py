@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from services.archive.verify import Verdict
+    from services.archive.verify import ArchiveReport
 
-LEAVES = {"Refused": 4, "Taken": 3, "Damaged": 4, "NotWritten": 1, "Unsettled": 1}
+LEAVES = {"Refused": 4, "ArchiveInUse": 3, "Damaged": 4, "NotWritten": 1, "Unsettled": 1}
 """Exit codes: 1 what could not be done now, 3 another archiver is there, 4 a person must act."""
 
 WARNED = ("records are gone", "batch passed over", "archive begins", "broker_away", "not written")
@@ -79,7 +79,7 @@ def archive(
                 service.forever(archiver, place, every_s, stop, notify)
         finally:
             place.close()
-    except (Damaged, Refused, Unsettled, places.NotWritten, places.Taken) as error:
+    except (Damaged, Refused, Unsettled, places.NotWritten, places.ArchiveInUse) as error:
         log.error("leaving", reason=str(error))
         raise typer.Exit(LEAVES[type(error).__name__]) from None
     told = archiver.told
@@ -107,7 +107,7 @@ def verify(
     raise typer.Exit(0 if all(sound) else 1)
 
 
-def _told(topic: str, verdict: Verdict) -> bool:
+def _told(topic: str, verdict: ArchiveReport) -> bool:
     typer.echo(f"topic {topic}")
     for found in verdict.partitions:
         typer.echo(

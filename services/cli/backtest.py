@@ -72,7 +72,7 @@ def backtest(
 
     from rnn import weights
     from rnn.adapt import Adaptation
-    from services.backtest.forecast import NothingToTest, Plan
+    from services.backtest.forecast import BacktestPlan, NothingToTest
     from services.backtest.forecast import backtest as run
     from services.datasets.catalogue import DATA_SETS
     from services.datasets.table_sets import TABLE_SETS
@@ -120,7 +120,7 @@ def backtest(
     if adapt_memory != MEMORY and not adapt:
         raise WrongTable("--adapt-memory: is of a correction; ask for one with --adapt 8")
     adaptation = Adaptation(adapt, adapt_memory) if adapt else None
-    plan = Plan(train, test, names, sections.model or None, sections.recipe, seed, budget, adaptation)
+    plan = BacktestPlan(train, test, names, sections.model or None, sections.recipe, seed, budget, adaptation)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with tempfile.TemporaryDirectory() as folder, Progress(*columns, console=console, transient=True) as bar:

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from services.registry import Aliases, Change, Entry, Registry
+    from services.registry import Aliases, Change, ModelEntry, Registry
 
 LOWEST = " ▁▂▃▄▅▆▇█"
 WIDTH = 100
@@ -25,7 +25,7 @@ WIDTH = 100
 # ---- objects --------------------------------------------------------------------------------------------------------
 
 
-def entry_object(entry: Entry) -> dict[str, Any]:
+def entry_object(entry: ModelEntry) -> dict[str, Any]:
     """As JSON has it."""
     return asdict(entry)
 
@@ -65,7 +65,7 @@ def _of(model: str, changes: Sequence[Change]) -> Iterator[Change]:
 # ---- pages ----------------------------------------------------------------------------------------------------------
 
 
-def print_entries(where: str, entries: Sequence[Entry], aliases: Aliases) -> None:
+def print_entries(where: str, entries: Sequence[ModelEntry], aliases: Aliases) -> None:
     """The list of models."""
     console = _console()
     if not entries:

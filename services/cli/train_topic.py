@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from services.trainer.making import Made, Parent
     from services.trainer.past import Past
     from services.trainer.ranges import Range
-    from services.trainer.taken import Taken
+    from services.trainer.taken import TopicDataset
 
 
 def train_topic(
@@ -144,7 +144,7 @@ def _again(model: Parent, registry: str | None) -> tuple[dict[str, Any], int, Pa
         ) from None
 
 
-def _refuse_others(model: Parent, taken: Taken, wanted: Range) -> None:
+def _refuse_others(model: Parent, taken: TopicDataset, wanted: Range) -> None:
     """Raises WrongRange where the range holds other readings than the model learned from."""
     from services.trainer.ranges import WrongRange
 

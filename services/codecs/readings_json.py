@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from services.codecs.readings_contract import MAX_SEQ, VERSION, JsonContract, Reading, times
 from services.codecs.refusal import Refusal, Why
 from services.codecs.schema import MAX_SYMBOL_BYTES, UNKNOWN_SYMBOL, Schema
-from services.records import NO_SEQ, End
+from services.records import NO_SEQ, SequenceEnd
 
 PACKED = b"\xff"
 """First byte of an Arrow IPC stream, and of no UTF-8 text."""
@@ -39,7 +39,7 @@ class JsonColumns:
     at_ms: NDArray[np.int64]  # [k]
     x: NDArray[np.float32]  # [k, features], NaN = null or absent
     seq: NDArray[np.int64]  # [k]
-    end: NDArray[np.uint8]  # [k], values of End
+    end: NDArray[np.uint8]  # [k], values of SequenceEnd
 
 
 class JsonReadings:
@@ -91,8 +91,8 @@ class JsonReadings:
         end = _ends([reading.end for reading in taken])
         if msgspec.UnsetType in (kinds := set(map(type, rows))):
             bare = np.fromiter([row is msgspec.UNSET for row in rows], np.bool_, len(rows))
-            bad |= bare & (end == End.NONE)
-            end[bare] = End.BARE
+            bad |= bare & (end == SequenceEnd.NONE)
+            end[bare] = SequenceEnd.BARE
             rows = [(None,) * len(self._features) if row is msgspec.UNSET else row for row in rows]
         if self._numbers is None:
             x = self._matrix(rows, kinds)
@@ -191,7 +191,7 @@ def _sequences(seq: list[int | None]) -> NDArray[np.int64]:
 
 
 def _ends(end: list[bool | None]) -> NDArray[np.uint8]:
-    """Values of End [n], which say nothing of bare ends yet; null -> none."""
+    """Values of SequenceEnd [n], which say nothing of bare ends yet; null -> none."""
     if not any(end):
         return np.zeros(len(end), np.uint8)
     return np.fromiter(map(bool, end), np.uint8, len(end))

@@ -19,7 +19,7 @@ from services.codecs.arrow_stream import check_frames
 from services.codecs.readings_contract import MAX_AT_MS, VERSION, check_symbol
 from services.codecs.refusal import Nearest, Refusal, listed, shown
 from services.codecs.schema import FIRST_SYMBOL, MAX_SYMBOL_BYTES, UNKNOWN_SYMBOL, Schema
-from services.records import NO_SEQ, End, Reason
+from services.records import NO_SEQ, Reason, SequenceEnd
 
 VERSION_KEY = b"streamrnn.v"
 MAX_STREAM_BYTES = 256
@@ -39,7 +39,7 @@ class PackedRows:
     at_ms: NDArray[np.int64]  # [n]
     x: NDArray[np.float32]  # [n, features]
     seq: NDArray[np.int64]  # [n]
-    end: NDArray[np.uint8]  # [n], values of End
+    end: NDArray[np.uint8]  # [n], values of SequenceEnd
 
 
 class PackedReadings:
@@ -233,9 +233,9 @@ def _sequences(array: Any, n: int, first: int) -> NDArray[np.int64]:
 def _ends(array: Any, x: NDArray[np.float32], first: int) -> NDArray[np.uint8]:
     if array is None:
         return np.zeros(len(x), np.uint8)
-    end = np.array(array.cast(pa.uint8()).fill_null(End.NONE), np.uint8)
-    for row in np.flatnonzero(end > End.BARE)[:1].tolist():
+    end = np.array(array.cast(pa.uint8()).fill_null(SequenceEnd.NONE), np.uint8)
+    for row in np.flatnonzero(end > SequenceEnd.BARE)[:1].tolist():
         raise Refusal(Reason.WRONG_SCHEMA, f"Row {first + row}: end is {end[row]}; it must be 0, 1 or 2, or null.")
-    for row in np.flatnonzero((end == End.BARE) & ~np.isnan(x).all(axis=1))[:1].tolist():
+    for row in np.flatnonzero((end == SequenceEnd.BARE) & ~np.isnan(x).all(axis=1))[:1].tolist():
         raise Refusal(Reason.WRONG_SCHEMA, f"Row {first + row}: end is 2, a bare end, but there are values; write 1.")
     return end

@@ -12,7 +12,7 @@ from collections import deque
 from typing import Any
 
 from services.fleet.models import ModelUnfit
-from services.fleet.status import End, Event, Lineup, Obeyed, Outcome, ShardStatus
+from services.fleet.status import ExitReason, Lineup, Obeyed, ShardEvent, ShardExit, ShardStatus, Stopped
 from services.masking import remember, scrubbed
 from services.predictor.ports import Fenced, Refused, Unsettled
 from services.predictor.stats import ShardStats
@@ -36,7 +36,7 @@ class ShardActor:
         self._before = before  # partitions of the readings before some were added; 0: none were
         self._shard_index = self._incarnation = -1
         self._stop = threading.Event()
-        self._events: deque[Event] = deque(maxlen=1000)
+        self._events: deque[ShardEvent] = deque(maxlen=1000)
         self._shard: Any = None
         self._traces: Any = None
         self._stats = ShardStats()
@@ -47,7 +47,7 @@ class ShardActor:
         self._fell: tuple[str, str] | None = None  # a challenger that failed at its work, to be told
         self._problem = ""  # of the registry, said last
 
-    def run(self, shard: int, incarnation: int, lineup: Lineup) -> Outcome:
+    def run(self, shard: int, incarnation: int, lineup: Lineup) -> ShardExit:
         """The loop of one shard. Returns when it was stopped, fenced or refused; a crash is a value too."""
         self._shard_index, self._incarnation, self._lineup = shard, incarnation, lineup
         try:
@@ -59,16 +59,16 @@ class ShardActor:
                 self._sit_down()
                 self._shard.turn()
             self._notify("shard_stopped", readings=self._stats.readings)
-            return Outcome(End.STOPPED)
+            return ShardExit(ExitReason.STOPPED)
         except Stopped:
-            return Outcome(End.STOPPED)
+            return ShardExit(ExitReason.STOPPED)
         except Fenced as error:
-            return Outcome(End.FENCED, str(error))
+            return ShardExit(ExitReason.FENCED, str(error))
         except Refused as error:
             blamed = isinstance(error, ModelUnfit) and self._shard is None
-            return Outcome(End.REFUSED, str(error), lineup.champion if blamed else "")
+            return ShardExit(ExitReason.REFUSED, str(error), lineup.champion if blamed else "")
         except Exception:
-            return Outcome(End.CRASHED, traceback.format_exc(limit=-12))
+            return ShardExit(ExitReason.CRASHED, traceback.format_exc(limit=-12))
         finally:
             if self._shard is not None:
                 self._shard.close()
@@ -189,9 +189,5 @@ class ShardActor:
             fields = {"epoch": sum(self._stats.epochs.values()), **fields}
             if event in PLACED:
                 fields["position"] = dict(self._shard.position)
-        self._events.append(Event(time.time(), event, fields))
+        self._events.append(ShardEvent(time.time(), event, fields))
         sys.stderr.write(f"{scrubbed(f'{event} {fields}')}\n")  # the actor's own log file, for what a SIGKILL cuts off
-
-
-class Stopped(Exception):
-    """The stop came while the broker was away."""

@@ -13,18 +13,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from services.fleet.status import End, Outcome
+from services.fleet.status import ExitReason, ShardExit
 
 
-def outcome_of(run: Any) -> Outcome:
+def outcome_of(run: Any) -> ShardExit:
     """What a finished `ShardActor.run` said, or that its process died before it could."""
     import ray
 
     try:
-        outcome: Outcome = ray.get(run)
+        outcome: ShardExit = ray.get(run)
         return outcome
     except ray.exceptions.RayError as error:  # the process is gone: SIGKILL, out of memory, the watchdog
-        return Outcome(End.CRASHED, " ".join(str(error).split())[:300])
+        return ShardExit(ExitReason.CRASHED, " ".join(str(error).split())[:300])
 
 
 def kill(actor: Any) -> None:

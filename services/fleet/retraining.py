@@ -50,8 +50,8 @@ class Retraining:
         return self._running is not None
 
     def tick(self, champion: str, drifts: Sequence[Drift], on_trial: bool = False) -> Any:
-        """Begins one that is due. Returns the Outcome of one that has ended with a model, else None. While a model is
-        `on_trial` drift begins none: the drift may be what that model has learned.
+        """Begins one that is due. Returns the RetrainingResult of one that has ended with a model, else None. While a
+        model is `on_trial` drift begins none: the drift may be what that model has learned.
         """
         if self._running is not None:
             return self._look()

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from services.fleet.status import Lineup
 from services.predictor.ports import Refused
 from services.predictor.stats import Paired
-from services.quality.contest import Contest, Outcome, Round, Terms, Verdict
+from services.quality.contest import Contest, ContestOutcome, Round, Terms, Verdict
 from services.settings import Settings
 
 if TYPE_CHECKING:
@@ -252,11 +252,11 @@ class Rollout:
         if not verdict.final:
             return
         if self.on_watch:
-            if verdict.outcome is Outcome.PROMOTED:
+            if verdict.outcome is ContestOutcome.PROMOTED:
                 self._roll_back(aliases, verdict)
             return
         model, numbers = self._pair[1], _numbers(verdict)
-        if verdict.outcome is Outcome.PROMOTED:
+        if verdict.outcome is ContestOutcome.PROMOTED:
             if not self._joined(verdict):
                 return
             self.registry.promote(model, reason=str(verdict), by=BY, numbers=numbers, seen=aliases)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from services.fleet.assembly import topic_names
+from services.fleet.status import Stopped
 from services.fleet.supervisor import Supervisor
 from services.fleet.topic_watch import TopicWatch
 from services.predictor.patience import Patience
@@ -197,7 +198,3 @@ class Server:
         self._endpoint = Endpoint(registry, health, told.host, told.port, Page(self._live.document), told.names)
         self._endpoint.start()
         self._notify("listening", url=self._endpoint.url, port=self._endpoint.port)
-
-
-class Stopped(Exception):
-    """The stop came while the broker was away."""

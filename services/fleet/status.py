@@ -10,7 +10,7 @@ from services.predictor.spotlight import Points
 from services.predictor.stats import Paired, ShardStats
 
 
-class End(enum.StrEnum):
+class ExitReason(enum.StrEnum):
     """How an actor's loop ended, named by what the supervisor does next."""
 
     STOPPED = "stopped"  # it was asked to; nothing to do
@@ -20,16 +20,20 @@ class End(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ShardExit:
     """The value of `ShardActor.run`."""
 
-    end: End
+    end: ExitReason
     message: str = ""
     model: str = ""  # the champion that was refused, where that is why
 
 
+class Stopped(Exception):
+    """The stop came while something was waited for: the broker, the registry, a foreign transaction."""
+
+
 @dataclass(frozen=True, slots=True)
-class Event:
+class ShardEvent:
     """One line of a shard's log."""
 
     at_s: float
@@ -64,7 +68,7 @@ class ShardStatus:
     pid: int
     node: str
     stats: ShardStats
-    events: list[Event] = field(default_factory=list)
+    events: list[ShardEvent] = field(default_factory=list)
     rounds: list[Paired] = field(default_factory=list)  # closed since the last status
     points: list[Points] = field(default_factory=list)  # of streams in the spotlight, since the last status
     fell: tuple[str, str] | None = None  # a challenger that failed at its work since then, and why

@@ -20,7 +20,7 @@ from services.fleet.following import Following, follow
 from services.fleet.member import BLAMED, GRACE_S, HOPELESS, REFUSED_S, REPLACED_S, Member, Replaced
 from services.fleet.on_ray import join_or_start, kill, outcome_of, own_signals, prepare
 from services.fleet.ray_head import HeadWatch
-from services.fleet.status import End, Lineup, Obeyed, Outcome, ShardStatus, dealt, transactional_id
+from services.fleet.status import ExitReason, Lineup, Obeyed, ShardExit, ShardStatus, dealt, transactional_id
 from services.predictor.ports import Fenced
 from services.predictor.spotlight import Points
 from services.quality.pipeline import PipelineStats
@@ -292,29 +292,29 @@ class Supervisor:
             kill(old.actor)
             self._replaced.remove(old)
 
-    def _ended(self, member: Member, outcome: Outcome) -> None:
+    def _ended(self, member: Member, outcome: ShardExit) -> None:
         member.run = None
-        if outcome.end is End.STOPPED:
+        if outcome.end is ExitReason.STOPPED:
             return
         # One that was stalled between its look at the signatures and its fence wakes up later and shuts out its own
         # replacement (ADR 3). If it was another server after all, the next incarnation sees its signature and leaves.
-        if outcome.end is End.FENCED and time.monotonic() > member.doubted_s:
+        if outcome.end is ExitReason.FENCED and time.monotonic() > member.doubted_s:
             raise Fenced(
                 f"shard {member.shard} was taken over: another server with group {self.settings.group!r} has started. "
                 "This one leaves. Give each pipeline its own `pipeline` (or `group`) if both are meant to run."
             )
-        member.doubted_s = 0.0 if outcome.end is End.FENCED else member.doubted_s
-        if outcome.end is End.REFUSED and (
+        member.doubted_s = 0.0 if outcome.end is ExitReason.FENCED else member.doubted_s
+        if outcome.end is ExitReason.REFUSED and (
             not outcome.model or member.served is None or outcome.model == member.served.champion
         ):
             member.set_aside(outcome.message)
             self._notify("shard_set_aside", shard=member.shard, incarnation=member.incarnation, retry_s=REFUSED_S,
                          error=outcome.message)  # fmt: skip
             return
-        if outcome.end is End.REFUSED:
+        if outcome.end is ExitReason.REFUSED:
             self._notify("model_refused", model=outcome.model, reason=outcome.message)
             self._refuse(outcome.model, outcome.message)
-        if outcome.end is End.CRASHED and (suspect := member.suspect()):
+        if outcome.end is ExitReason.CRASHED and (suspect := member.suspect()):
             self._refuse(suspect, f"a shard died {BLAMED + 1} times in a row beside it: {outcome.message[-300:]}")
         wait_s = member.died(outcome.message)
         self._notify("shard_died", shard=member.shard, incarnation=member.incarnation, retry_s=wait_s,

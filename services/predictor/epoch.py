@@ -28,7 +28,7 @@ from services.records import (
 
 if TYPE_CHECKING:
     from rnn.result import Result
-    from services.predictor.seats import Said
+    from services.predictor.seats import BatchOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Stepped(NamedTuple):
     numbers: NDArray[np.int64]  # [k], of the dirty streams
     offsets: NDArray[np.int64]  # [k], of their last readings
     memories: list[Memory]  # new ones
-    said: Said | None  # None: the batch has no reading
+    said: BatchOutput | None  # None: the batch has no reading
 
 
 class Epoch:

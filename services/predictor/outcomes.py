@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from services.predictor.stats import Paired, ShardStats
 from services.quality.contest import Rounds
-from services.quality.drift import First, Recent
+from services.quality.drift import First, RecentHistogram
 from services.quality.pending import Matched, Pending, followed
 from services.quality.prequential import Figures
 from services.quality.reference import Reference
@@ -37,7 +37,7 @@ class Outcomes:
         config = seats.champion.engine.config
         self.watches = config.residual and not config.at_end and config.direction == "forward"
         self.rounds: deque[Paired] = deque(maxlen=MOST_ROUNDS)
-        self.inputs: Recent | First | None = None
+        self.inputs: RecentHistogram | First | None = None
         self._shard, self._seats, self._shards = shard, seats, shards
         self._targets = np.array(config.target_index, np.int64)
         self._whole = np.array_equal(self._targets, np.arange(len(config.features)))
@@ -80,9 +80,9 @@ class Outcomes:
         stats.inputs = self.sketch
 
     @property
-    def sketch(self) -> Recent | None:
+    def sketch(self) -> RecentHistogram | None:
         """What readings look like at present; None until there is something to hold them against."""
-        return self.inputs if isinstance(self.inputs, Recent) else None
+        return self.inputs if isinstance(self.inputs, RecentHistogram) else None
 
     def kept(
         self,
@@ -163,8 +163,8 @@ class Outcomes:
                 losses[side, matched.rows] = unit.losses(truth[matched.rows], matched.y, matched.last)
             self.rounds.extend(Paired(*self._pair, each) for each in self._open.add(numbers, *losses))
 
-    def _sketch_of(self, reference: Reference) -> Recent:
-        return Recent(reference, max(1, reference.half_life // self._shards))
+    def _sketch_of(self, reference: Reference) -> RecentHistogram:
+        return RecentHistogram(reference, max(1, reference.half_life // self._shards))
 
     def _std(self) -> NDArray[np.float64]:
         """The champion's, for both: two models' errors are compared in one unit."""

@@ -16,7 +16,7 @@ LAYOUT_VERSION = 1
 CLOCK = 3  # columns of rnn.clock
 
 
-class Replay(NamedTuple):
+class ReplayedReadings(NamedTuple):
     """Readings of streams, in the order in which they came within each stream."""
 
     slots: NDArray[np.int64]  # [n]
@@ -25,7 +25,7 @@ class Replay(NamedTuple):
     end: NDArray[np.uint8]  # [n]
 
 
-class Recent:
+class ReadingHistory:
     """Up to `most` readings of `features` values each, of every slot."""
 
     def __init__(self, slots: int, features: int, most: int) -> None:
@@ -82,10 +82,10 @@ class Recent:
         clock: NDArray[np.int64] = self._table["clock"][slots]
         return clock
 
-    def replay(self, slots: NDArray[np.int64]) -> Replay:
+    def replay(self, slots: NDArray[np.int64]) -> ReplayedReadings:
         """What distinct slots [k] remember."""
         held = self._table[slots]
         ordinal = held["count"][:, None] - self.most + np.arange(self.most)  # [k, most]
         row, column = np.nonzero(ordinal >= 0)  # stream after stream, the oldest reading first
         place = ordinal[row, column] % self.most
-        return Replay(slots[row], held["x"][row, place], held["at_ms"][row, place], held["end"][row, place])
+        return ReplayedReadings(slots[row], held["x"][row, place], held["at_ms"][row, place], held["end"][row, place])

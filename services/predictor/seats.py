@@ -20,7 +20,7 @@ from rnn.engine import Engine, Result
 from rnn.serving import AnyEngine
 from rnn.waves import in_waves, place_in_stream
 from services.predictor.batcher import TAGGED_ROWS, Batch
-from services.predictor.recent import CLOCK, Recent
+from services.predictor.recent import CLOCK, ReadingHistory
 from services.predictor.slots import Placed
 from services.predictor.state_store import NO_ROW, StateStore
 from services.predictor.surprise import Surprise, Surprised
@@ -42,7 +42,7 @@ def most_rows(engine: AnyEngine, max_readings: int) -> int:
     return most if isinstance(engine, Engine) else min(most, TAGGED_ROWS)
 
 
-class Said(NamedTuple):
+class BatchOutput(NamedTuple):
     """What came of one batch of n readings."""
 
     x: NDArray[np.float32]  # [n, features]
@@ -126,7 +126,7 @@ class Seat:
             return None
         return self.surprise.fold(slots if result.of is None else slots[result.of], result.score)
 
-    def warm_up(self, slots: NDArray[np.int64], recent: Recent) -> None:
+    def warm_up(self, slots: NDArray[np.int64], recent: ReadingHistory) -> None:
         """Slots [k] hold their streams as this model would know them, had it read only what is remembered."""
         self.clear(slots)
         replay = recent.replay(slots)
@@ -146,7 +146,7 @@ class Seats:
         self.champion, self.challenger, self.share = champion, None, 1.0
         self.store = store
         table, config = champion.engine.table, champion.engine.config
-        self.recent = Recent(table.slots, len(config.features), recent) if recent else None
+        self.recent = ReadingHistory(table.slots, len(config.features), recent) if recent else None
         self.fell: tuple[str, str] | None = None  # a challenger that failed at its work, and why; it sits here no more
         self.warmed = 0  # streams that were brought over by replaying their latest readings
         store.hold(champion.model, champion.row_bytes)
@@ -222,7 +222,7 @@ class Seats:
             self.store.let_go(challenger.model)
             return None
 
-    def run(self, slots: NDArray[np.int64], batch: Batch, numbers: NDArray[np.int64]) -> Said:
+    def run(self, slots: NDArray[np.int64], batch: Batch, numbers: NDArray[np.int64]) -> BatchOutput:
         """Steps readings [n] of slots [n] and streams [n]."""
         x, at_ms, seq, end = batch.x(), batch.column("at_ms"), batch.column("seq"), batch.column("end")
         tags = batch.tags() if any(seat.tagged for seat in self.all()) else None
@@ -234,7 +234,7 @@ class Seats:
         if self.recent is not None:
             new = slice(None) if twice is None else np.flatnonzero(~twice)
             self.recent.fold(slots[new], place_in_stream(slots[new]), x[new], at_ms[new], end[new])
-        return Said(x, said, also, held, surprised)
+        return BatchOutput(x, said, also, held, surprised)
 
     def check(self, slot: int) -> None:
         """Steps a reading without values of nobody's stream, in a slot that is free; a broken engine raises."""

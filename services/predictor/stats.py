@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from services.quality.drift import Recent
+from services.quality.drift import RecentHistogram
 from services.quality.prequential import Figures
 from services.quality.rounds import Round
 from services.records import Flag, Reason
@@ -99,7 +99,7 @@ class ShardStats:
     # now
     figures: Figures | None = None  # of the champion's forecasts
     challenger_figures: Figures | None = None
-    inputs: Recent | None = None  # what readings look like at present
+    inputs: RecentHistogram | None = None  # what readings look like at present
     ready: bool = False  # state restored and reading
     restore_done: float = 0.0  # share of the changelog read, 0..1
     lag: dict[int, int] = field(default_factory=dict)  # partition -> records not yet read

@@ -15,10 +15,10 @@ import numpy as np
 from services.quality.bets import Bets
 from services.quality.rounds import Round, Rounds
 
-__all__ = ["Contest", "Outcome", "Round", "Rounds", "Terms", "Verdict"]
+__all__ = ["Contest", "ContestOutcome", "Round", "Rounds", "Terms", "Verdict"]
 
 
-class Outcome(enum.StrEnum):
+class ContestOutcome(enum.StrEnum):
     """How a contest stands. All but the first are final."""
 
     UNDECIDED = "undecided"
@@ -52,7 +52,7 @@ class Terms:
 class Verdict:
     """How a contest stands, with its numbers; all of them finite."""
 
-    outcome: Outcome
+    outcome: ContestOutcome
     better: float  # e-value against "the challenger saves at most the margin"; promoted at 1 / alpha
     not_better: float  # e-value against "it saves at least the margin"; rejected at 1 / alpha
     gain: float  # mean share of the champion's loss that the challenger saves; below 0: it costs
@@ -66,7 +66,7 @@ class Verdict:
     @property
     def final(self) -> bool:
         """Nothing that is added later will change it."""
-        return self.outcome is not Outcome.UNDECIDED
+        return self.outcome is not ContestOutcome.UNDECIDED
 
     def __str__(self) -> str:
         return (
@@ -96,19 +96,19 @@ class Contest:
         self._about = Bets(0.09 * spread + 0.9 * spread**3)  # finest around 0; ends at 0.99
         self._open: list[Round] = []
         self._readings, self._rounds, self._champion, self._challenger = 0, 0, 0.0, 0.0
-        self._outcome = Outcome.UNDECIDED
+        self._outcome = ContestOutcome.UNDECIDED
         self.verdict = self._stand()  # how it stands now
 
     def add(self, rounds: Sequence[Round], now_ms: int | None = None) -> Verdict:
         """Folds in closed rounds, each once, in the order of their shard; after a final verdict they are let be."""
         for each in rounds:
-            if self._outcome is not Outcome.UNDECIDED:
+            if self._outcome is not ContestOutcome.UNDECIDED:
                 break
             self._open.append(each)
             if len({one.shard for one in self._open}) >= self.shards or len(self._open) >= 2 * self.shards:
                 self._observe()
-        if self._outcome is Outcome.UNDECIDED and now_ms is not None and self._late(now_ms):
-            self._outcome = Outcome.EXPIRED
+        if self._outcome is ContestOutcome.UNDECIDED and now_ms is not None and self._late(now_ms):
+            self._outcome = ContestOutcome.EXPIRED
             self.verdict = replace(self.verdict, outcome=self._outcome)
         return self.verdict
 
@@ -140,11 +140,11 @@ class Contest:
         self._open = []
         enough = -math.log(self.terms.alpha)
         if self._bets.log_up[0] >= enough and self._readings >= self.terms.least_readings:
-            self._outcome = Outcome.PROMOTED
+            self._outcome = ContestOutcome.PROMOTED
         elif self._bets.log_down[0] >= enough:
-            self._outcome = Outcome.REJECTED
+            self._outcome = ContestOutcome.REJECTED
         elif self._readings >= self.terms.most_readings:
-            self._outcome = Outcome.EXPIRED
+            self._outcome = ContestOutcome.EXPIRED
         self.verdict = self._stand()
 
     def _late(self, now_ms: int) -> bool:

@@ -42,7 +42,7 @@ class Drift:
     since_ms: int | None  # when it was first seen to be drifted; None = it is not
 
 
-class Recent:
+class RecentHistogram:
     """The latest readings' shares of the reference's bins; lives in a shard. (features x bins) numbers.
 
     It begins as the reference and forgets that as it forgets readings: a reading counts half after `half_life` others,
@@ -64,11 +64,11 @@ class Recent:
         self.counts *= kept
         self.counts += weight * counts
 
-    def __add__(self, other: Recent) -> Recent:
+    def __add__(self, other: RecentHistogram) -> RecentHistogram:
         """Both together. Raises ValueError where the bins are not the same ones."""
         if not self.reference.same_bins(other.reference):
             raise ValueError("sketches of two references cannot be added up: give every shard the same reference")
-        both = Recent(self.reference, self.half_life + other.half_life)
+        both = RecentHistogram(self.reference, self.half_life + other.half_life)
         both.counts = self.counts + other.counts
         return both
 
@@ -110,7 +110,7 @@ class InputWatch:
         self.psi_above, self.ks_above, self.missing_above = psi_above, ks_above, missing_above
         self._since_ms: dict[tuple[str, str], int] = {}
 
-    def judge(self, recent: Recent, now_ms: int) -> list[Drift]:
+    def judge(self, recent: RecentHistogram, now_ms: int) -> list[Drift]:
         """Three for each feature: psi, ks, missing. One is over when it has fallen to 80 % of its threshold."""
         reference = recent.reference
         measured = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from services.quality.drift import Drift, InputWatch, Recent
+from services.quality.drift import Drift, InputWatch, RecentHistogram
 from services.quality.loss_drift import LossWatch
 from services.quality.prequential import PERSISTENCE, SQUARED, Figures, N
 
@@ -43,7 +43,9 @@ class DriftWatch:
         self._sums: tuple[float, ...] = (0.0, 0.0, 0.0)  # readings, squared errors, those of persistence, at a look
         self.drifts: list[Drift] = []
 
-    def look(self, model: str, inputs: Sequence[Recent], figures: Sequence[Figures], now_ms: int) -> list[Drift]:
+    def look(
+        self, model: str, inputs: Sequence[RecentHistogram], figures: Sequence[Figures], now_ms: int
+    ) -> list[Drift]:
         """What all shards together show now. Another model is watched anew."""
         if model != self._model:
             self._begin(model)

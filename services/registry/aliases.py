@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from services.registry.places import Place
+from services.registry.places import Storage
 from services.registry.problems import WrongRegistry
 
 FORMAT = 1
@@ -61,7 +61,7 @@ class Change:
 class Changes:
     """All changes, in a place. Remembers those that it has read: they never change."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Storage) -> None:
         self._place = place
         self._read: dict[int, Change] = {}
 

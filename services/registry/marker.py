@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 
-from services.registry.places import Place
+from services.registry.places import Storage
 from services.registry.problems import WrongRegistry
 
 FORMAT = 1
 MARKER = "registry.json"
 
 
-class Marker:
+class FormatVersion:
     """Looked at once; a registry does not change its format."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Storage) -> None:
         self._place = place
         self._known = False
 

@@ -25,7 +25,7 @@ EXCLUSIVE = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs":
 _TEMPORARY = ".tmp"
 
 
-class Place(Protocol):
+class Storage(Protocol):
     """Files by name, with slashes. Every call raises Unreachable where the place cannot be reached."""
 
     where: str  # for people: no secret is in it
@@ -52,20 +52,20 @@ class Place(Protocol):
         """Removes what writers that were killed left half written."""
 
 
-def place_of(where: str | Path) -> Place:
+def place_of(where: str | Path) -> Storage:
     """A folder's path or `file://` URL, or the URL of an object store. Raises WrongRegistry for any other."""
     text = str(where)
     protocol, mark, rest = text.partition("://")
     if not mark:
         if not text.strip():
             raise WrongRegistry("The registry's place is empty. Name a folder or a URL, such as s3://bucket/models.")
-        return Folder(Path(where))
+        return FolderStorage(Path(where))
     if protocol in ("file", "local"):
-        return Folder(Path("/" + rest.lstrip("/")))
-    return Objects(text)
+        return FolderStorage(Path("/" + rest.lstrip("/")))
+    return ObjectStorage(text)
 
 
-class Folder:
+class FolderStorage:
     """A folder of a file system with hard links: a new file is linked to its name when it is whole and on the disk."""
 
     def __init__(self, root: Path) -> None:
@@ -159,7 +159,7 @@ class Folder:
         return True
 
 
-class Objects:
+class ObjectStorage:
     """An object store whose fsspec package puts an object only if there is none: see `EXCLUSIVE`.
 
     A store that ignores the condition, as some S3 servers do, is found out at the first write and refused.

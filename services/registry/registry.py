@@ -15,11 +15,11 @@ from rnn.card import Card, ModelRefused
 from services.registry import collect
 from services.registry.aliases import NAMES, Aliases, Change, Changes
 from services.registry.fit_together import compatible
-from services.registry.marker import Marker
+from services.registry.marker import FormatVersion
 from services.registry.moves import SAME, Moves, Same
 from services.registry.places import place_of
 from services.registry.problems import Conflict, Mismatch, ModelUnknown, Pinned, Unreachable
-from services.registry.shelf import ID, Added, Entry, Shelf
+from services.registry.shelf import ID, Added, ModelEntry, Shelf
 
 
 def _now_ms() -> int:
@@ -40,7 +40,7 @@ class Registry(Moves):
         self._clock_ms = clock_ms
         self._shelf = Shelf(self._place, cache, clock_ms)
         self._changes = Changes(self._place)
-        self._marker = Marker(self._place)
+        self._marker = FormatVersion(self._place)
 
     # ---- models -----------------------------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ class Registry(Moves):
         """The trainer's `report.json`; empty where there is none."""
         return self._shelf.report(model)
 
-    def models(self) -> list[Entry]:
+    def models(self) -> list[ModelEntry]:
         """All models, the newest first. One with a damaged card is listed with its problem."""
         self._marker.check()
         aliases, entries = self.aliases(), []
@@ -119,9 +119,9 @@ class Registry(Moves):
             except ModelUnknown:  # removed while we look
                 continue
             except ModelRefused as error:
-                entries.append(Entry(model, problem=str(error), **rest))
+                entries.append(ModelEntry(model, problem=str(error), **rest))
                 continue
-            entries.append(Entry(model, card.created_ms, card.parent, card.scores, **rest))
+            entries.append(ModelEntry(model, card.created_ms, card.parent, card.scores, **rest))
         return sorted(entries, key=lambda one: (-one.created_ms, one.model))
 
     def resolve(self, name: str) -> str:

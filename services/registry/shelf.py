@@ -18,7 +18,7 @@ from typing import Any
 
 from rnn.card import CARD, Card, ModelRefused, read_card
 from services.registry.aliases import plain
-from services.registry.places import Place
+from services.registry.places import Storage
 from services.registry.problems import ModelUnknown
 
 ID = re.compile(r"[0-9a-f]{12}")
@@ -36,7 +36,7 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ModelEntry:
     """A line of the list of models."""
 
     model: str
@@ -53,7 +53,7 @@ class Entry:
 class Shelf:
     """The models of one place. `cache` is where copies go whose originals are not on this machine."""
 
-    def __init__(self, place: Place, cache: Path | None, now_ms: Callable[[], int]) -> None:
+    def __init__(self, place: Storage, cache: Path | None, now_ms: Callable[[], int]) -> None:
         self._place, self._cache, self._now_ms = place, cache, now_ms
 
     # ---- in and out -------------------------------------------------------------------------------------------------

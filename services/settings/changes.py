@@ -23,7 +23,7 @@ class Section(BaseModel):
         return [(name, masked(str(name), value)) for name, value in super().__repr_args__()]
 
 
-class Rollout(Section):
+class RolloutSettings(Section):
     """With `registry`: how a challenger becomes the champion, and how one that disappoints goes."""
 
     automatic: bool = Field(
@@ -90,7 +90,7 @@ def _tree(given: Any) -> Any:
         return given  # refused by the field, in its own words
 
 
-class Retrain(Section):
+class RetrainSettings(Section):
     """With `registry`: when a new model is trained from the readings topic, to challenge the champion."""
 
     cron: Annotated[str | None, AfterValidator(_cron)] = Field(

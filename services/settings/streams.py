@@ -10,7 +10,7 @@ from pydantic import Field
 from services.settings.changes import Section
 
 
-class State(Section):
+class StateSettings(Section):
     """What streams carry from reading to reading."""
 
     slots: int = Field(

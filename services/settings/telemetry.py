@@ -53,7 +53,7 @@ Name = Annotated[str, AfterValidator(_hostname)]
 Stream = Annotated[str, AfterValidator(_stream)]
 
 
-class Telemetry(Section):
+class TelemetrySettings(Section):
     """The port with the page, /metrics, /healthz and /readyz."""
 
     host: str = Field(

@@ -19,9 +19,9 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from services.masking import Masked, masked, secrets_in
-from services.settings.changes import Retrain, Rollout, Section
-from services.settings.streams import State
-from services.settings.telemetry import Telemetry
+from services.settings.changes import RetrainSettings, RolloutSettings, Section
+from services.settings.streams import StateSettings
+from services.settings.telemetry import TelemetrySettings
 
 ENV_PREFIX = "STREAMRNN__"
 BOOTSTRAP = "127.0.0.1:9092"
@@ -44,7 +44,7 @@ def _device(device: str) -> str:
 Topic = Annotated[str, AfterValidator(_topic)]
 
 
-class Topics(Section):
+class TopicsSettings(Section):
     """Names and shape of the pipeline's topics."""
 
     readings: Topic = Field("", description="Topic the sensors write to. Empty: {pipeline}.readings.")
@@ -75,7 +75,7 @@ class Topics(Section):
     )
 
 
-class Epoch(Section):
+class EpochSettings(Section):
     """The unit of commit."""
 
     max_readings: int = Field(
@@ -100,7 +100,7 @@ class Epoch(Section):
     )
 
 
-class Fleet(Section):
+class FleetSettings(Section):
     """The actors and where they run."""
 
     shards: int = Field(2, ge=1, le=10_000, description="Actors that share the partitions; never more than partitions.")
@@ -127,7 +127,7 @@ class Fleet(Section):
     torch_threads: int = Field(1, ge=1, le=1024, description="CPU threads that torch uses in each shard.")
 
 
-class Log(Section):
+class LogSettings(Section):
     """What is said on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
@@ -167,7 +167,7 @@ class Settings(BaseSettings):
         description="Connection settings of kafka-python by their own names: bootstrap_servers, security_protocol, "
         f"ssl_cafile, sasl_mechanism, sasl_plain_username, ... bootstrap_servers defaults to {BOOTSTRAP}.",
     )
-    topics: Topics = Topics()
+    topics: TopicsSettings = TopicsSettings()
     group: str = Field(
         "",
         max_length=249,
@@ -192,13 +192,13 @@ class Settings(BaseSettings):
         "auto",
         description="Where the network runs: cpu, cuda, cuda:N. auto: the first GPU that is there, else the CPU.",
     )
-    epoch: Epoch = Epoch()
-    state: State = State()
-    rollout: Rollout = Rollout()
-    retrain: Retrain = Retrain()
-    fleet: Fleet = Fleet()
-    telemetry: Telemetry = Telemetry()
-    log: Log = Log()
+    epoch: EpochSettings = EpochSettings()
+    state: StateSettings = StateSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    retrain: RetrainSettings = RetrainSettings()
+    fleet: FleetSettings = FleetSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    log: LogSettings = LogSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -54,7 +54,7 @@ def predicted(
     x = np.concatenate([one.x for one in material.series])
     end = np.concatenate([one.end for one in material.series])
     salts = np.array([salt_of(name.encode()) for name in material.streams], np.int64)
-    answers = _Answers(network, material, line, at_ms)
+    answers = _ResultTables(network, material, line, at_ms)
     engine = engine_of(network, min(chunk, len(lengths)), device)
     waits = network.config.lag > 0 or network.config.direction != "forward"
     states = np.empty((len(lengths), engine.table.row_bytes), np.uint8)  # untouched pages cost no memory
@@ -81,7 +81,7 @@ def predicted(
             yield answers.table(result, np.zeros(0, np.int64))
 
 
-class _Answers:
+class _ResultTables:
     """Turns results into tables; the columns follow from the model alone."""
 
     def __init__(self, network: Network, material: Material, line: NDArray[np.int64], at_ms: NDArray[np.int64]) -> None:

@@ -63,7 +63,7 @@ class Endpoint:
         """names: further ones, beside `host`, that a request may be for."""
         self.host = host
         self._asked_port = port
-        self._answers = _Answers(registry, health, page, Doors(host, names))
+        self._answers = _Routes(registry, health, page, Doors(host, names))
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -113,7 +113,7 @@ class Endpoint:
         return f"telemetry.host: cannot listen on {place} ({error.strerror}); give an address of this machine"
 
 
-class _Answers:
+class _Routes:
     """Path -> status, content type and body."""
 
     def __init__(
@@ -153,7 +153,7 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, family: int, address: Any, answers: _Answers) -> None:
+    def __init__(self, family: int, address: Any, answers: _Routes) -> None:
         self.address_family = family
         self.answers = answers
         self._callers = Callers()

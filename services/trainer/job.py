@@ -16,7 +16,7 @@ MOST_WORDS = 600
 """Characters of a message."""
 
 
-class End(enum.StrEnum):
+class RetrainingEnd(enum.StrEnum):
     """How a retraining ended. The words are labels of metrics."""
 
     TRAINED = "trained"  # the model is in the run's folder, and in the registry if there is one
@@ -47,10 +47,10 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RetrainingResult:
     """What became of an order. Never an exception: a failure here must not touch what serves."""
 
-    end: End
+    end: RetrainingEnd
     message: str  # a sentence
     model: str | None = None  # id
     run: str | None = None  # id
@@ -61,7 +61,7 @@ class Outcome:
     seconds: float = 0.0
 
 
-def retrain(settings: Settings, order: Order) -> Outcome:
+def retrain(settings: Settings, order: Order) -> RetrainingResult:
     """Reads the range of the pipeline's readings topic, trains, reports, and adds the model to the registry.
 
     In processes of Ray where `workers` says so. Never raises an Exception. The caller sees to
@@ -73,14 +73,14 @@ def retrain(settings: Settings, order: Order) -> Outcome:
         return _retrained(settings, order, began_s, begun)
     except ModuleNotFoundError as error:
         message = f"retraining wants {error.name}: pip install 'streamrnn[train]'"
-        return Outcome(End.FAILED, message, seconds=time.monotonic() - began_s)
+        return RetrainingResult(RetrainingEnd.FAILED, message, seconds=time.monotonic() - began_s)
     except Exception as error:
         ours = type(error).__module__.split(".")[0] in ("services", "rnn") or isinstance(error, OSError)
         text = " ".join(str(error).split()) or type(error).__name__
         message = text if ours else f"unforeseen: {type(error).__name__}: {text}"
-        end = End.TIMED_OUT if type(error).__name__ == "OutOfTime" else End.FAILED
+        end = RetrainingEnd.TIMED_OUT if type(error).__name__ == "OutOfTime" else RetrainingEnd.FAILED
         run = begun[0].id if begun else None
-        return Outcome(end, message[:MOST_WORDS], run=run, seconds=time.monotonic() - began_s)
+        return RetrainingResult(end, message[:MOST_WORDS], run=run, seconds=time.monotonic() - began_s)
 
 
 def _folder(parent: Path | str, registry: str | None) -> Path:
@@ -92,7 +92,7 @@ def _folder(parent: Path | str, registry: str | None) -> Path:
     return Registry(registry).folder(parent)
 
 
-def _retrained(settings: Settings, order: Order, began_s: float, begun: list[Any]) -> Outcome:
+def _retrained(settings: Settings, order: Order, began_s: float, begun: list[Any]) -> RetrainingResult:
     from rnn import weights
     from services.trainer.making import Ears, Parent, Way, make
     from services.trainer.past import past_of
@@ -119,7 +119,7 @@ def _retrained(settings: Settings, order: Order, began_s: float, begun: list[Any
         Registry(order.registry).add(made.run.model, reason=order.reason, by=order.by)
         message += f", added to {order.registry}"
     message += "".join(f"; {note}" for note in made.report["notes"])
-    return Outcome(
-        End.TRAINED, message[:MOST_WORDS], made.card.model, made.run.id, made.run.model, made.report["scores"],
-        made.report.get("rivals", {}), taken.material.readings, time.monotonic() - began_s,
+    return RetrainingResult(
+        RetrainingEnd.TRAINED, message[:MOST_WORDS], made.card.model, made.run.id, made.run.model,
+        made.report["scores"], made.report.get("rivals", {}), taken.material.readings, time.monotonic() - began_s,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rnn.config import ModelConfig
 from rnn.examples import Examples, missing_and_fixed, still
 from services.trainer.ranges import Range, WrongRange, said_time
-from services.trainer.split import Split
+from services.trainer.split import TimeSplit
 
 
 def whole(wanted: Range, config: ModelConfig, series: Sequence[Examples]) -> list[str]:
@@ -37,7 +37,7 @@ def whole(wanted: Range, config: ModelConfig, series: Sequence[Examples]) -> lis
     return notes + [f"{name} never changes in the whole range" for name in fixed]
 
 
-def parts(wanted: Range, config: ModelConfig, series: Sequence[Examples], cut: Split) -> list[str]:
+def parts(wanted: Range, config: ModelConfig, series: Sequence[Examples], cut: TimeSplit) -> list[str]:
     """What a person should know of the targets of forecasts in the part that is learned from, where the whole range
     does not say it. Raises WrongRange where nothing can be learned there, or nothing be judged in one of the others.
     """

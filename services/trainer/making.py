@@ -25,8 +25,8 @@ from services.trainer.ranges import Range
 from services.trainer.report import HeldBack, reference, report
 from services.trainer.runs import CURVE, REPORT, Run, nothing_to_resume, open_run, write_json
 from services.trainer.search import Tried, search
-from services.trainer.split import TEST_SHARE, Split, fitting, split
-from services.trainer.taken import Taken
+from services.trainer.split import TEST_SHARE, TimeSplit, fitting, split
+from services.trainer.taken import TopicDataset
 
 WARM = {"learning_rate": 0.3, "updates": 0.25, "patience": 0.25}
 """Of the recipe's, where training begins from a model's weights."""
@@ -62,7 +62,7 @@ class Made:
     run: Run
     learned: Learned
     report: Mapping[str, Any]
-    split: Split
+    split: TimeSplit
     seconds: float
 
 
@@ -81,7 +81,7 @@ DEAF = Ears()
 
 
 def make(
-    taken: Taken,
+    taken: TopicDataset,
     runs: Path,
     way: Way,
     *,
@@ -197,7 +197,9 @@ def _learned(work: Work, run: Run, way: Way, passed: Told, heard: Callable[[dict
     )  # fmt: skip
 
 
-def _saved(run: Run, learned: Learned, taken: Taken, work: Work, told: dict[str, Any], parent: Parent | None) -> Card:
+def _saved(
+    run: Run, learned: Learned, taken: TopicDataset, work: Work, told: dict[str, Any], parent: Parent | None
+) -> Card:
     """The model, its report and its curve, in the run's folder."""
     best = learned.best
     scores = {"validation_loss": best.validation_loss, "baseline_loss": best.baseline_loss}

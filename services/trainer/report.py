@@ -22,7 +22,7 @@ from rnn.windows import moments
 from services.predictor.surprise import calibrated
 from services.predictor.tails import TooFewScores
 from services.trainer import rivals
-from services.trainer.split import Split, clock
+from services.trainer.split import TimeSplit, clock
 
 WARM_UP = 1_000
 """Readings of each stream that are read before those that test: its memory is not empty in service."""
@@ -36,7 +36,7 @@ EXTREMES = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class TestForecasts:
     """Of each series what was said of its test part; z-scores of the training part, NaN = unknown.
 
     Step k of row i is about reading known + i + k: row 0 is what was said at the last reading before the test part.
@@ -55,17 +55,17 @@ class HeldBack:
     config: ModelConfig
     names: tuple[str, ...]
     series: tuple[Examples, ...]
-    split: Split
+    split: TimeSplit
     mean: NDArray[np.float64]  # [features], of what was learned from
     std: NDArray[np.float64]  # [features]
 
     @classmethod
-    def of(cls, config: ModelConfig, names: Sequence[str], series: Sequence[Examples], parts: Split) -> HeldBack:
+    def of(cls, config: ModelConfig, names: Sequence[str], series: Sequence[Examples], parts: TimeSplit) -> HeldBack:
         """Of the streams that have a reading to test on and one before it."""
         kept = [k for k, one in enumerate(series) if 0 < parts.known[k] < len(one)]
         mean, std = moments(np.concatenate([one.x[:count] for one, count in zip(series, parts.learned, strict=True)]))
         learned, known = (tuple(counts[k] for k in kept) for counts in (parts.learned, parts.known))
-        some = Split(parts.validate_ms, parts.test_ms, learned, known)
+        some = TimeSplit(parts.validate_ms, parts.test_ms, learned, known)
         return cls(config, tuple(names[k] for k in kept), tuple(series[k] for k in kept), some, mean, std)
 
     def scaled(self, x: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -161,7 +161,7 @@ def reference(features: Sequence[str], series: Sequence[Examples], learned: Sequ
     return Reference.of(features, x[np.argsort(at_ms, kind="stable")]).tree()
 
 
-def unrolled(network: Network, test: HeldBack) -> Said:
+def unrolled(network: Network, test: HeldBack) -> TestForecasts:
     """What the engine says of the test part, each stream warmed up on the readings before it."""
     horizon, targets, banded = test.config.horizon, test.config.target_index, network.head.BANDED
     made = [np.full((3, len(one) - begin, network.config.width), np.nan) for one, begin in zip(
@@ -196,10 +196,10 @@ def unrolled(network: Network, test: HeldBack) -> Said:
                 score[k][row[row >= 0]] = result.score[mine[row >= 0]]
     mean, std = test.mean[list(targets)], test.std[list(targets)]
     y, lo, hi = ([(one[part].reshape(-1, horizon, len(targets)) - mean) / std for one in made] for part in range(3))
-    return Said(y, lo if banded else None, hi if banded else None, score)
+    return TestForecasts(y, lo if banded else None, hi if banded else None, score)
 
 
-def _surprise(said: Said) -> dict[str, Any]:
+def _surprise(said: TestForecasts) -> dict[str, Any]:
     """What scores usually are, on readings that nothing was learned from: how improbable others are follows from it."""
     try:
         return {"surprise": calibrated([one[~np.isnan(one)] for one in said.score]).to_tree()}
@@ -215,7 +215,7 @@ def _steps(z: NDArray[np.float64], begin: int, horizon: int) -> NDArray[np.float
 
 def _calibration(
     config: ModelConfig,
-    said: Said,
+    said: TestForecasts,
     truths: Sequence[NDArray[np.float64]],
     known: Sequence[NDArray[np.bool_]],
 ) -> dict[str, float | None]:

@@ -21,7 +21,7 @@ TEST_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class TimeSplit:
     """Two times, and where they fall in each series: readings [0, learned) train, [learned, known) validate, the rest
     test.
     """
@@ -37,7 +37,7 @@ class Split:
         return learned, known - learned, sum(map(len, series)) - known
 
 
-def split(series: Sequence[Examples], validation: float, test: float = TEST_SHARE) -> Split:
+def split(series: Sequence[Examples], validation: float, test: float = TEST_SHARE) -> TimeSplit:
     """Parts all series at the same two times, so that about the share `test` of all readings comes after the later one
     and the share `validation` between the two.
 
@@ -59,7 +59,7 @@ def split(series: Sequence[Examples], validation: float, test: float = TEST_SHAR
     learned, known = (
         tuple(int(np.searchsorted(one, cut, side="left")) for one in clocks) for cut in (validate_ms, test_ms)
     )
-    return Split(validate_ms, test_ms, learned, known)
+    return TimeSplit(validate_ms, test_ms, learned, known)
 
 
 def clock(at_ms: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -67,7 +67,7 @@ def clock(at_ms: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.maximum.accumulate(at_ms)
 
 
-def fitting(recipe: Practice, parts: Split) -> Practice:
+def fitting(recipe: Practice, parts: TimeSplit) -> Practice:
     """The recipe, with a shorter burn-in where the validation parts are short. Raises WrongRange where even so there is
     too little.
     """

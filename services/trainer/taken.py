@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn.card import Source
+from rnn.card import TrainingSource
 from rnn.clock import NEVER_MS, WINDOW
 from rnn.config import ModelConfig
 from rnn.examples import Examples, truth_width
@@ -38,18 +38,18 @@ PACKED_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class TopicDataset:
     """What a range held."""
 
     material: Material
-    source: Source
+    source: TrainingSource
     from_ms: int  # time of the first reading
     to_ms: int  # time of the last reading
     notes: tuple[str, ...] = ()  # what a person should know, though it does no harm
 
 
 @dataclass(slots=True)
-class _Columns:
+class _ReadingColumns:
     """Accepted readings of all partitions, in order of arrival within each."""
 
     number: list[NDArray[np.int64]] = field(default_factory=list)  # of the stream
@@ -82,7 +82,7 @@ def take(
     parent: ModelConfig | None = None,
     features: Sequence[str] = (),
     model: Mapping[str, Any] | None = None,
-) -> Taken:
+) -> TopicDataset:
     """Reads the range. What a reading may hold is the parent's config's to say; without one the readings' own names
     are taken, or `features` where they have none, with the default config or the fields `model` of one.
 
@@ -108,14 +108,16 @@ def take(
     if refused := sum(columns.reasons.values()):
         notes.append(f"{refused:,} records were refused ({_said(columns.reasons)}); the first one: {columns.example}")
     rows = dict(sorted(columns.rows.items()))
-    source = Source(wanted.topic, dict(wanted.partitions), rows, len(series), sum(columns.reasons.values()), repeated)
+    source = TrainingSource(
+        wanted.topic, dict(wanted.partitions), rows, len(series), sum(columns.reasons.values()), repeated
+    )
     material = Material(config, tuple(series), tuple(names_of), _digest(names_of, series))
     times = np.concatenate(columns.at_ms)
-    return Taken(material, source, int(times.min()), int(times.max()), tuple(notes))
+    return TopicDataset(material, source, int(times.min()), int(times.max()), tuple(notes))
 
 
-def _decoded(records: Iterable[Records], schema: Schema) -> _Columns:
-    decoder, columns = ReadingDecoder(schema, PACKED_ROWS), _Columns()
+def _decoded(records: Iterable[Records], schema: Schema) -> _ReadingColumns:
+    decoder, columns = ReadingDecoder(schema, PACKED_ROWS), _ReadingColumns()
     for some in records:
         readings, rejected = decoder.decode(some)
         columns.add(readings)
@@ -159,7 +161,7 @@ def _names(
     raise WrongRange(f"{wanted}: none of the {len(sample):,} records looked at is a reading; see docs/wire.md")
 
 
-def _config(features: tuple[str, ...], columns: _Columns, model: Mapping[str, Any]) -> ModelConfig:
+def _config(features: tuple[str, ...], columns: _ReadingColumns, model: Mapping[str, Any]) -> ModelConfig:
     gaps = [_gaps(number, at_ms) for number, at_ms in zip(columns.number, columns.at_ms, strict=True)]
     known = np.concatenate([gap[gap > 0] for gap in gaps])
     interval_s = float(np.median(known)) / 1000 if len(known) else 1.0
@@ -191,7 +193,7 @@ def _refuse_untold(config: ModelConfig) -> None:
 # ---- series ---------------------------------------------------------------------------------------------------------
 
 
-def _series(columns: _Columns) -> tuple[list[Examples], list[str], int]:
+def _series(columns: _ReadingColumns) -> tuple[list[Examples], list[str], int]:
     """(series, their names, repeated readings that were left out)."""
     number, at_ms = np.concatenate(columns.number), np.concatenate(columns.at_ms)
     x, seq, end = np.concatenate(columns.x), np.concatenate(columns.seq), np.concatenate(columns.end)
@@ -244,7 +246,7 @@ def _digest(names: Sequence[str], series: Sequence[Examples]) -> str:
     return digest.hexdigest()
 
 
-def _nothing(wanted: Range, columns: _Columns, holes: Sequence[tuple[int, int, int]]) -> WrongRange:
+def _nothing(wanted: Range, columns: _ReadingColumns, holes: Sequence[tuple[int, int, int]]) -> WrongRange:
     refused = sum(columns.reasons.values())
     if not refused:
         only = "what could not be archived, and " if holes else ""

@@ -152,7 +152,7 @@ def _messages(readings: str, group: str) -> Tree:
         about = EVENTS[name].__doc__ or ""
         words = "/".join([name, *(f"{{{field}}}" for field in key)])
         found[_event(name)] = {
-            **_message(name, EVENTS[name].__name__ + "Event", [examples.event(name)]),
+            **_message(name, EVENTS[name].__name__, [examples.event(name)]),
             "title": name,
             "summary": about,
             "bindings": _key({"type": "string", "description": f"{words}: the newest record of each stays."}),
@@ -190,7 +190,7 @@ def _schemas() -> Tree:
         "Reading": ReadingV1,
         "SymbolReading": SymbolReadingV1,
         "Prediction": PredictionV1,
-        **{EVENTS[name].__name__ + "Event": EVENTS[name] for name in TOLD},
+        **{EVENTS[name].__name__: EVENTS[name] for name in TOLD},
     }
     found = {name: _draft7(model.model_json_schema()) for name, model in models.items()}
     return {**found, "DeadLetterHeaders": headers.schema()}

@@ -22,7 +22,7 @@ class Event(BaseModel):
     at: int = Field(ge=0, description="When it happened, in milliseconds since 1970.")
 
 
-class Champion(Event):
+class ChampionEvent(Event):
     """Another model serves."""
 
     event: Literal["champion"]
@@ -30,14 +30,14 @@ class Champion(Event):
     before: Model | None = Field(description="The one that served until now.")
 
 
-class Challenger(Event):
+class ChallengerEvent(Event):
     """A model begins to run in shadow."""
 
     event: Literal["challenger"]
     model: Model = Field(description="The model that runs in shadow.")
 
 
-class Joining(Event):
+class JoiningEvent(Event):
     """A challenger has won its contest, and follows all streams for a while before it takes over."""
 
     event: Literal["joining"]
@@ -46,7 +46,7 @@ class Joining(Event):
     reason: str = Field(description="Why it won, in a sentence with the numbers.")
 
 
-class Verdict(Event):
+class VerdictEvent(Event):
     """A contest between two models has ended."""
 
     event: Literal["verdict"]
@@ -66,7 +66,7 @@ class Verdict(Event):
     challenger_loss: float | None = Field(default=None, description="Mean loss of the challenger.")
 
 
-class ModelRefused(Event):
+class ModelRefusedEvent(Event):
     """A model of the registry could not be run; serving goes on with the one before."""
 
     event: Literal["model_refused"]
@@ -74,7 +74,7 @@ class ModelRefused(Event):
     reason: str = Field(description="Why, in a sentence.")
 
 
-class Drift(Event):
+class DriftEvent(Event):
     """What sensors send, or the loss, is no longer what the champion learned from."""
 
     event: Literal["drift"]
@@ -84,7 +84,7 @@ class Drift(Event):
     threshold: float | None = Field(description="From where on it has drifted.")
 
 
-class Retraining(Event):
+class RetrainingEvent(Event):
     """A retraining begins."""
 
     event: Literal["retraining"]
@@ -93,7 +93,7 @@ class Retraining(Event):
     last: str = Field(description="What is learned from: the latest so many readings, or those of so long.")
 
 
-class Retrained(Event):
+class RetrainedEvent(Event):
     """A retraining has ended."""
 
     event: Literal["retrained"]
@@ -106,7 +106,7 @@ class Retrained(Event):
     scores: Figures | None = Field(default=None, description="What the model is worth on readings it has not seen.")
 
 
-class Quality(Event):
+class QualityEvent(Event):
     """What the champion's forecasts are worth at present. The newest stays."""
 
     event: Literal["quality"]
@@ -115,14 +115,14 @@ class Quality(Event):
 
 
 EVENTS: dict[str, type[Event]] = {
-    "champion": Champion,
-    "challenger": Challenger,
-    "joining": Joining,
-    "verdict": Verdict,
-    "model_refused": ModelRefused,
-    "drift": Drift,
-    "retraining": Retraining,
-    "retrained": Retrained,
-    "quality": Quality,
+    "champion": ChampionEvent,
+    "challenger": ChallengerEvent,
+    "joining": JoiningEvent,
+    "verdict": VerdictEvent,
+    "model_refused": ModelRefusedEvent,
+    "drift": DriftEvent,
+    "retraining": RetrainingEvent,
+    "retrained": RetrainedEvent,
+    "quality": QualityEvent,
 }
 """Event -> its model."""

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from services.archive import places, reading
 from services.archive.archiver import Archiver
 from services.archive.layout import Damaged, Gone
-from services.archive.places import NotWritten, Taken
+from services.archive.places import ArchiveInUse, NotWritten
 from services.archive.verify import verify
 from services.records import Records
 
@@ -256,7 +256,7 @@ def test_a_half_written_file_of_a_killed_archiver_is_cleared_away(filled: Path, 
 def test_a_place_has_one_writer(tmp_path: Path, pumps: Shelf) -> None:
     place = places.place(tmp_path, "pumps")
     place.claim()
-    with pytest.raises(Taken, match=r"is being written to by another archiver \(process \d+ on"):
+    with pytest.raises(ArchiveInUse, match=r"is being written to by another archiver \(process \d+ on"):
         rounds(tmp_path, pumps)
     place.close()
     rounds(tmp_path, pumps)
@@ -271,7 +271,7 @@ def test_an_object_store_holds_the_same_and_two_writers_are_found_out(pumps: She
     path = store.paths()[0]
     with store.open(path) as source:
         content = pyarrow.py_buffer(source.read())
-    with pytest.raises(Taken, match="is there already"):
+    with pytest.raises(ArchiveInUse, match="is there already"):
         store.publish(path, content)
     longer = re.sub(r"\d{20}\.parquet", f"{10**6:020d}.parquet", path)
     store.publish(longer, content)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 from kafka.record.util import calc_crc32c
 
-from services.brokers.kafka_batch import HEAD, Batch, MalformedRecords, decode, is_intact, next_batch
+from services.brokers.kafka_batch import HEAD, MalformedRecords, RecordBatch, decode, is_intact, next_batch
 from services.brokers.kafka_encode import DELTAS, RecordTooLarge, encode
 from services.records import Header, Records
 
@@ -28,8 +28,8 @@ def framed(body: bytes, count: int, base_offset: int = 0) -> bytes:
     return bytes(batch)
 
 
-def batches(raw: bytes) -> list[Batch]:
-    found: list[Batch] = []
+def batches(raw: bytes) -> list[RecordBatch]:
+    found: list[RecordBatch] = []
     while (batch := next_batch(memoryview(raw), found[-1].end if found else 0)) is not None:
         assert is_intact(memoryview(raw), batch)
         found.append(batch)

@@ -7,15 +7,15 @@ import pytest
 from services.brokers.memory import (
     COMMIT_STEPS,
     Crash,
-    Fault,
+    FaultPoint,
     Faults,
+    InjectedFault,
     Isolation,
     Marker,
     MemoryBroker,
     MemoryChangelog,
     MemoryLedger,
     MemorySource,
-    Step,
 )
 from services.predictor.ports import Fenced, Refused, Unsettled
 from services.records import Commit, Encoded, Role
@@ -98,7 +98,7 @@ def test_a_commit_shows_everything_in_all_partitions(broker: MemoryBroker) -> No
 
 
 def test_an_open_transaction_is_seen_only_by_uncommitted_readers(broker: MemoryBroker) -> None:
-    owner = ledger(broker, Faults.once(Step.BEFORE_END, Fault.CRASH))
+    owner = ledger(broker, Faults.once(FaultPoint.BEFORE_END, InjectedFault.CRASH))
     owner.fence()
     with pytest.raises(Crash):
         owner.commit(epoch())
@@ -109,7 +109,7 @@ def test_an_open_transaction_is_seen_only_by_uncommitted_readers(broker: MemoryB
 
 
 def test_an_open_transaction_hides_what_others_wrote_after_it(broker: MemoryBroker) -> None:
-    owner = ledger(broker, Faults.once(Step.BEFORE_END, Fault.CRASH))
+    owner = ledger(broker, Faults.once(FaultPoint.BEFORE_END, InjectedFault.CRASH))
     owner.fence()
     with pytest.raises(Crash):
         owner.commit(epoch())
@@ -150,7 +150,7 @@ def test_offsets_are_pending_until_the_transaction_ends(broker: MemoryBroker) ->
 
 
 def test_a_decided_transaction_is_completed_though_its_owner_died(broker: MemoryBroker) -> None:
-    owner = ledger(broker, Faults.once(Step.AFTER_END, Fault.CRASH))
+    owner = ledger(broker, Faults.once(FaultPoint.AFTER_END, InjectedFault.CRASH))
     owner.fence()
     with pytest.raises(Crash):
         owner.commit(epoch())
@@ -185,11 +185,11 @@ def test_a_zombie_is_fenced_and_nothing_of_it_is_seen(broker: MemoryBroker) -> N
 
 
 @pytest.mark.parametrize("step", COMMIT_STEPS)
-def test_a_takeover_in_the_middle_of_a_commit(broker: MemoryBroker, step: Step) -> None:
+def test_a_takeover_in_the_middle_of_a_commit(broker: MemoryBroker, step: FaultPoint) -> None:
     owner = ledger(broker)
     found: list[dict[int, int]] = []
 
-    def take_over(at: Step) -> None:
+    def take_over(at: FaultPoint) -> None:
         if at is step and not found:
             owner.fence()
             found.append(dict(owner.committed()))
@@ -197,7 +197,7 @@ def test_a_takeover_in_the_middle_of_a_commit(broker: MemoryBroker, step: Step) 
 
     zombie = ledger(broker, Faults(take_over))
     zombie.fence()
-    if step is Step.READ_BACK or step is Step.AFTER_END:  # it had been decided; the offsets have moved on since
+    if step in (FaultPoint.READ_BACK, FaultPoint.AFTER_END):  # it had been decided; the offsets have moved on since
         with pytest.raises(Unsettled):
             zombie.commit(epoch(0, 2, b"zombie"))
         assert found == [{0: 2, 1: 2}]
@@ -229,23 +229,25 @@ def test_shards_with_different_ids_do_not_disturb_each_other(broker: MemoryBroke
 
 POINTS = [
     (step, nth, fault)
-    for fault in Fault
+    for fault in InjectedFault
     for step in COMMIT_STEPS
-    for nth in (range(1, 5) if step is Step.AFTER_APPEND else [1])
+    for nth in (range(1, 5) if step is FaultPoint.AFTER_APPEND else [1])
 ]
 
 
 @pytest.mark.parametrize(("step", "nth", "fault"), POINTS)
-def test_whatever_fails_all_or_nothing_is_seen(broker: MemoryBroker, step: Step, nth: int, fault: Fault) -> None:
+def test_whatever_fails_all_or_nothing_is_seen(
+    broker: MemoryBroker, step: FaultPoint, nth: int, fault: InjectedFault
+) -> None:
     before = ledger(broker)
     before.fence()
     before.commit(epoch(0, 1, b"before"))
     owner = ledger(broker, Faults.once(step, fault, nth))
     owner.fence()
-    with pytest.raises(Crash if fault is Fault.CRASH else Unsettled):
+    with pytest.raises(Crash if fault is InjectedFault.CRASH else Unsettled):
         owner.commit(epoch(1, 2, b"now"))
-    kept = step in (Step.AFTER_END, Step.READ_BACK)
-    if fault is Fault.LOST:
+    kept = step in (FaultPoint.AFTER_END, FaultPoint.READ_BACK)
+    if fault is InjectedFault.LOST:
         assert owner.settle(epoch(1, 2, b"now")) is kept
     assert settled(broker) == ({0: 2, 1: 2} if kept else {0: 1, 1: 1})
     assert seen(broker) == (everywhere(b"before", b"now") if kept else everywhere(b"before"))
@@ -253,7 +255,7 @@ def test_whatever_fails_all_or_nothing_is_seen(broker: MemoryBroker, step: Step,
 
 
 def test_a_lost_epoch_can_be_committed_again_by_the_same_owner(broker: MemoryBroker) -> None:
-    owner = ledger(broker, Faults.once(Step.BEFORE_END, Fault.LOST))
+    owner = ledger(broker, Faults.once(FaultPoint.BEFORE_END, InjectedFault.LOST))
     owner.fence()
     with pytest.raises(Unsettled):
         owner.commit(epoch())
@@ -266,14 +268,14 @@ def test_a_lost_epoch_can_be_committed_again_by_the_same_owner(broker: MemoryBro
 
 
 def test_settling_may_fail_and_be_tried_again(broker: MemoryBroker) -> None:
-    faults = [None, Fault.LOST, Fault.LOST, Fault.LOST, None]  # by number of the settle call
+    faults = [None, InjectedFault.LOST, InjectedFault.LOST, InjectedFault.LOST, None]  # by number of the settle call
     tries = 0
 
-    def choose(step: Step) -> Fault | None:
+    def choose(step: FaultPoint) -> InjectedFault | None:
         nonlocal tries
-        if step is Step.AFTER_END:
-            return Fault.LOST
-        if step is Step.SETTLE:
+        if step is FaultPoint.AFTER_END:
+            return InjectedFault.LOST
+        if step is FaultPoint.SETTLE:
             tries += 1
             return faults[tries]
         return None
@@ -290,7 +292,7 @@ def test_settling_may_fail_and_be_tried_again(broker: MemoryBroker) -> None:
 
 def unsettled(broker: MemoryBroker, commit: Commit) -> MemoryLedger:
     """An owner that has committed offset 1 everywhere and does not know what became of `commit`; it was dropped."""
-    owner = ledger(broker, Faults.once(Step.BEFORE_END, Fault.LOST, nth=2))
+    owner = ledger(broker, Faults.once(FaultPoint.BEFORE_END, InjectedFault.LOST, nth=2))
     owner.fence()
     owner.commit(epoch(0, 1))
     with pytest.raises(Unsettled):
@@ -332,9 +334,9 @@ def test_an_owner_that_settles_goes_on_when_nobody_has_committed(broker: MemoryB
 
 
 def test_at_least_once_writes_predictions_then_states_then_offsets(broker: MemoryBroker) -> None:
-    def written(step: Step, nth: int = 1) -> tuple[int, int, dict[int, int]]:
+    def written(step: FaultPoint, nth: int = 1) -> tuple[int, int, dict[int, int]]:
         fresh = MemoryBroker(2, lambda: 0)
-        owner = ledger(fresh, Faults.once(step, Fault.CRASH, nth), exactly_once=False)
+        owner = ledger(fresh, Faults.once(step, InjectedFault.CRASH, nth), exactly_once=False)
         owner.fence()
         with pytest.raises(Crash):
             owner.commit(epoch())
@@ -343,11 +345,11 @@ def test_at_least_once_writes_predictions_then_states_then_offsets(broker: Memor
         states = sum(len(values[Role.CHANGELOG, partition]) for partition in (0, 1))
         return predictions, states, fresh.offsets(GROUP)
 
-    assert written(Step.AFTER_BEGIN) == (0, 0, {})
-    assert written(Step.AFTER_APPEND, 1) == (1, 0, {})
-    assert written(Step.AFTER_APPEND, 3) == (2, 1, {})
-    assert written(Step.BEFORE_OFFSETS) == (2, 2, {})
-    assert written(Step.BEFORE_END) == (2, 2, {0: 2, 1: 2})
+    assert written(FaultPoint.AFTER_BEGIN) == (0, 0, {})
+    assert written(FaultPoint.AFTER_APPEND, 1) == (1, 0, {})
+    assert written(FaultPoint.AFTER_APPEND, 3) == (2, 1, {})
+    assert written(FaultPoint.BEFORE_OFFSETS) == (2, 2, {})
+    assert written(FaultPoint.BEFORE_END) == (2, 2, {0: 2, 1: 2})
 
 
 def test_at_least_once_has_no_markers_and_no_fencing(broker: MemoryBroker) -> None:
@@ -445,7 +447,7 @@ def test_the_changelog_is_read_to_its_stable_end_at_the_time_of_the_call(broker:
 
 
 def test_compaction_keeps_the_last_row_and_its_offset(broker: MemoryBroker, clock: Clock) -> None:
-    owner = ledger(broker, Faults.once(Step.BEFORE_END, Fault.LOST, nth=3))
+    owner = ledger(broker, Faults.once(FaultPoint.BEFORE_END, InjectedFault.LOST, nth=3))
     owner.fence()
     owner.commit(epoch(0, 1, b"old"))
     owner.commit(epoch(1, 2, b"new"))
@@ -487,7 +489,7 @@ def test_compaction_drops_tombstones_only_when_they_are_old(broker: MemoryBroker
 def test_compaction_leaves_an_open_transaction_alone(broker: MemoryBroker) -> None:
     broker.append(Role.CHANGELOG, 0, b"pump", b"old")
     broker.append(Role.CHANGELOG, 0, b"pump", b"new")
-    owner = ledger(broker, Faults.once(Step.BEFORE_END, Fault.CRASH))
+    owner = ledger(broker, Faults.once(FaultPoint.BEFORE_END, InjectedFault.CRASH))
     owner.fence()
     with pytest.raises(Crash):
         owner.commit(epoch(0, 1, b"open"))

@@ -15,7 +15,7 @@ from services.codecs.readings import ReadingDecoder
 from services.codecs.readings_contract import JsonContract
 from services.codecs.refusal import Refusal
 from services.codecs.schema import Schema
-from services.records import NO_SEQ, End, Reason, Records
+from services.records import NO_SEQ, Reason, Records, SequenceEnd
 
 WORDS = ("cat", "chased", "mouse", "é🌡", "x" * 100)
 SYMBOLS = Schema(("symbol",), WORDS)
@@ -68,7 +68,7 @@ def test_what_a_symbol_becomes(decoder, polled, x, number):
     assert rejected.details == []
     assert readings.x.dtype == np.float32
     np.testing.assert_array_equal(readings.x, [[number]])
-    assert readings.end.tolist() == [End.NONE]
+    assert readings.end.tolist() == [SequenceEnd.NONE]
 
 
 REFUSED = [
@@ -123,29 +123,29 @@ def test_a_vocabulary_has_one_feature():
 @pytest.mark.parametrize(
     ("rest", "end", "x"),
     [
-        ({"x": [1, 2]}, End.NONE, [1, 2]),
-        ({"x": [1, 2], "end": False}, End.NONE, [1, 2]),
-        ({"x": [1, 2], "end": None}, End.NONE, [1, 2]),
-        ({"x": [1, 2], "end": True}, End.LAST, [1, 2]),
-        ({"x": {"level": 2}, "end": True}, End.LAST, [math.nan, 2]),
-        ({"x": {}, "end": True}, End.LAST, [math.nan, math.nan]),
-        ({"end": True}, End.BARE, [math.nan, math.nan]),
-        ({"end": True, "seq": 4.0}, End.BARE, [math.nan, math.nan]),
-        ({"end": True, "seq": 4}, End.BARE, [math.nan, math.nan]),
+        ({"x": [1, 2]}, SequenceEnd.NONE, [1, 2]),
+        ({"x": [1, 2], "end": False}, SequenceEnd.NONE, [1, 2]),
+        ({"x": [1, 2], "end": None}, SequenceEnd.NONE, [1, 2]),
+        ({"x": [1, 2], "end": True}, SequenceEnd.LAST, [1, 2]),
+        ({"x": {"level": 2}, "end": True}, SequenceEnd.LAST, [math.nan, 2]),
+        ({"x": {}, "end": True}, SequenceEnd.LAST, [math.nan, math.nan]),
+        ({"end": True}, SequenceEnd.BARE, [math.nan, math.nan]),
+        ({"end": True, "seq": 4.0}, SequenceEnd.BARE, [math.nan, math.nan]),
+        ({"end": True, "seq": 4}, SequenceEnd.BARE, [math.nan, math.nan]),
     ],
 )
 def test_ends(real, polled, rest, end, x):
     value = json.dumps({"at": 1, **rest}).encode()
     readings, rejected = real.decode(polled([value, obj([5, 6])]))
     assert rejected.details == []
-    assert readings.end.tolist() == [end, End.NONE]
+    assert readings.end.tolist() == [end, SequenceEnd.NONE]
     np.testing.assert_array_equal(readings.x, [x, [5, 6]])
     assert readings.seq.tolist() == [int(rest.get("seq", NO_SEQ)), NO_SEQ]
 
 
 def test_a_bare_end_of_symbols_and_a_missing_last_symbol_differ(decoder, polled):
     readings, _ = decoder.decode(polled([obj(end=True), b'{"at":1,"x":null,"end":true}', obj("cat", end=True)]))
-    assert readings.end.tolist() == [End.BARE, End.LAST, End.LAST]
+    assert readings.end.tolist() == [SequenceEnd.BARE, SequenceEnd.LAST, SequenceEnd.LAST]
     np.testing.assert_array_equal(readings.x, [[math.nan], [math.nan], [3]])
 
 

@@ -12,13 +12,13 @@ from rnn.network import Network
 from services.driver import StreamDriver
 from services.fleet.apart import check_left
 from services.fleet.member import BLAMED, Member
-from services.fleet.status import End, Lineup, Obeyed, Outcome, ShardStatus
+from services.fleet.status import ExitReason, Lineup, Obeyed, ShardExit, ShardStatus
 from services.fleet.supervisor import Supervisor
 from services.predictor.ports import Fenced, Refused
 from services.predictor.stats import ShardStats
 from services.settings import Settings
 
-FENCED = Outcome(End.FENCED, "another owner")
+FENCED = ShardExit(ExitReason.FENCED, "another owner")
 
 
 class Told(Supervisor):
@@ -34,7 +34,7 @@ class Told(Supervisor):
     def replace(self, shard: int) -> None:
         self._replace(self._members[shard])
 
-    def ended(self, shard: int, outcome: Outcome) -> Any:
+    def ended(self, shard: int, outcome: ShardExit) -> Any:
         self._ended(self._members[shard], outcome)
 
 
@@ -55,7 +55,7 @@ def test_a_replacement_that_is_shut_out_starts_once_more_and_only_once() -> None
 def test_a_crash_in_between_changes_nothing_about_that() -> None:
     told = Told()
     told.replace(0)
-    told.ended(0, Outcome(End.CRASHED, "out of memory"))
+    told.ended(0, ShardExit(ExitReason.CRASHED, "out of memory"))
     told.ended(0, FENCED)
     with pytest.raises(Fenced):
         told.ended(0, FENCED)
@@ -66,13 +66,13 @@ def test_a_crash_in_between_changes_nothing_about_that() -> None:
 def test_a_shard_that_dies_again_and_again_shows() -> None:
     told = Told()
     for _ in range(5):
-        told.ended(1, Outcome(End.CRASHED, "Traceback ...\nIndexError: of one record"))
+        told.ended(1, ShardExit(ExitReason.CRASHED, "Traceback ...\nIndexError: of one record"))
     assert "shard 1 has died 5 times in a row, the last time of: IndexError: of one record" in told.unready()
     for _ in range(10):
-        told.ended(1, Outcome(End.CRASHED, "IndexError"))
+        told.ended(1, ShardExit(ExitReason.CRASHED, "IndexError"))
     assert not told.hopeless()  # to start the server anew would end the other shard as well
     for _ in range(6):
-        told.ended(0, Outcome(End.CRASHED, "IndexError"))
+        told.ended(0, ShardExit(ExitReason.CRASHED, "IndexError"))
     assert told.hopeless()
 
 
@@ -121,12 +121,12 @@ def following() -> tuple[Told, Asked, Member]:
 def test_a_champion_that_cannot_run_leaves_the_one_that_served() -> None:
     told, asked, member = following()
     asked.wanted = Lineup("damaged", "good")
-    told.ended(0, Outcome(End.REFUSED, "model: damaged", "damaged"))
+    told.ended(0, ShardExit(ExitReason.REFUSED, "model: damaged", "damaged"))
     assert told.said == ["model_refused", "shard_died"] and asked.turned_down == ["damaged"]
     assert told._wanted(member) == Lineup("good", "tried")
-    told.ended(0, Outcome(End.REFUSED, "model: no room", "good"))  # nothing else to serve with: tried again
+    told.ended(0, ShardExit(ExitReason.REFUSED, "model: no room", "good"))  # nothing else to serve with: tried again
     assert told.unready()[0] == "shard 0 is set aside: model: no room" and asked.turned_down == ["damaged"]
-    told.ended(1, Outcome(End.REFUSED, "model: damaged", "damaged"))  # it has served nothing yet
+    told.ended(1, ShardExit(ExitReason.REFUSED, "model: damaged", "damaged"))  # it has served nothing yet
     with pytest.raises(Refused, match="model: no room; model: damaged"):
         check_left(told._members)
 
@@ -150,7 +150,7 @@ def test_a_challenger_that_fails_at_its_work_is_refused_and_ordered_no_more() ->
 def test_a_challenger_beside_which_a_shard_dies_again_and_again_is_taken_for_the_cause() -> None:
     told, asked, member = following()
     asked.wanted = member.lineup
-    killed = Outcome(End.CRASHED, "the kernel killed it: out of memory")
+    killed = ShardExit(ExitReason.CRASHED, "the kernel killed it: out of memory")
     for _ in range(BLAMED):
         told.ended(0, killed)
     assert not asked.turned_down, "once or twice may be chance"
@@ -160,10 +160,10 @@ def test_a_challenger_beside_which_a_shard_dies_again_and_again_is_taken_for_the
 
 def test_a_shard_that_is_refused_is_set_aside_until_none_is_left() -> None:
     told = Told()
-    told.ended(1, Outcome(End.REFUSED, "partition 1: states are ahead"))
+    told.ended(1, ShardExit(ExitReason.REFUSED, "partition 1: states are ahead"))
     assert told.said == ["shard_set_aside"]
     assert told.unready() == ["shard 0 is starting", "shard 1 is set aside: partition 1: states are ahead"]
     check_left(told._members)
-    told.ended(0, Outcome(End.REFUSED, "the topic is gone"))
+    told.ended(0, ShardExit(ExitReason.REFUSED, "the topic is gone"))
     with pytest.raises(Refused, match="the topic is gone; partition 1: states are ahead"):
         check_left(told._members)

@@ -28,6 +28,16 @@ def test_names_say_what_a_thing_does(root: Path, modules: list[Path]) -> None:
             assert not words(name) & FORBIDDEN, f"{path.relative_to(root)}: {name}"
 
 
+def test_the_name_of_a_class_stands_for_one_thing(root: Path, modules: list[Path]) -> None:
+    """Also where two rooms never meet: whoever searches for a name finds one class."""
+    places: dict[str, list[str]] = {}
+    for path in modules:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(f"{path.relative_to(root)}:{node.lineno}")
+    assert not {name: where for name, where in places.items() if len(where) > 1}
+
+
 def test_every_module_says_what_lives_there(root: Path, modules: list[Path]) -> None:
     for path in modules:
         assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), f"{path.relative_to(root)} has no docstring"

@@ -9,7 +9,7 @@ import torch
 from rnn.adapt import Adaptation
 from rnn.config import ModelConfig
 from rnn.network import Network
-from services.brokers.memory import Fault, Faults
+from services.brokers.memory import Faults, InjectedFault
 from services.driver import StreamDriver
 from services.predictor.ports import Refused
 from services.records import Role
@@ -51,7 +51,7 @@ def test_crashes_evictions_and_lost_commits_change_no_prediction(network: Networ
     calm.run()
     assert said(calm) != said(unadapted(network))
 
-    faults = iter([None, Fault.LOST, None, None, Fault.LOST])
+    faults = iter([None, InjectedFault.LOST, None, None, InjectedFault.LOST])
     troubled = StreamDriver(network, slots=2, adapt=ADAPT, faults=Faults(lambda step: next(faults, None)))
     for begin in range(0, MANY, 7):
         send(troubled, begin, begin + 7)

@@ -14,7 +14,7 @@ import torch
 from rnn import weights
 from rnn.config import ModelConfig
 from rnn.network import Network
-from services.brokers.memory import Fault, Faults, Isolation, MemoryChangelog, Step
+from services.brokers.memory import FaultPoint, Faults, InjectedFault, Isolation, MemoryChangelog
 from services.codecs import sentinels
 from services.driver import GROUP, START_MS, StreamDriver
 from services.predictor.ports import Changelog, Fenced, Refused, Unsettled
@@ -118,8 +118,11 @@ def test_a_zombie_is_fenced(network: Network) -> None:
 
 
 def test_a_lost_connection_is_settled_by_the_shard_itself(network: Network) -> None:
-    for step, epochs in ((Step.BEFORE_END, {"kept": 1, "dropped": 1}), (Step.AFTER_END, {"kept": 1, "dropped": 0})):
-        driver = StreamDriver(network, faults=Faults.once(step, Fault.LOST))
+    for step, epochs in (
+        (FaultPoint.BEFORE_END, {"kept": 1, "dropped": 1}),
+        (FaultPoint.AFTER_END, {"kept": 1, "dropped": 0}),
+    ):
+        driver = StreamDriver(network, faults=Faults.once(step, InjectedFault.LOST))
         driver.send("a", at=AT, x=[1.0, 2.0])
         driver.run()
         assert len(driver.predictions()) == 1

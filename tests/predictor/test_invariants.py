@@ -27,7 +27,7 @@ from trial import (
     play,
 )
 
-from services.brokers.memory import Fault, MemoryLedger
+from services.brokers.memory import InjectedFault, MemoryLedger
 from services.driver import GROUP
 from services.predictor.ports import Ledger, Refused
 from services.records import NO_SEQ, Commit
@@ -67,7 +67,7 @@ def deeds(partitions: int, zombies: bool, waits: bool) -> st.SearchStrategy[tupl
 def schedules(draw: st.DrawFn, zombies: bool = True, waits: bool = False, least: int = 10) -> Schedule:
     """Any life of at least so many deeds: hypothesis would make most of them too short for anything to go wrong."""
     partitions = draw(st.integers(1, 3))
-    faults = st.sampled_from([Fault.CRASH, Fault.LOST, *([None] if zombies else [])])
+    faults = st.sampled_from([InjectedFault.CRASH, InjectedFault.LOST, *([None] if zombies else [])])
     mishap = st.tuples(st.integers(0, 12), faults)
     parts = draw(st.lists(deeds(partitions, zombies, waits), min_size=least, max_size=3 * least))
     return Schedule(
@@ -94,7 +94,13 @@ SETTLED_TOO_LATE = Schedule(
     partitions=2,
     slots=6,
     polls=(8, 0),
-    mishaps=((6, Fault.LOST), (0, None), (5, Fault.CRASH), (9, Fault.CRASH), (11, Fault.LOST)),
+    mishaps=(
+        (6, InjectedFault.LOST),
+        (0, None),
+        (5, InjectedFault.CRASH),
+        (9, InjectedFault.CRASH),
+        (11, InjectedFault.LOST),
+    ),
     deeds=(Send(1, ONE), Turn(), Turn(), Turn(), Send(0, ONE), Turn(), Turn(), Turn(0), Turn(0)),
 )
 """A zombie settles a commit of one partition after others have read on in the other one."""
@@ -161,7 +167,7 @@ STILL = Schedule(
     partitions=2,
     slots=2,
     polls=(1,),
-    mishaps=((0, Fault.CRASH), (0, Fault.CRASH), (0, Fault.CRASH), (7, Fault.CRASH)),
+    mishaps=((0, InjectedFault.CRASH), (0, InjectedFault.CRASH), (0, InjectedFault.CRASH), (7, InjectedFault.CRASH)),
     deeds=(
         *(Send(0, ONE), Turn(), Kill(), Send(0, ONE), Turn(), Send(0, ONE), Turn(), Send(0, ONE), Send(1, ONE), Turn()),
         *(Send(0, ONE), Turn(), Kill(), Kill(), Kill(), Send(0, ONE), Turn()),

@@ -7,7 +7,7 @@ import pytest
 
 from rnn.config import ModelConfig
 from rnn.network import Network
-from services.brokers.memory import Fault, Faults, Step
+from services.brokers.memory import FaultPoint, Faults, InjectedFault
 from services.driver import START_MS, StreamDriver
 from services.predictor.lag import Lag
 from services.records import Records, Role
@@ -84,9 +84,12 @@ def test_readings_that_retention_has_eaten_are_counted_and_epochs_leave_their_ti
     assert len(driver.predictions("pump-1")) == 3
 
 
-@pytest.mark.parametrize("fault", [None, Fault.LOST])
-def test_a_reader_that_retention_overtakes_goes_on_behind_the_gap_and_counts_it_once(fault: Fault | None) -> None:
-    faults = Faults() if fault is None else Faults.once(Step.BEFORE_OFFSETS, fault, nth=2)  # the epoch after is dropped
+@pytest.mark.parametrize("fault", [None, InjectedFault.LOST])
+def test_a_reader_that_retention_overtakes_goes_on_behind_the_gap_and_counts_it_once(
+    fault: InjectedFault | None,
+) -> None:
+    # The epoch after is dropped.
+    faults = Faults() if fault is None else Faults.once(FaultPoint.BEFORE_OFFSETS, fault, nth=2)
     driver = StreamDriver(Network(ModelConfig(("flow",), hidden=4)), partitions=2, faults=faults)
     driver.send("pump-1", at=START_MS, x=[1.0], partition=0)
     driver.run()

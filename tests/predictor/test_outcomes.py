@@ -11,8 +11,8 @@ import torch
 
 from rnn.config import ModelConfig
 from rnn.network import Network
-from services.backtest.forecast import Plan, backtest
-from services.brokers.memory import Crash, Fault, Faults, Step
+from services.backtest.forecast import BacktestPlan, backtest
+from services.brokers.memory import Crash, FaultPoint, Faults, InjectedFault
 from services.codecs.readings_write import encode
 from services.datasets.catalogue import series_of
 from services.datasets.series import Series
@@ -50,7 +50,7 @@ def champions(driver: StreamDriver) -> Figures:
 
 @pytest.mark.parametrize("given", [series, household])
 def test_live_quality_is_the_backtests(given: Callable[[], Series], tmp_path: Path) -> None:
-    whole, plan = given(), Plan(recipe={"updates": 20, "least_passes": 1})
+    whole, plan = given(), BacktestPlan(recipe={"updates": 20, "least_passes": 1})
     said, (run,) = backtest([whole], plan, tmp_path / "model")
     start = len(whole) - len(run.truth)
     driver = StreamDriver(tmp_path / "model", slots=8, poll_size=lambda room: min(room, 300))  # the backtest's: 10,000
@@ -87,11 +87,11 @@ def test_live_quality_is_the_backtests(given: Callable[[], Series], tmp_path: Pa
 def test_epochs_that_were_dropped_are_not_counted_twice() -> None:
     torch.manual_seed(1)
     network = Network(ModelConfig(FEATURES, hidden=4)).eval()
-    steps: list[Step] = []
+    steps: list[FaultPoint] = []
 
-    def mishap(step: Step) -> Fault | None:
+    def mishap(step: FaultPoint) -> InjectedFault | None:
         steps.append(step)
-        return Fault.LOST if len(steps) % 5 == 0 and len(steps) < 60 else None
+        return InjectedFault.LOST if len(steps) % 5 == 0 and len(steps) < 60 else None
 
     clean, faulty = StreamDriver(network), StreamDriver(network, faults=Faults(mishap), poll_size=lambda room: 3)
     random = np.random.default_rng(3)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rnn.config import ModelConfig
 from rnn.network import Network
 from rnn.serving import engine_of
-from services.brokers.memory import Crash, Fault, Faults, Step
+from services.brokers.memory import Crash, FaultPoint, Faults, InjectedFault
 from services.codecs import state_rows
 from services.driver import Prediction, StreamDriver
 from services.predictor.ports import Refused
@@ -222,7 +222,7 @@ SENDS = st.tuples(st.just("send"), st.sampled_from(STREAMS), st.integers(1, 5))
 DEEDS = st.one_of(
     SENDS, SENDS, SENDS, st.tuples(st.sampled_from(["turn", "crash", "challenge", "withdraw", "promote"]))
 )
-MISHAPS = st.lists(st.tuples(st.integers(0, 6), st.sampled_from([Fault.LOST, Fault.CRASH])), max_size=4)
+MISHAPS = st.lists(st.tuples(st.integers(0, 6), st.sampled_from([InjectedFault.LOST, InjectedFault.CRASH])), max_size=4)
 
 
 class Judge:
@@ -258,7 +258,7 @@ class Judge:
 def test_every_reading_has_one_prediction_of_one_model_whatever_happens(deeds, mishaps, slots) -> None:  # type: ignore[no-untyped-def]
     coming = [list(one) for one in mishaps]
 
-    def mishap(step: Step) -> Fault | None:
+    def mishap(step: FaultPoint) -> InjectedFault | None:
         if not coming:
             return None
         coming[0][0] -= 1

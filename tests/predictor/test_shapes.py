@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from shapes import DEEDS, SHAPES, Play, Record, Round, Said, played, visible
 from trial import NAMES
 
-from services.brokers.memory import Fault
+from services.brokers.memory import InjectedFault
 from services.records import NO_SEQ
 
 number = st.one_of(st.integers(-40, 40).map(lambda n: n / 8), st.none(), st.sampled_from([0.0, 1e3]))
@@ -32,7 +32,7 @@ def lives(draw: st.DrawFn, zombies: bool = True) -> dict[str, Any]:
         Record, st.integers(0, partitions - 1), st.lists(said, min_size=1, max_size=7).map(tuple), st.booleans()
     )
     records = st.lists(st.tuples(record, deeds), min_size=1, max_size=5).map(tuple)
-    faults = st.sampled_from([Fault.CRASH, Fault.LOST, *([None] if zombies else [])])
+    faults = st.sampled_from([InjectedFault.CRASH, InjectedFault.LOST, *([None] if zombies else [])])
     return {
         "partitions": partitions,
         "slots": draw(st.integers(1, 7)),

@@ -8,7 +8,7 @@ import torch
 
 from rnn.config import ModelConfig
 from rnn.network import Network
-from services.brokers.memory import Fault, Faults, Step
+from services.brokers.memory import FaultPoint, Faults, InjectedFault
 from services.driver import StreamDriver
 from services.predictor.spotlight import POINTS, Points
 
@@ -75,7 +75,7 @@ def test_only_the_latest_are_kept_of_a_long_poll_and_of_many_short_ones(network:
 
 
 def test_what_was_dropped_was_never_seen(network: Network) -> None:
-    driver = StreamDriver(network, spotlight=("a",), faults=Faults.once(Step.BEFORE_END, Fault.LOST))
+    driver = StreamDriver(network, spotlight=("a",), faults=Faults.once(FaultPoint.BEFORE_END, InjectedFault.LOST))
     send(driver, np.random.default_rng(1), 3)
     driver.run()
     assert driver.shard is not None and driver.shard.stats.epochs["dropped"] == 1

@@ -10,7 +10,7 @@ import torch
 
 from rnn.config import ModelConfig
 from rnn.network import Network
-from services.brokers.memory import Crash, Fault, Faults, MemoryChangelog, Step
+from services.brokers.memory import Crash, FaultPoint, Faults, InjectedFault, MemoryChangelog
 from services.codecs import sentinels
 from services.driver import GROUP, StreamDriver
 from services.predictor.ports import Changelog, Refused
@@ -56,7 +56,7 @@ def test_a_start_without_offsets_goes_on_where_the_changelog_says(network: Netwo
 def test_without_transactions_a_sentinel_that_is_ahead_of_expired_offsets_loses_and_doubles_nothing(
     network: Network,
 ) -> None:
-    faults = Faults.once(Step.BEFORE_OFFSETS, Fault.CRASH, nth=2)
+    faults = Faults.once(FaultPoint.BEFORE_OFFSETS, InjectedFault.CRASH, nth=2)
     ours, calm = StreamDriver(network, exactly_once=False, faults=faults), StreamDriver(network, exactly_once=False)
     sent(ours, 0, 2)
     ours.run()

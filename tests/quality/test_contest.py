@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.quality.bets import Bets
-from services.quality.contest import Contest, Outcome, Round, Rounds, Terms, Verdict
+from services.quality.contest import Contest, ContestOutcome, Round, Rounds, Terms, Verdict
 
 TRIALS = 100
 SHORT = Terms(least_readings=2_000, most_readings=60_000)
@@ -58,8 +58,8 @@ def trial(seed: int, ratio: float, streams: int, terms: Terms = SHORT, shards: i
 def test_a_worse_challenger_is_never_promoted(streams: int, shards: int, trials: int) -> None:
     found = [trial(seed, 1.05, streams, shards=shards) for seed in range(trials)]
     count = Counter(one.outcome for one in found)
-    assert count[Outcome.PROMOTED] == 0
-    assert count[Outcome.REJECTED] > 0.75 * trials  # and mostly it is told so before the readings run out
+    assert count[ContestOutcome.PROMOTED] == 0
+    assert count[ContestOutcome.REJECTED] > 0.75 * trials  # and mostly it is told so before the readings run out
 
 
 @pytest.mark.parametrize("streams", [1, 20])
@@ -68,14 +68,16 @@ def test_an_equal_challenger_is_promoted_no_more_often_than_alpha(streams: int) 
     terms = replace(SHORT, margin=0.0, most_readings=20_000)
     found = Counter(trial(seed, 1.0, streams, terms).outcome for seed in range(TRIALS))
     allowed = SHORT.alpha * TRIALS
-    assert found[Outcome.PROMOTED] <= allowed
-    assert found[Outcome.REJECTED] <= allowed  # of "not better than by nothing", which is true as well as its opposite
+    assert found[ContestOutcome.PROMOTED] <= allowed
+    assert (
+        found[ContestOutcome.REJECTED] <= allowed
+    )  # of "not better than by nothing", which is true as well as its opposite
 
 
 @pytest.mark.parametrize(("streams", "shards", "trials"), [(1, 1, TRIALS), (20, 1, TRIALS), (60, 3, TRIALS // 2)])
 def test_a_clearly_better_challenger_is_promoted(streams: int, shards: int, trials: int) -> None:
     found = [trial(seed, 0.9, streams, shards=shards) for seed in range(trials)]
-    promoted = [one for one in found if one.outcome is Outcome.PROMOTED]
+    promoted = [one for one in found if one.outcome is ContestOutcome.PROMOTED]
     assert len(promoted) >= 0.95 * trials
     assert all(one.readings >= SHORT.least_readings and one.better >= 20 for one in promoted)
     assert np.median([one.gain for one in promoted]) == pytest.approx(0.1, abs=0.03)
@@ -117,7 +119,7 @@ def test_the_interval_holds_the_mean_at_all_times_and_narrows() -> None:
 def test_after_a_promotion_the_old_champion_may_come_back() -> None:
     """The same contest turned round: the old one, now in the shadow, is better, and `promoted` means roll back."""
     verdict = trial(3, 1 / 1.2, 5, Terms(margin=0.0, least_readings=1000))
-    assert verdict.outcome is Outcome.PROMOTED
+    assert verdict.outcome is ContestOutcome.PROMOTED
     assert verdict.challenger_loss < verdict.champion_loss
 
 
@@ -125,7 +127,7 @@ def test_a_verdict_is_final_and_readable() -> None:
     contest = Contest(Terms(least_readings=0))
     good = [Round(0, 100, 1, 0.5, 3.0, 1.0)] * 50
     verdict = contest.add(good)
-    assert verdict.outcome is Outcome.PROMOTED and verdict.final
+    assert verdict.outcome is ContestOutcome.PROMOTED and verdict.final
     assert contest.add([Round(0, 100, 1, -1.0, 0.0, 9.0)] * 500) == verdict
     assert str(verdict).startswith("promoted: the challenger saves 66.7% of the champion's loss (")
     assert verdict.champion_loss == pytest.approx(3 / 100) and verdict.challenger_loss == pytest.approx(1 / 100)
@@ -135,10 +137,10 @@ def test_a_verdict_is_final_and_readable() -> None:
 
 def test_readings_and_time_run_out() -> None:
     even = [Round(0, 100, 1, 0.0, 1.0, 1.0)]
-    assert Contest(Terms(least_readings=0, most_readings=300)).add(3 * even).outcome is Outcome.EXPIRED
+    assert Contest(Terms(least_readings=0, most_readings=300)).add(3 * even).outcome is ContestOutcome.EXPIRED
     contest = Contest(Terms(deadline_ms=1000))
-    assert contest.add(even, now_ms=999).outcome is Outcome.UNDECIDED
-    assert contest.add([], now_ms=1000).outcome is Outcome.EXPIRED
+    assert contest.add(even, now_ms=999).outcome is ContestOutcome.UNDECIDED
+    assert contest.add([], now_ms=1000).outcome is ContestOutcome.EXPIRED
 
 
 def test_rounds_of_one_time_are_one_observation_and_a_silent_shard_does_not_hang_it() -> None:

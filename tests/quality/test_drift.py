@@ -21,7 +21,7 @@ from services.datasets.catalogue import series_of
 from services.datasets.series import Series
 from services.driver import StreamDriver
 from services.predictor.seats import Seat
-from services.quality.drift import Drift, First, InputWatch, Recent
+from services.quality.drift import Drift, First, InputWatch, RecentHistogram
 from services.quality.loss_drift import LossWatch
 from services.quality.pipeline import DriftWatch
 from services.quality.reference import Reference, binned
@@ -41,7 +41,7 @@ def between(series: Series, start: str, end: str) -> np.ndarray:
 
 def alarms(reference: Reference, x: np.ndarray, batch: int = 400) -> dict[str, int]:
     """Feature -> readings after which it was first drifted by either measure."""
-    recent, watch, found = Recent(reference), InputWatch(), {}
+    recent, watch, found = RecentHistogram(reference), InputWatch(), {}
     for at in range(0, len(x), batch):
         recent.add(x[at : at + batch])
         for one in watch.judge(recent, at + batch):
@@ -120,7 +120,7 @@ def test_a_constant_in_training_that_moves_is_a_drift() -> None:
 
 def test_a_drift_has_a_beginning_and_an_end() -> None:
     reference, watch = Reference.of(NAMES, waves(20_000)), InputWatch()
-    recent = Recent(reference)
+    recent = RecentHistogram(reference)
     bad = spoilt(waves(20_000, seed=1), "offset")
     told: list[Drift] = []
     for at, x in enumerate([bad[k : k + 500] for k in range(0, 5000, 500)] + [waves(500, seed=2)] * 60):
@@ -146,7 +146,7 @@ def test_bins_hold_every_reading_once_and_add_up(seed: int, sizes: list[int]) ->
 def test_shards_add_up_to_what_one_would_see() -> None:
     reference = Reference.of(NAMES, waves(20_000))
     x = spoilt(waves(8000, seed=1), "offset")
-    one, halves = Recent(reference), [Recent(reference, reference.half_life // 2) for _ in range(2)]
+    one, halves = RecentHistogram(reference), [RecentHistogram(reference, reference.half_life // 2) for _ in range(2)]
     for at in range(0, len(x), 200):
         one.add(x[at : at + 200])
         halves[0].add(x[at : at + 200 : 2])
@@ -154,13 +154,13 @@ def test_shards_add_up_to_what_one_would_see() -> None:
     both = halves[0] + halves[1]
     np.testing.assert_allclose(both.counts, one.counts, rtol=0.02, atol=1)
     with pytest.raises(ValueError, match="same reference"):
-        one + Recent(Reference.of(NAMES, waves(500, seed=9)))
+        one + RecentHistogram(Reference.of(NAMES, waves(500, seed=9)))
 
 
 def test_a_big_batch_forgets_as_many_small_ones_do() -> None:
     reference = Reference.of(NAMES, waves(20_000))
     x = waves(6000, seed=3)
-    big, small = Recent(reference), Recent(reference)
+    big, small = RecentHistogram(reference), RecentHistogram(reference)
     big.add(x)
     for row in range(0, len(x), 50):
         small.add(x[row : row + 50])

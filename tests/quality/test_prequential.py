@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.backtest.ridge import RidgeVar, filled
-from services.backtest.scores import Run, scored
+from services.backtest.scores import StreamForecasts, scored
 from services.datasets.catalogue import series_of
 from services.quality.pending import Pending, followed
 from services.quality.prequential import Figures
@@ -61,7 +61,7 @@ def test_a_truth_meets_what_was_said_of_it_however_batches_fall(
     assert got == {step: plainly(numbers, truth, y, step) for step in steps}
 
 
-def agree(figures: Figures, runs: list[Run], *, banded: bool) -> None:
+def agree(figures: Figures, runs: list[StreamForecasts], *, banded: bool) -> None:
     """The backtest's definitions, overall and for each target; it prints six digits."""
     names = tuple("abcdefg"[: runs[0].truth.shape[1]])
     theirs = scored(runs, names)
@@ -93,7 +93,9 @@ def test_the_figures_are_those_of_the_backtest(seed: int, sizes: list[int], band
     width = (std * random.exponential(size=x.shape)).astype(np.float32)
     z = [(each.astype(np.float64) - mean) / std for each in (x, y, y - width, y + width)]
     runs = [
-        Run(z[0][s, 1:], z[0][s, :-1], z[1][s, :-1], *(each[s, :-1] if banded else None for each in z[2:]), z[1][s, 1:])
+        StreamForecasts(
+            z[0][s, 1:], z[0][s, :-1], z[1][s, :-1], *(each[s, :-1] if banded else None for each in z[2:]), z[1][s, 1:]
+        )
         for s in range(streams)
     ]
     numbers = np.tile(np.arange(streams), readings)
@@ -120,7 +122,7 @@ def test_the_figures_are_those_of_the_backtest_on_a_household() -> None:
         figures.add_matched(x[some], pending.match(np.zeros(some.stop - some.start, np.int64), x[some], y[some],
                                                    band[0][some], band[1][some]))  # fmt: skip
     run = [(each[39_999:-1].astype(np.float64) - mean) / std for each in (y, *band)]
-    agree(figures, [Run(z[40_000:], z[39_999:-1], *run, said)], banded=True)
+    agree(figures, [StreamForecasts(z[40_000:], z[39_999:-1], *run, said)], banded=True)
     assert figures.figures()["unsaid"] > 0  # what came before the first prediction
 
 

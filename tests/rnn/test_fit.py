@@ -13,7 +13,7 @@ from rnn import weights
 from rnn.checkpoint import OtherTraining
 from rnn.config import ModelConfig
 from rnn.engine import Engine
-from rnn.fit import Epoch, fit
+from rnn.fit import EpochMetrics, fit
 from rnn.kernels import unroll
 from rnn.network import Network
 from rnn.recipe import Recipe, default_config
@@ -47,7 +47,7 @@ class Cut(Exception):
     """Training was cut off."""
 
 
-def cut(done: Epoch) -> None:
+def cut(done: EpochMetrics) -> None:
     if done.epoch == 2:
         raise Cut
 
@@ -104,7 +104,7 @@ def test_the_best_epoch_is_kept_and_training_stops_when_none_is_better():
     x[: 2400 - 240] = np.cumsum(
         x[: 2400 - 240], axis=0
     )  # what is learned from the walk is wrong for the noise after it
-    told: list[Epoch] = []
+    told: list[EpochMetrics] = []
     recipe = dataclasses.replace(QUICK, updates=2000, patience=40)
     fitted = fit(CONFIG, x, np.arange(2400) * 60_000, recipe, told.append)
     assert tuple(told) == fitted.epochs
@@ -136,7 +136,7 @@ def test_it_goes_on_after_the_last_whole_epoch_of_the_same_training_only(tmp_pat
     ):
         with pytest.raises(OtherTraining, match="another config, recipe or data"):
             fit(*wrong, checkpoint=file)
-    told: list[Epoch] = []
+    told: list[EpochMetrics] = []
     resumed = fit(config, x, at_ms, recipe, told.append, file)
     assert [one.epoch for one in told] == list(range(3, whole.epochs[-1].epoch + 1))
     assert not file.exists()
@@ -152,7 +152,7 @@ def test_training_that_was_cut_off_at_its_end_learns_no_more(tmp_path: Path):
     x, at_ms = waves()
     spent, file = dataclasses.replace(QUICK, budget_s=0.0), tmp_path / "standing"
 
-    def cut(done: Epoch) -> None:
+    def cut(done: EpochMetrics) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from serving import streamrnn
 
-from services.backtest.forecast import NothingToTest, Plan, backtest
+from services.backtest.forecast import BacktestPlan, NothingToTest, backtest
 from services.backtest.ridge import LAGS, RidgeVar, filled
-from services.backtest.scores import Run, scored
+from services.backtest.scores import StreamForecasts, scored
 from services.datasets.series import Series
 
 SEED = 20_261_124
@@ -51,15 +51,15 @@ def test_only_values_count_that_every_rival_knows() -> None:
     truth = np.array([[1.0, nan], [2.0, 5.0], [3.0, 6.0]])
     last = np.array([[0.0, 4.0], [1.0, nan], [nan, 5.0]])
     y, band = truth + 0.5, truth + 10
-    made = scored([Run(truth, last, y, y - 1, band, truth + 1)], ("a", "b"))
+    made = scored([StreamForecasts(truth, last, y, y - 1, band, truth + 1)], ("a", "b"))
     assert (made["mse"], made["mae"], made["persistence_mse"], made["ridge_var8_mse"]) == (0.25, 0.5, 1.0, 1.0)
     assert made["coverage_80"] == 1.0
     with pytest.raises(ValueError, match="nothing to score"):
-        scored([Run(truth * nan, last, y, None, None, y)], ("a", "b"))
+        scored([StreamForecasts(truth * nan, last, y, None, None, y)], ("a", "b"))
 
 
 def test_a_network_comes_near_the_noise_and_its_band_holds(tmp_path: Path) -> None:
-    figures, (run,) = backtest([series()], Plan(recipe={"updates": 200}), tmp_path / "model")
+    figures, (run,) = backtest([series()], BacktestPlan(recipe={"updates": 200}), tmp_path / "model")
     assert figures["readings"] == 1200 and figures["train_readings"] == 4200
     targets = figures["targets"]
     assert isinstance(targets, dict) and set(targets) == {"a", "b"}
@@ -104,4 +104,4 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         assert done.returncode != 0 and sentence in done.stderr.replace("\n", " "), (arguments, done.stderr)
         assert "Traceback" not in done.stderr
     with pytest.raises(NothingToTest, match="at most 1"):
-        backtest([series(100)], Plan(train=0.9), tmp_path / "model")
+        backtest([series(100)], BacktestPlan(train=0.9), tmp_path / "model")

@@ -12,7 +12,7 @@ import pytest
 from serving import streamrnn
 
 from services.backtest.alarms import NoScore
-from services.backtest.forecast import NothingToTest, Plan, backtest
+from services.backtest.forecast import BacktestPlan, NothingToTest, backtest
 from services.backtest.windows import Watched, figures, nab_score, ranges, told, windows
 from services.cli.backtest import backtest as backtest_command
 from services.datasets.series import Series
@@ -97,7 +97,7 @@ def test_the_score_of_the_benchmark_is_that_of_its_formula() -> None:
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], np.ndarray, np.ndarray]:
     series, label = loop()
     folder = tmp_path_factory.mktemp("alarms")
-    figures, (run,) = backtest([series], Plan(model=SMALL, recipe=QUICK), folder / "model", labels=[label])
+    figures, (run,) = backtest([series], BacktestPlan(model=SMALL, recipe=QUICK), folder / "model", labels=[label])
     assert run.surprised is not None
     return figures, run.surprised.p, run.surprised.lasting
 
@@ -116,13 +116,13 @@ def test_faults_are_found_and_the_rest_keeps_the_budget(
 def test_no_label_changes_what_is_said(ran: tuple[dict[str, object], np.ndarray, np.ndarray], tmp_path: Path) -> None:
     made, p, lasting = ran
     series, label = loop()
-    other, (run,) = backtest([series], Plan(model=SMALL, recipe=QUICK), tmp_path / "m", labels=[~label])
+    other, (run,) = backtest([series], BacktestPlan(model=SMALL, recipe=QUICK), tmp_path / "m", labels=[~label])
     assert run.surprised is not None
     np.testing.assert_array_equal(run.surprised.p, p)
     np.testing.assert_array_equal(run.surprised.lasting, lasting)
     changed = {key for key in made if made[key] != other[key]}
     assert changed <= KEYS | {"train_seconds"}
-    plain, (bare,) = backtest([series], Plan(model=SMALL, recipe=QUICK), tmp_path / "n")
+    plain, (bare,) = backtest([series], BacktestPlan(model=SMALL, recipe=QUICK), tmp_path / "n")
     assert bare.surprised is None and not KEYS & set(plain)
     assert plain["model"] == made["model"] and plain["mse"] == pytest.approx(made["mse"], rel=1e-3)
 
@@ -174,10 +174,10 @@ def test_what_cannot_be_learned_from_is_refused(tmp_path: Path) -> None:
     x = np.array(series.x)
     x[:350, 1] = np.nan
     with pytest.raises(NothingToTest, match="column 'b' holds no value in the first 70%"):
-        backtest([replace(series, x=x)], Plan(), tmp_path / "m")
+        backtest([replace(series, x=x)], BacktestPlan(), tmp_path / "m")
     x[:350, 1] = 3.0
     with pytest.raises(NothingToTest, match="'b' never changes in the first 70%"):
-        backtest([replace(series, x=x)], Plan(targets=("b",)), tmp_path / "m")
+        backtest([replace(series, x=x)], BacktestPlan(targets=("b",)), tmp_path / "m")
     point = SMALL | {"head": "point"}
     with pytest.raises(NoScore, match=r"set model\.head to gaussian"):
-        backtest([series], Plan(model=point, recipe=QUICK), tmp_path / "m", labels=[label])
+        backtest([series], BacktestPlan(model=point, recipe=QUICK), tmp_path / "m", labels=[label])

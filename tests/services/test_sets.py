@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from serving import streamrnn
 
-from services.backtest.forecast import Plan, backtest
+from services.backtest.forecast import BacktestPlan, backtest
 from services.datasets import DataUnavailable
 from services.datasets.catalogue import DATA_SETS, series_of
 from services.settings.problems import WrongSettings
@@ -132,7 +132,7 @@ def test_backtest_answers_for_the_targets_that_the_file_names(tmp_path: Path) ->
 
 def test_recordings_are_short_and_can_be_forecast_all_the_same(tmp_path: Path) -> None:
     series = series_of("watch")[:6]
-    plan = Plan(model={"hidden": 4, "linear": 2}, recipe={"updates": 10})
+    plan = BacktestPlan(model={"hidden": 4, "linear": 2}, recipe={"updates": 10})
     figures, runs = backtest(series, plan, tmp_path / "model")
     assert len(runs) == 6 and figures["readings"] == sum(int(len(one) * 0.2) for one in series)
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from services.archive import rows
-from services.archive.layout import Damaged, Piece
+from services.archive.layout import ArchiveFile, Damaged
 from services.codecs import predictions, predictions_packed
 from services.codecs.naming import naming
 from services.codecs.readings import ReadingDecoder
@@ -133,7 +133,7 @@ def read_names(value: bytes) -> str:
     return "named" if found.names or found.positional or found.symbols else "nothing"
 
 
-PIECE = Piece(0, 5, 8, "2026-11-25")
+PIECE = ArchiveFile(0, 5, 8, "2026-11-25")
 
 
 def archived() -> bytes:

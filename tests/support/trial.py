@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rnn.config import ModelConfig
 from rnn.engine import Engine
 from rnn.network import Network
-from services.brokers.memory import Crash, Fault, Faults, Step
+from services.brokers.memory import Crash, FaultPoint, Faults, InjectedFault
 from services.codecs import predictions, sentinels, state_rows
 from services.driver import GROUP, START_MS, StreamDriver
 from services.predictor.ports import Fenced, Refused
@@ -115,7 +115,7 @@ class Clock:
 
 
 Deed = Clock | Send | SendBad | Turn | Kill | TakeOver | Compact | Wait
-Mishap = tuple[int, Fault | None]  # after so many steps; None: another owner takes over in that very moment
+Mishap = tuple[int, InjectedFault | None]  # after so many steps; None: another owner takes over in that very moment
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class Life(StreamDriver):
         self._polled += 1
         return self._polls[self._polled % len(self._polls)]
 
-    def _mishap(self, step: Step) -> Fault | None:
+    def _mishap(self, step: FaultPoint) -> InjectedFault | None:
         if self.quiet or not self.mishaps:
             return None
         steps, fault = self.mishaps[0]

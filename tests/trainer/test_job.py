@@ -12,7 +12,7 @@ from rnn import weights
 from services.brokers.devbroker import DevBroker
 from services.registry import Registry
 from services.settings import Settings
-from services.trainer.job import End, Order, retrain
+from services.trainer.job import Order, RetrainingEnd, retrain
 from services.trainer.ranges import asked
 
 QUICK = {"updates": 40, "lanes": 8, "lane_steps": 256, "burn_in": 16}
@@ -34,13 +34,13 @@ def test_a_champion_gets_a_successor_in_the_registry(topic: ReadingsTopic, tmp_p
     model = {"hidden": 8, "targets": ["flow"]}
     first = retrain(settings(topic), Order(tmp_path / "runs", None, str(tmp_path / "registry"), asked(None, "800"),
                     workers=0, features=("flow", "level"), model=model, recipe=QUICK, reason="first"))  # fmt: skip
-    assert first.end is End.TRAINED, first.message
+    assert first.end is RetrainingEnd.TRAINED, first.message
     assert first.model is not None and first.folder is not None
     assert registry.card(first.model).config.targets == ("flow",)
     assert registry.report(first.model)["scores"] == first.scores
     second = retrain(settings(topic), Order(tmp_path / "runs", registry.folder(first.model),
                      str(tmp_path / "registry"), workers=0, recipe=QUICK, reason="drift: flow"))  # fmt: skip
-    assert second.end is End.TRAINED, second.message
+    assert second.end is RetrainingEnd.TRAINED, second.message
     assert second.model is not None and registry.card(second.model).parent == first.model
     assert registry.card(second.model).recipe["warm"] is True
     assert registry.added(second.model).reason == "drift: flow"
@@ -60,7 +60,7 @@ def test_a_failure_is_an_outcome_with_a_sentence(topic: ReadingsTopic, tmp_path:
     (tmp_path / "file").write_text("is a file")
     for said, order in orders.items():
         outcome = retrain(settings(topic), order)
-        assert outcome.end is End.FAILED and outcome.model is None
+        assert outcome.end is RetrainingEnd.FAILED and outcome.model is None
         assert said in outcome.message or "Not a directory" in outcome.message or "File exists" in outcome.message
 
 
@@ -68,7 +68,7 @@ def test_out_of_time_is_an_outcome_of_its_own(topic: ReadingsTopic, tmp_path: Pa
     recipe = {**QUICK, "updates": 1_000_000, "patience": 1_000_000}
     order = Order(tmp_path / "runs", features=("flow", "level"), workers=0, recipe=recipe, limit_s=1.5)
     outcome = retrain(settings(topic), order)
-    assert outcome.end is End.TIMED_OUT and "stopped by the limit" in outcome.message
+    assert outcome.end is RetrainingEnd.TIMED_OUT and "stopped by the limit" in outcome.message
     assert "`streamrnn train` goes on from it with --resume, a server begins anew" in outcome.message
     assert outcome.run is not None and (tmp_path / "runs" / outcome.run / "standing").exists()
     assert not (tmp_path / "runs" / outcome.run / "model").exists()
@@ -80,4 +80,4 @@ def test_what_is_broken_on_the_way_is_named(topic: ReadingsTopic, tmp_path: Path
     assert made.folder is not None
     (made.folder / weights.WEIGHTS).write_bytes(b"half")
     outcome = retrain(settings(topic), Order(tmp_path / "runs", made.folder, workers=0, recipe=QUICK))
-    assert outcome.end is End.FAILED and "the file was damaged" in outcome.message
+    assert outcome.end is RetrainingEnd.FAILED and "the file was damaged" in outcome.message

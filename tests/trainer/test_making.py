@@ -10,29 +10,29 @@ import numpy as np
 import pytest
 from readings_topic import START_MS, times, waves
 
-from rnn.card import Source
+from rnn.card import TrainingSource
 from rnn.config import ModelConfig
 from rnn.examples import Examples
 from services.tables.material import Material
 from services.trainer.learning import OutOfTime
 from services.trainer.making import Ears, Made, Way, make
 from services.trainer.ranges import WrongRange
-from services.trainer.taken import Taken
+from services.trainer.taken import TopicDataset
 
 QUICK = {"updates": 20, "lanes": 8, "lane_steps": 256, "burn_in": 16}
 ENDLESS: dict[str, Any] = {**QUICK, "updates": 1_000_000, "patience": 1_000_000}
 
 
-def taken(x: np.ndarray, targets: tuple[str, ...] = ("flow",), first: int = 0) -> Taken:
+def taken(x: np.ndarray, targets: tuple[str, ...] = ("flow",), first: int = 0) -> TopicDataset:
     """One stream, its readings the offsets from `first` on."""
     n = len(x)
     one = Examples(x.astype(np.float32), times(n), np.zeros(n, np.uint8), np.zeros((n, 0), np.float32))
     config = ModelConfig(features=("flow", "level"), targets=targets, interval_s=60.0, hidden=4)
-    source = Source("t", {0: (first, first + n)}, {0: n}, 1, 0, 0)
-    return Taken(Material(config, (one,), ("a",), "digest"), source, START_MS, int(times(n)[-1]))
+    source = TrainingSource("t", {0: (first, first + n)}, {0: n}, 1, 0, 0)
+    return TopicDataset(Material(config, (one,), ("a",), "digest"), source, START_MS, int(times(n)[-1]))
 
 
-def made(one: Taken, runs: Path, way: Way | None = None, ears: Ears | None = None, **recipe: object) -> Made:
+def made(one: TopicDataset, runs: Path, way: Way | None = None, ears: Ears | None = None, **recipe: object) -> Made:
     return make(one, runs, way or Way(), recipe=recipe or QUICK, seed=1, ears=ears or Ears())
 
 

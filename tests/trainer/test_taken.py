@@ -19,7 +19,7 @@ from services.brokers.devbroker import DevBroker
 from services.codecs.readings_write import encode
 from services.trainer.past import InKafka
 from services.trainer.ranges import Range, WrongRange, asked, resolve
-from services.trainer.taken import Taken, take
+from services.trainer.taken import TopicDataset, take
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def topic(broker: DevBroker, topic_names: Callable[[], str]) -> ReadingsTopic:
     return ReadingsTopic(broker.bootstrap, topic_names())
 
 
-def taken(topic: ReadingsTopic, **more: object) -> Taken:
+def taken(topic: ReadingsTopic, **more: object) -> TopicDataset:
     past = InKafka(topic.options, topic.name)
     return take(past, resolve(past, asked(), 0), **more)  # type: ignore[arg-type]
 

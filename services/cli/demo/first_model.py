@@ -58,7 +58,7 @@ def _model(
     series: Series, part: slice, config: Any, recipe: Any, folder: Path, progress: Progress
 ) -> tuple[Path, bool]:
     from rnn import weights
-    from rnn.fit import Epoch, fit
+    from rnn.fit import EpochMetrics, fit
 
     try:
         weights.load(folder)
@@ -66,7 +66,7 @@ def _model(
     except weights.ModelRefused:
         pass
 
-    def said(epoch: Epoch) -> None:
+    def said(epoch: EpochMetrics) -> None:
         skill = 1 - epoch.validation_mse / epoch.persistence_mse
         progress(
             f"epoch {epoch.epoch} of {epoch.epochs}, error {skill:.1%} below persistence", epoch.epoch / epoch.epochs

@@ -28,7 +28,7 @@ CHANGED, FACTOR = 0, 1000.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DemoPlan:
     """How long each part takes. Readings of all streams together; the change comes at the same step of each."""
 
     streams: int = 360  # so many that each takes longer to get used to the change than a retraining does
@@ -42,7 +42,7 @@ class Plan:
     niceness: int = 10  # of the retraining
 
 
-QUICK = Plan(
+QUICK = DemoPlan(
     150, 1_000, before=6_000, settle_s=15.0, last=15_000, updates=60, after=6_000, first_updates=60, niceness=0
 )
 
@@ -66,12 +66,12 @@ def demo_retrain(
 
     console = Console(file=sys.stdout)
     with ExitStack() as stack:
-        good = _demo(console, stack, QUICK if quick else Plan(), keep, out)
+        good = _demo(console, stack, QUICK if quick else DemoPlan(), keep, out)
     if not good:
         raise typer.Exit(1)
 
 
-def _demo(console: Any, stack: ExitStack, plan: Plan, keep: bool, out: Path) -> bool:
+def _demo(console: Any, stack: ExitStack, plan: DemoPlan, keep: bool, out: Path) -> bool:
     from services import datasets
     from services.brokers.kafka_client import ColumnProducer
     from services.brokers.kafka_source import KafkaSource
@@ -129,7 +129,7 @@ def _demo(console: Any, stack: ExitStack, plan: Plan, keep: bool, out: Path) -> 
     return result.good
 
 
-def _changes(plan: Plan, place: Path) -> str:
+def _changes(plan: DemoPlan, place: Path) -> str:
     """Settings of how models change: what is not here is as `streamrnn serve` has it."""
     registry, runs = (json.dumps(str(place / name)) for name in ("registry", "runs"))  # any path is YAML then
     return (

@@ -23,7 +23,7 @@ OLD, NEW = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class DemoResult:
     """Of one run."""
 
     summary: dict[str, Any]
@@ -53,7 +53,7 @@ def judged(
     seating: Seating,
     scale: NDArray[np.float32],
     changed: NDArray[np.bool_],
-) -> Result:
+) -> DemoResult:
     """Reads what the topics hold, and unrolls both models offline. `scale` [rows, features] is what errors are measured
     in, `changed` [rows] says which readings have the new unit.
     """
@@ -92,7 +92,7 @@ def judged(
         "retrained_s": None if marks.retraining_s is None or marks.retrained_s is None
         else round(marks.retrained_s - marks.retraining_s, 1),
     }  # fmt: skip
-    return Result(summary, _curves(replay, served, naive, beside, shadow, rows), marks)
+    return DemoResult(summary, _curves(replay, served, naive, beside, shadow, rows), marks)
 
 
 def _folders(settings: Any, tally: Tally) -> list[Path]:
@@ -142,7 +142,7 @@ def _rounded(value: float) -> float | None:
     return None if np.isnan(value) else float(f"{value:.4g}")
 
 
-def print_summary(console: Any, result: Result, picture: Path) -> None:
+def print_summary(console: Any, result: DemoResult, picture: Path) -> None:
     """A small table."""
     told = result.summary
     complete = not told["lost"] and not told["doubled"] and not told["out_of_order"]

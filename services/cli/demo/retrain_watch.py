@@ -13,7 +13,7 @@ from services.cli.demo.story import Moment, Story
 from services.cli.demo.view import View, progress_bar
 
 if TYPE_CHECKING:
-    from services.cli.demo.retrain import Plan
+    from services.cli.demo.retrain import DemoPlan
 
 LIMIT_S = 300.0
 """After so long without anything new it is over. However slow a machine is, its training says how far it is."""
@@ -24,7 +24,7 @@ LOOK_BACK_STEPS = 60
 
 
 def watch(
-    console: Any, plan: Plan, runner: stage.Runner, replay: Any, tally: Any, story: Story, seating: Seating
+    console: Any, plan: DemoPlan, runner: stage.Runner, replay: Any, tally: Any, story: Story, seating: Seating
 ) -> None:
     """Returns when no more readings are written, and each has its prediction or was waited for in vain."""
     moved_s, passed = time.monotonic(), story.passed
