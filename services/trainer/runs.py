@@ -2,7 +2,7 @@
 
 runs/20261125-221530-3fa9c1/
     config.json         the model's config, the recipe, the range of readings, the split
-    events.jsonl        one JSON object an event: each pass, each worker that was lost, the end
+    events.jsonl        one JSON object an event: that it begins, each pass, each worker that is there, the end
     learning-curve.png
     report.json         scores; see services.trainer.report
     model/              card, weights, and the two above again
