@@ -103,6 +103,13 @@ soak: $(READY) ## kill -9 again and again on real Kafka (KILLS=1000); the last l
 	$(say) "soak with $(KILLS) kills"
 	@$(BIN)/python tests/support/chaos.py --kills $(KILLS) $(ARGS)
 
+dist: $(READY) ## the wheel and the source distribution, in dist/
+	$(say) "wheel and source distribution"
+	@rm -rf dist build
+	@$(BIN)/uv build --quiet --no-build-isolation --out-dir dist
+	@rm -rf build
+	@ls dist
+
 broker: $(READY) ## an Apache Kafka for development (ARGS=stop or status for the others)
 	@$(BIN)/streamrnn broker $(or $(ARGS),start)
 

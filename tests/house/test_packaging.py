@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+import uv
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -52,29 +54,23 @@ def test_what_runs_here_is_what_constraints_name(pinned: dict[str, list[Version]
     assert not wrong, f"other versions than constraints.txt names; `make` sets up .venv: {wrong}"
 
 
-def test_wheel_holds_the_two_packages_and_nothing_else(root: Path, tmp_path: Path, modules: list[Path]) -> None:
-    copy = tmp_path / "copy"
-    copy.mkdir()
+@pytest.fixture(scope="module")
+def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make dist` makes of a copy of the repository."""
+    copy = tmp_path_factory.mktemp("copy")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
-        if (root / name).exists():
-            shutil.copy(root / name, copy)
+        shutil.copy(root / name, copy)
     for folder in ("rnn", "services", "tests", "bench", "docs"):
         shutil.copytree(root / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__", ".venv*"))
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "--wheel-dir",
-        tmp_path,
-        copy,
-    ]
-    done = subprocess.run(build, capture_output=True, text=True)
+    build = [uv.find_uv_bin(), "build", "--quiet", "--no-build-isolation", "--python", sys.executable]
+    done = subprocess.run([*build, "--out-dir", "dist"], cwd=copy, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("streamrnn-*.whl")
+    assert len([*(copy / "dist").glob("streamrnn-*.tar.gz")]) == 1
+    (made,) = (copy / "dist").glob("streamrnn-*.whl")
+    return made
+
+
+def test_wheel_holds_the_two_packages_and_nothing_else(root: Path, wheel: Path, modules: list[Path]) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"rnn", "services", wheel.name.rsplit("-py3")[0] + ".dist-info"}
     missing = {str(path.relative_to(root)) for path in modules} - set(names)
@@ -82,6 +78,40 @@ def test_wheel_holds_the_two_packages_and_nothing_else(root: Path, tmp_path: Pat
     assert "services/brokers/devbroker/jars.json" in names
     entry = zipfile.ZipFile(wheel).read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
     assert "streamrnn = services.cli.main:main" in entry
+
+
+def test_the_wheel_needs_no_checkout(wheel: Path, tmp_path: Path) -> None:
+    """Its commands, in an environment of their own, from the data files to a network that is trained and asked. The
+    libraries are this environment's: five gigabytes.
+    """
+    uv_bin, bare = uv.find_uv_bin(), tmp_path / "bare"
+    for command in (
+        ["venv", "--quiet", "--python", sys.executable, bare],
+        ["pip", "install", "--quiet", "--offline", "--no-deps", "--python", bare / "bin" / "python", wheel],
+    ):
+        done = subprocess.run([uv_bin, *command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    (packages,) = (bare / "lib").glob("python*/site-packages")
+    (packages / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")  # its own .pth files are not read
+
+    def streamrnn(*words: str) -> str:
+        command = [bare / "bin" / "streamrnn", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    where = [bare / "bin" / "python", "-c", "import rnn, services; print(rnn.__file__, services.__file__)"]
+    found = subprocess.run(where, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()
+    assert all(Path(one).is_relative_to(packages) for one in found), found
+    lines = [f"{60_000 * i},{i % 7},{i % 5}" for i in range(3000)]
+    (tmp_path / "past.csv").write_text("\n".join(["at,flow,level", *lines]) + "\n")
+    (tmp_path / "pumps.yaml").write_text("data: {file: past.csv, time: at}\nrecipe: {updates: 3}\nout: model\n")
+    streamrnn("train", "--config", "pumps.yaml")
+    (tmp_path / "streamrnn.yaml").write_text("pipeline: pumps\nmodel: model\n")
+    streamrnn("config", "validate", "-c", "streamrnn.yaml")
+    streamrnn("predict", "past.csv", "--model", "model", "--time", "at", "--out", "said.csv")
+    assert len((tmp_path / "said.csv").read_text().splitlines()) == 3001
+    assert "asyncapi: 3" in streamrnn("asyncapi")
 
 
 def test_extras_are_the_promised_ones(root: Path) -> None:
