@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from rnn.config import ModelConfig
-from rnn.examples import Examples
+from rnn.examples import LabeledSeries
 from rnn.learn import learn
 from rnn.network import Network
 from rnn.practice import Practice
@@ -66,11 +66,11 @@ def logistic(train: Sequence[Recording], test: Sequence[Recording]) -> tuple[flo
     return float(right[0] / right[2]), float(right[1] / right[2])
 
 
-def examples(one: Recording) -> Examples:
+def examples(one: Recording) -> LabeledSeries:
     """A recording is a sequence with a truth at each reading."""
     end = np.zeros(len(one.x), np.uint8)
     end[-1] = 1
-    return Examples(one.x, one.at_ms, end, one.label.astype(np.float32)[:, None])
+    return LabeledSeries(one.x, one.at_ms, end, one.label.astype(np.float32)[:, None])
 
 
 def share_right(network: Network, test: Sequence[Recording]) -> float:

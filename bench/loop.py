@@ -14,9 +14,9 @@ import numpy as np
 from bench.stage import FEATURES, HIDDEN, readings
 from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
-from services.predictor.epoch import Origin
+from services.predictor.epoch import EpochContext
 from services.predictor.options import ShardOptions
-from services.predictor.seats import Seat
+from services.predictor.seats import DeployedModel
 from services.predictor.shard import Shard
 from services.records import Commit, Records, Role, TopicIds
 
@@ -90,7 +90,7 @@ class Served:
             self.world,
             champion,
             ReadingDecoder(Schema(FEATURES), max_rows=10_000),
-            Origin(champion.model, "bench", "bench.readings"),
+            EpochContext(champion.model, "bench", "bench.readings"),
             [0],
             ShardOptions(recent=recent, poll_s=0.0),
             challenger=None if challenger is None else self.seat(challenger),
@@ -98,13 +98,13 @@ class Served:
         )
         self.shard.start()
 
-    def seat(self, model: Path) -> Seat:
+    def seat(self, model: Path) -> DeployedModel:
         """As services.fleet.models makes it."""
         from rnn import weights
         from rnn.serving import engine_of
 
         network, card = weights.load(model)
-        return Seat(card.model, engine_of(network, self.slots))
+        return DeployedModel(card.model, engine_of(network, self.slots))
 
     def turn(self, polled: Records) -> float:
         """Seconds."""

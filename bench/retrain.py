@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from rnn.card import TrainingSource
-from rnn.examples import Examples
+from rnn.examples import LabeledSeries
 from rnn.recipe import default_config
 from services.datasets import household_power
-from services.tables.material import Material
-from services.trainer.making import Ears, Way, make
+from services.tables.material import TableDataset
+from services.trainer.making import Callbacks, TrainOptions, make
 from services.trainer.taken import TopicDataset
 
 
@@ -38,9 +38,9 @@ def main() -> None:
     for workers in given.workers or [0, 1, 2]:
         load = os.getloadavg()[0]
         began_s, passes_s = time.perf_counter(), [0.0]
-        ears = Ears(passed=lambda one, passes_s=passes_s: passes_s.__setitem__(0, one.seconds))  # type: ignore[misc]
+        ears = Callbacks(passed=lambda one, passes_s=passes_s: passes_s.__setitem__(0, one.seconds))  # type: ignore[misc]
         with tempfile.TemporaryDirectory() as folder:
-            made = make(taken, Path(folder), Way(workers), seed=0, ears=ears)
+            made = make(taken, Path(folder), TrainOptions(workers), seed=0, ears=ears)
         name = "here" if not workers else f"workers_{workers}"
         found[name] = {
             "seconds": round(time.perf_counter() - began_s, 1),
@@ -60,10 +60,10 @@ def _taken(readings: int) -> TopicDataset:
     series = household_power(None)
     x, at_ms = np.array(series.x[:readings]), np.array(series.at_ms[:readings])
     n = len(x)
-    one = Examples(x, at_ms, np.zeros(n, np.uint8), np.zeros((n, 0), np.float32))
+    one = LabeledSeries(x, at_ms, np.zeros(n, np.uint8), np.zeros((n, 0), np.float32))
     config = default_config(series.features, series.interval_s, (), n)
     source = TrainingSource("household", {0: (0, n)}, {0: n}, 1, 0, 0)
-    return TopicDataset(Material(config, (one,), ("house",), series.digest), source, int(at_ms[0]), int(at_ms[-1]))
+    return TopicDataset(TableDataset(config, (one,), ("house",), series.digest), source, int(at_ms[0]), int(at_ms[-1]))
 
 
 if __name__ == "__main__":

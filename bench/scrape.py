@@ -20,7 +20,7 @@ import numpy as np
 
 from services.predictor.stats import ShardStats
 from services.quality.pipeline import PipelineStats
-from services.quality.prequential import Figures
+from services.quality.prequential import RunningMetrics
 from services.records import Reason
 
 SHARDS, STEPS, PARTITIONS = 200, 24, 4
@@ -41,7 +41,7 @@ def stats_of(shard: int) -> ShardStats:
         seen.observe(rng.random(1000))
     truth = rng.random((100, 3))
     for name in ("figures", "challenger_figures"):
-        figures = Figures(np.ones(3), steps=tuple(range(1, STEPS + 1)))
+        figures = RunningMetrics(np.ones(3), steps=tuple(range(1, STEPS + 1)))
         for step in figures.steps:
             figures.add(truth, truth + 0.1, truth - 1, truth + 1, truth - 0.2, step)
         setattr(stats, name, figures)

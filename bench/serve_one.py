@@ -13,7 +13,7 @@ from typing import Any
 
 from services.fleet.assembly import build_shard, device_of
 from services.fleet.models import Models
-from services.fleet.status import Lineup
+from services.fleet.status import ModelAssignment
 from services.settings import Settings
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     models = Models(settings, device_of(settings.device))
-    shard = build_shard(settings, 0, settings.topics.partitions, Lineup(), models, pause=stop.wait, notify=say)
+    shard = build_shard(settings, 0, settings.topics.partitions, ModelAssignment(), models, pause=stop.wait, notify=say)
     try:
         shard.start()
         while not stop.is_set():

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bench.children import Child
-from services.predictor.ports import Unsettled
+from services.predictor.ports import Retriable
 from services.settings import Settings
 
 FEATURES = ("active", "reactive", "voltage", "current", "kitchen", "laundry", "heating")
@@ -129,7 +129,7 @@ class Stage:
 
         until_s, committed = time.monotonic() + timeout_s, 0
         while True:
-            with suppress(Unsettled):  # the first who asks makes the broker create its topic of offsets
+            with suppress(Retriable):  # the first who asks makes the broker create its topic of offsets
                 committed = sum(group_offsets(self.options, group, topic).values())
             progress(committed / readings, f"{committed:,} of {readings:,} readings committed")
             yield committed

@@ -23,7 +23,7 @@ import numpy as np
 
 from bench.loop import Sender, Served, models
 from bench.stage import FEATURES
-from services.predictor.seats import Seat
+from services.predictor.seats import DeployedModel
 
 STREAMS = 100_000
 LIVE, BACKLOG = 1_000, 10_000  # readings of a poll: one of each of so many streams, or ten
@@ -138,9 +138,9 @@ def _built_beside(served: Served, sender: Sender, model: Path, progress: Progres
     polls = [sender.poll(LIVE) for _ in range(32)]
     for challenger in range(CHALLENGERS):
         progress(0.7 + 0.2 * challenger / CHALLENGERS, "challengers are built beside the loop")
-        made: list[Seat] = []
+        made: list[DeployedModel] = []
 
-        def build(made: list[Seat] = made) -> None:
+        def build(made: list[DeployedModel] = made) -> None:
             began = time.perf_counter()
             made.append(served.seat(model))
             built_s.append(time.perf_counter() - began)

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from services.codecs import dead_letters, predictions, state_rows
 from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
-from services.records import Memory, Predictions, Reason, Records, StateRows
+from services.records import ModelState, Predictions, Reason, Records, StateRows
 
 FEATURES = tuple(f"feature_{i}" for i in range(7))
 ROUNDS = 15
@@ -171,7 +171,7 @@ def main(n: int) -> None:
     found["decode predictions json"] = best_us(lambda: predictions.decode(written), n)
 
     names = [b"stream-%06d" % i for i in range(n)]
-    memory = Memory(MODEL, LAYOUT, np.arange(n), rng.integers(0, 256, (n, ROW_BYTES)).astype(np.uint8))
+    memory = ModelState(MODEL, LAYOUT, np.arange(n), rng.integers(0, 256, (n, ROW_BYTES)).astype(np.uint8))
     states = StateRows(0, names, offsets, offsets, (memory,))
     found["encode state rows"] = best_us(lambda: state_rows.encode(states), n)
     changelog = records(*reversed(state_rows.encode(states)))

@@ -69,7 +69,7 @@ Context = tuple[Scale | None, Tensor | None]
 """What a forecast needs beside the hidden state: the scale, and the linear path's readings [m, linear * features]."""
 
 
-class Answerer:
+class OutputDecoder:
     """The answering end of one network."""
 
     def __init__(self, network: Network) -> None:

@@ -12,18 +12,18 @@ import torch
 from numpy.typing import NDArray
 
 from rnn import clock as clocks
-from rnn.pieces import PartialResult, Wave
-from rnn.working import HELD, PENDING, Working
+from rnn.pieces import PartialResult, WaveBatch
+from rnn.working import HELD, PENDING, NetworkRunner
 
 
-class BothWays:
+class BidirectionalRunner:
     """Readings gather in the window, a part of the stream's state; the oldest one is answered first."""
 
-    def __init__(self, working: Working) -> None:
+    def __init__(self, working: NetworkRunner) -> None:
         self._on = working
         self._room = working.config.lag + 1  # readings that fit into the window
 
-    def step(self, wave: Wave) -> list[PartialResult]:
+    def step(self, wave: WaveBatch) -> list[PartialResult]:
         """Takes the wave in and gives the answers that became due."""
         on, n, slots, clock = self._on, len(wave.slots), wave.slots, self._on.table.clock
         before = on.gathered(slots)
@@ -80,7 +80,7 @@ class BothWays:
     def _full(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
         return np.asarray(self._on.table.clock[slots, PENDING] == self._room)
 
-    def _hold(self, wave: Wave, held: NDArray[np.int64], window: torch.Tensor, raw: torch.Tensor) -> None:
+    def _hold(self, wave: WaveBatch, held: NDArray[np.int64], window: torch.Tensor, raw: torch.Tensor) -> None:
         """Puts the readings `held` of the wave behind what waits in their slots' windows."""
         on, slots, clock = self._on, wave.slots[held], self._on.table.clock
         pending, rows = clock[slots, PENDING], torch.from_numpy(held).to(on.device)

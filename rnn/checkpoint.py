@@ -23,14 +23,14 @@ from rnn.weights import ModelRefused, read_tensors, write_tensors
 ROOMS = ("weights", "average", "best", "moments")
 
 
-class OtherTraining(ValueError):
+class CheckpointMismatch(ValueError):
     """The checkpoint belongs to another config, recipe or data, or is damaged. Remedy: train without it, or name
     another folder.
     """
 
 
 @dataclass
-class Standing:
+class TrainerState:
     """All that an uninterrupted run would know at the end of an epoch."""
 
     identity: str  # digest of config, recipe and data
@@ -54,30 +54,30 @@ class Standing:
             fresh.unlink(missing_ok=True)
 
 
-def read(path: Path, identity: str) -> Standing | None:
-    """What was written last, None where nothing was. Raises OtherTraining, also where it is damaged."""
+def read(path: Path, identity: str) -> TrainerState | None:
+    """What was written last, None where nothing was. Raises CheckpointMismatch, also where it is damaged."""
     if not path.exists():
         return None
     try:
         tensors = read_tensors(path)
     except ModelRefused as error:
         wrong = "cannot be read" if isinstance(error.__cause__, OSError) else "is damaged"
-        raise OtherTraining(f"{path} {wrong}: delete it, or train without --resume") from error
+        raise CheckpointMismatch(f"{path} {wrong}: delete it, or train without --resume") from error
     try:
         said = json.loads(bytes(tensors.pop("said").tolist()))
         if said.pop("identity") != identity:
-            raise OtherTraining(
+            raise CheckpointMismatch(
                 f"{path} is of a training with another config, recipe or data: go on with those, or delete it"
             )
     except (KeyError, ValueError, TypeError) as error:
-        if isinstance(error, OtherTraining):
+        if isinstance(error, CheckpointMismatch):
             raise
-        raise OtherTraining(f"{path} is not a checkpoint of ours ({error}): delete it") from error
+        raise CheckpointMismatch(f"{path} is not a checkpoint of ours ({error}): delete it") from error
     rooms: dict[str, dict[str, Tensor]] = {room: {} for room in ROOMS}
     for name, one in tensors.items():
         room, _, rest = name.partition("/")
         rooms[room][rest] = one
-    return Standing(identity, said, **rooms)
+    return TrainerState(identity, said, **rooms)
 
 
 def identity(said: str, data: Iterable[NDArray[Any]]) -> str:

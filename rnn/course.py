@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rnn import checkpoint as checkpoints
 from rnn import lessons
-from rnn.checkpoint import Standing
+from rnn.checkpoint import TrainerState
 from rnn.network import Network, States
 from rnn.passages import Passage, TrainingBatch, batch
 from rnn.practice import Practice
@@ -182,11 +182,11 @@ class Course:
         finally:
             _put(self.parameters, own)
 
-    def _standing(self) -> Standing:
+    def _standing(self) -> TrainerState:
         said = {"passes": [asdict(one) for one in self.made], "stale": self.stale, "update": self.update}
         moments = checkpoints.moments_of(self.optimiser, self.parameters)
         weights = {name: one.detach() for name, one in self.parameters.items()}
-        return Standing(self.identity, said, weights, self.average, self.best, moments)
+        return TrainerState(self.identity, said, weights, self.average, self.best, moments)
 
     def _resume(self, path: Path) -> None:
         standing = checkpoints.read(path, self.identity)

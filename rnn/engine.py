@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rnn import clock as clocks
 from rnn.adapt import Adaptation, Correction
 from rnn.config import ModelConfig
-from rnn.forward import Forward
+from rnn.forward import StepRunner
 from rnn.network import Network
 from rnn.result import Result
 from rnn.state import StateTable
@@ -56,7 +56,7 @@ class Engine:
             correction = Correction(adapt, hidden, padded(hidden), targets, self.device)
             lasting = {correction.PART: correction.initial}
         self.table = StateTable(network, slots, self.device, lasting=lasting)
-        self._forward = Forward(network, self.table, correction)
+        self._forward = StepRunner(network, self.table, correction)
         self._seen = np.zeros(slots + 1, dtype=np.int32)
         self._chunk_rows = chunk_rows(self._forward.sums_width, correction.width if correction else 0, self.device.type)
         self._places = np.arange(self._chunk_rows, dtype=np.int32)

@@ -19,12 +19,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rnn import checkpoint as checkpoints
 from rnn.cells import State
-from rnn.checkpoint import Standing
+from rnn.checkpoint import TrainerState
 from rnn.heads import Quantile
 from rnn.kernels import unroll
 from rnn.network import Network
 from rnn.recipe import Recipe
-from rnn.team import Team
+from rnn.team import ProcessGroup
 from rnn.windows import Windows
 
 
@@ -52,7 +52,7 @@ def run(
     progress: Progress | None,
     checkpoint: Path | None,
     identity: str,
-    team: Team,
+    team: ProcessGroup,
     groups: int = 1,
 ) -> list[EpochMetrics]:
     """Trains on the team's lanes of this process, in so many groups one after the other; leaves the weights of the best
@@ -130,14 +130,14 @@ def run(
             told = {"epochs": [asdict(one) for one in epochs], "stale": stale, "update": update}
             moved = checkpoints.moments_of(optimiser, learning)
             weights = network.state_dict()
-            Standing(identity, told, weights, average.state_dict(), best_weights, moved).write(checkpoint)
+            TrainerState(identity, told, weights, average.state_dict(), best_weights, moved).write(checkpoint)
         if progress is not None:
             progress(epochs[-1])
     network.load_state_dict(best_weights)
     return epochs
 
 
-def said(network: Network, windows: Windows, team: Team) -> tuple[list[Tensor], list[Tensor]]:
+def said(network: Network, windows: Windows, team: ProcessGroup) -> tuple[list[Tensor], list[Tensor]]:
     """(means, scales) at every step, window by window, [steps, lanes, ..], without gradients; the linear path is in the
     mean. No scales of a head without a band.
     """
@@ -160,7 +160,7 @@ def with_path(network: Network, mean: Tensor, windows: Windows) -> Tensor:
 
 
 def _unrolled(
-    network: Network, feats: Tensor, state: Sequence[State] | None, team: Team
+    network: Network, feats: Tensor, state: Sequence[State] | None, team: ProcessGroup
 ) -> tuple[Tensor, Sequence[State]]:
     if not team.mixed:
         return unroll(network, feats, state)
@@ -183,7 +183,7 @@ def _grouped(train: Windows, order: Tensor | None, groups: int) -> Iterator[Wind
         yield train.map(lambda part, some=some: part[:, some])  # type: ignore[misc]
 
 
-def _counts(train: Windows, team: Team) -> Tensor | None:
+def _counts(train: Windows, team: ProcessGroup) -> Tensor | None:
     """How many values count at each step in the lanes of all processes [steps]; None where there is one process.
 
     A process's loss is a mean over its own values; weighed by its share of them, the losses add up to that of one
@@ -215,7 +215,7 @@ def _loss(network: Network, h: Tensor, window: Windows) -> tuple[Tensor, Tensor]
     return loss, squares.detach()
 
 
-def _mse(means: Sequence[Tensor], windows: Windows, team: Team) -> float:
+def _mse(means: Sequence[Tensor], windows: Windows, team: ProcessGroup) -> float:
     """Over the lanes of all processes."""
     sums = windows.change.new_zeros(2)
     if means:

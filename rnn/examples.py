@@ -13,7 +13,7 @@ from rnn.pieces import BARE, GOES_ON
 
 
 @dataclass(frozen=True, slots=True)
-class Examples:
+class LabeledSeries:
     """Readings of one stream, in time order. A reading is a step of the sequence that it belongs to."""
 
     x: NDArray[np.float32]  # [n, features], raw units or one symbol number; NaN = missing
@@ -26,11 +26,11 @@ class Examples:
 
 
 def truth_width(config: ModelConfig) -> int:
-    """Columns of `Examples.truth`: none where the later readings themselves are the truth."""
+    """Columns of `LabeledSeries.truth`: none where the later readings themselves are the truth."""
     return 0 if config.predicts == "next" and not (config.labels and config.decodes) else config.width
 
 
-def checked(config: ModelConfig, number: int, one: Examples) -> Examples:
+def checked(config: ModelConfig, number: int, one: LabeledSeries) -> LabeledSeries:
     """The series with its bare ends folded into the readings before them. Raises ValueError, naming series and reading,
     for shapes, symbols or classes that the config does not have.
     """
@@ -51,7 +51,7 @@ def checked(config: ModelConfig, number: int, one: Examples) -> Examples:
     kept = ~bare
     if not config.recurrent:
         end[:] = 1  # each reading is a sequence of its own
-    return Examples(one.x[kept].astype(np.float32), one.at_ms[kept].astype(np.int64),
+    return LabeledSeries(one.x[kept].astype(np.float32), one.at_ms[kept].astype(np.int64),
                     (end[kept] != GOES_ON).astype(np.uint8), one.truth[kept].astype(np.float32))  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def begins(end: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def held_back(
-    series: Sequence[Examples], share: float, seed: int, groups: Sequence[str] = (), alone: bool = False
+    series: Sequence[LabeledSeries], share: float, seed: int, groups: Sequence[str] = (), alone: bool = False
 ) -> list[NDArray[np.bool_]]:
     """Which readings of each series [n] only judge. Whole groups where the series have any, else whole streams where
     there are ten or more, else whole sequences where there are twenty or more, drawn by the seed; else the latest

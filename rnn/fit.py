@@ -25,7 +25,7 @@ from rnn.epochs import EpochMetrics, Progress, with_path
 from rnn.examples import still
 from rnn.network import Network
 from rnn.recipe import Recipe
-from rnn.team import ALONE, Team
+from rnn.team import SINGLE_PROCESS, ProcessGroup
 from rnn.windows import Lanes, Windows, moments, pieces, prepare
 
 __all__ = ["EpochMetrics", "Fitted", "Progress", "fit", "least_readings"]
@@ -55,7 +55,7 @@ def fit(
     *,
     learned: Sequence[int] | None = None,
     start: Mapping[str, Tensor] | None = None,
-    team: Team = ALONE,
+    team: ProcessGroup = SINGLE_PROCESS,
 ) -> Fitted:
     """Trains a new network on one series in time order, x [n, features] (raw units, NaN = missing) and at_ms [n], or on
     several: a list of each.
@@ -72,7 +72,7 @@ def fit(
     share of the lanes, and only the first one's network is finished, with bands that hold.
 
     Raises ValueError for a series too short or with other features than the config, and for fewer lanes than processes;
-    OtherTraining for a checkpoint of another config, recipe or data; FloatingPointError if training diverges.
+    CheckpointMismatch for a checkpoint of another config, recipe or data; FloatingPointError if training diverges.
     """
     recipe = recipe or Recipe()
     early, late = _split(config, x, at_ms, recipe.validation, learned)
@@ -128,7 +128,7 @@ def least_readings(recipe: Recipe) -> int:
     return 4 * (recipe.burn_in + 2)
 
 
-def _prepared(network: Network, lanes: Lanes, recipe: Recipe, *, whole: bool, team: Team) -> Windows:
+def _prepared(network: Network, lanes: Lanes, recipe: Recipe, *, whole: bool, team: ProcessGroup) -> Windows:
     """All lanes where the process finishes the network in the end, else those that it trains on."""
     if not whole:
         some = team.share(lanes.x.shape[1])
@@ -136,7 +136,7 @@ def _prepared(network: Network, lanes: Lanes, recipe: Recipe, *, whole: bool, te
     return prepare(network.inputs, lanes, recipe.burn_in, network.config.linear)
 
 
-def _shared(windows: Windows, team: Team) -> Windows:
+def _shared(windows: Windows, team: ProcessGroup) -> Windows:
     """The lanes that the process trains on, where it trains."""
     if team.size > 1 and team.first:
         some = team.share(windows.feats.shape[1])
@@ -148,7 +148,7 @@ def _shared(windows: Windows, team: Team) -> Windows:
 
 def _said(network: Network, windows: Windows) -> tuple[Tensor, Tensor | None]:
     """(mean, scale) at every step, [steps, lanes, ..]."""
-    means, scales = training.said(network, windows, ALONE)
+    means, scales = training.said(network, windows, SINGLE_PROCESS)
     return torch.cat(means), torch.cat(scales) if scales else None
 
 

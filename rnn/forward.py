@@ -33,7 +33,7 @@ WORST_LOGIT = -80.0
 """Scales end at 80 standard deviations: from there on sigmoid would leave the normal numbers, and its logarithm err."""
 
 
-class Forward:
+class StepRunner:
     """Weights in serving form, over one state table. Copies them: a later change of the network does not show."""
 
     def __init__(self, network: Network, table: StateTable, correction: Correction | None = None) -> None:

@@ -19,13 +19,13 @@ from rnn import checkpoint as checkpoints
 from rnn.calibrate import calibrate
 from rnn.config import ModelConfig
 from rnn.course import Course, Pass, answers
-from rnn.examples import Examples, checked, held_back, still
+from rnn.examples import LabeledSeries, checked, held_back, still
 from rnn.fit import EpochMetrics, fit
 from rnn.network import Network
 from rnn.passages import Passage, passages
 from rnn.practice import Practice
 from rnn.recipe import Recipe
-from rnn.team import ALONE, Team
+from rnn.team import SINGLE_PROCESS, ProcessGroup
 from rnn.windows import moments
 
 
@@ -42,7 +42,7 @@ class Learned:
 
 def learn(
     config: ModelConfig,
-    series: Sequence[Examples],
+    series: Sequence[LabeledSeries],
     recipe: Recipe | None = None,
     progress: Callable[[Pass], None] | None = None,
     checkpoint: Path | None = None,
@@ -50,7 +50,7 @@ def learn(
     *,
     learned: Sequence[int] | None = None,
     start: Mapping[str, Tensor] | None = None,
-    team: Team = ALONE,
+    team: ProcessGroup = SINGLE_PROCESS,
 ) -> Learned:
     """Trains a new network of any shape on the series.
 
@@ -65,7 +65,7 @@ def learn(
     `rnn.fit` says.
 
     Raises ValueError for series that do not fit the config or are too few, or a team that cannot share the work;
-    OtherTraining for a checkpoint of something else; FloatingPointError if training diverges.
+    CheckpointMismatch for a checkpoint of something else; FloatingPointError if training diverges.
     """
     practice = Practice.of(recipe)
     known = [checked(config, number, one) for number, one in enumerate(series)]
@@ -129,7 +129,7 @@ def _calibrate(network: Network, late: list[Passage], practice: Practice) -> Non
         calibrate(network.head, mean, scale, truth, weight)
 
 
-def _refuse_still(config: ModelConfig, series: Sequence[Examples], held: Sequence[NDArray[np.bool_]]) -> None:
+def _refuse_still(config: ModelConfig, series: Sequence[LabeledSeries], held: Sequence[NDArray[np.bool_]]) -> None:
     """Raises ValueError for targets of which none takes two values where they are learned from. What was never known
     has an error of its own.
     """
@@ -142,7 +142,7 @@ def _refuse_still(config: ModelConfig, series: Sequence[Examples], held: Sequenc
         raise ValueError(f"in the readings that are learned from {said}: there is nothing to learn; name other targets")
 
 
-def _set_scales(network: Network, series: Sequence[Examples], held: Sequence[NDArray[np.bool_]]) -> None:
+def _set_scales(network: Network, series: Sequence[LabeledSeries], held: Sequence[NDArray[np.bool_]]) -> None:
     """Global scalers of features and targets, of what is learned from."""
     config = network.config
     if not config.symbolic:
@@ -156,7 +156,7 @@ def _set_scales(network: Network, series: Sequence[Examples], held: Sequence[NDA
         network.target_std.copy_(torch.from_numpy(std))
 
 
-def _with_gaps(config: ModelConfig, one: Examples, practice: Practice, number: int) -> Examples:
+def _with_gaps(config: ModelConfig, one: LabeledSeries, practice: Practice, number: int) -> LabeledSeries:
     if not practice.hide or config.symbolic:
         return one
     random = np.random.default_rng([practice.seed, 1, number])
@@ -165,13 +165,13 @@ def _with_gaps(config: ModelConfig, one: Examples, practice: Practice, number: i
 
 def _forecast(
     config: ModelConfig,
-    series: Sequence[Examples],
+    series: Sequence[LabeledSeries],
     practice: Practice,
     progress: Callable[[Pass], None] | None,
     checkpoint: Path | None,
     learned: Sequence[int] | None,
     start: Mapping[str, Tensor] | None,
-    team: Team,
+    team: ProcessGroup,
 ) -> Learned:
     def passed(one: EpochMetrics) -> Pass:
         return Pass(one.epoch, one.epochs, one.train_mse, one.validation_mse, one.persistence_mse, None,

@@ -10,22 +10,22 @@ from torch import Tensor
 from rnn import clock as clocks
 from rnn.answers import Answers, Scale
 from rnn.config import SPECIALS
-from rnn.pieces import PartialResult, Wave
-from rnn.working import COUNT, Working
+from rnn.pieces import PartialResult, WaveBatch
+from rnn.working import COUNT, NetworkRunner
 
 WORST_SCORE = np.float32(1e12)
 """A surprise ends here, in nats: what lies further off would not be finite."""
 
 
-class OneWay:
+class CausalRunner:
     """Every shape but the both-ways one: a reading is answered, if it is due, from the state after it."""
 
-    def __init__(self, working: Working) -> None:
+    def __init__(self, working: NetworkRunner) -> None:
         self._on = working
         config = working.config
         self._scored = working.network.head.LIKELY and config.recurrent and config.predicts == "next"
 
-    def step(self, wave: Wave) -> list[PartialResult]:
+    def step(self, wave: WaveBatch) -> list[PartialResult]:
         """Folds the wave in and gives the answers that are due."""
         on, n = self._on, len(wave.slots)
         before = on.gathered(wave.slots)
@@ -52,7 +52,7 @@ class OneWay:
             [PartialResult(wave.of, answers, score, wave.flags, wave.tag, wave.at_ms).chosen(due)] if len(due) else []
         )
 
-    def _answers(self, wave: Wave, seen: Tensor, after: dict[str, Tensor]) -> Answers:
+    def _answers(self, wave: WaveBatch, seen: Tensor, after: dict[str, Tensor]) -> Answers:
         on, config = self._on, self._on.config
         if not wave.due.any():
             return on.answerer.nothing(len(wave.slots))
@@ -64,7 +64,7 @@ class OneWay:
             return on.answerer.of_state(on.network.begin(seen), (None, None), keys)
         return on.answerer.of_h(on.network(seen), (None, None), keys)
 
-    def _keys(self, wave: Wave, rows: int) -> NDArray[np.uint64]:
+    def _keys(self, wave: WaveBatch, rows: int) -> NDArray[np.uint64]:
         """Seeds of what is drawn for each row: the stream's salt and how many readings it has had."""
         keys = np.zeros(rows, np.uint64)
         count = self._on.table.clock[wave.slots, COUNT].astype(np.uint64)
@@ -72,7 +72,7 @@ class OneWay:
             keys[: len(count)] = wave.salt.astype(np.uint64) ^ (count * np.uint64(0xD1342543DE82EF95))
         return keys
 
-    def _surprise(self, wave: Wave, before: dict[str, Tensor]) -> NDArray[np.float32]:
+    def _surprise(self, wave: WaveBatch, before: dict[str, Tensor]) -> NDArray[np.float32]:
         """Surprise of each reading under what was predicted before it, [n]; NaN where nothing was."""
         on, config, n = self._on, self._on.config, len(wave.slots)
         score, known = np.full(n, np.nan, np.float32), wave.fold & (wave.length > 0)

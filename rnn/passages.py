@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from rnn.config import SPECIALS, ModelConfig
-from rnn.examples import Examples, begins
+from rnn.examples import LabeledSeries, begins
 from rnn.network import Network
 
 
@@ -65,7 +65,7 @@ def batch(passages: Sequence[Passage]) -> TrainingBatch:
 
 
 def passages(
-    network: Network, series: Sequence[Examples], held: Sequence[NDArray[np.bool_]], steps: int, burn_in: int
+    network: Network, series: Sequence[LabeledSeries], held: Sequence[NDArray[np.bool_]], steps: int, burn_in: int
 ) -> list[Passage]:
     """All passages of the series, in their order; `held` [n] says of each reading whether it only judges.
 
@@ -101,7 +101,7 @@ Lane = tuple[int, int, int]
 """Number of the series, first reading, the one after the last."""
 
 
-def _lanes(config: ModelConfig, number: int, one: Examples, held: NDArray[np.bool_], steps: int) -> list[Lane]:
+def _lanes(config: ModelConfig, number: int, one: LabeledSeries, held: NDArray[np.bool_], steps: int) -> list[Lane]:
     starts = set(begins(one.end).tolist())
     forced = {*(np.flatnonzero(held[1:] != held[:-1]) + 1).tolist(), len(one)} - starts
     cuts, lane = [0], 0
@@ -115,7 +115,7 @@ def _lanes(config: ModelConfig, number: int, one: Examples, held: NDArray[np.boo
     return [(number, first, after) for first, after in pairwise(cuts)]
 
 
-def _seen(network: Network, series: Sequence[Examples], lanes: Sequence[Lane]) -> list[Tensor]:
+def _seen(network: Network, series: Sequence[LabeledSeries], lanes: Sequence[Lane]) -> list[Tensor]:
     """What `Network.seen` takes of every reading of each lane [T, raw_width]; lanes are read side by side."""
     xs = [torch.from_numpy(np.ascontiguousarray(series[number].x[start:stop])) for number, start, stop in lanes]
     if network.config.symbolic or not network.config.recurrent:
@@ -137,7 +137,7 @@ def _seen(network: Network, series: Sequence[Examples], lanes: Sequence[Lane]) -
     return out
 
 
-def _truths(network: Network, one: Examples, start: int, stop: int, raw: Tensor) -> tuple[Tensor, Tensor]:
+def _truths(network: Network, one: LabeledSeries, start: int, stop: int, raw: Tensor) -> tuple[Tensor, Tensor]:
     """(truth, weight) of each reading of a lane, [T, steps, targets] each."""
     config = network.config
     if config.residual:
@@ -159,7 +159,7 @@ def _truths(network: Network, one: Examples, start: int, stop: int, raw: Tensor)
     return torch.where(known, truth, 0.0), known.to(torch.float32)
 
 
-def _told(config: ModelConfig, one: Examples) -> NDArray[np.float32]:
+def _told(config: ModelConfig, one: LabeledSeries) -> NDArray[np.float32]:
     """Truth as it was given; where each reading is answered, but only a sequence's end is known, that of its end."""
     if config.task != "many-to-one" or config.at_end:
         return one.truth
@@ -170,7 +170,7 @@ def _told(config: ModelConfig, one: Examples) -> NDArray[np.float32]:
     return truth
 
 
-def _later(network: Network, one: Examples, start: int, stop: int, raw: Tensor) -> Tensor:
+def _later(network: Network, one: LabeledSeries, start: int, stop: int, raw: Tensor) -> Tensor:
     """(x_{t+k} - mean_t) / std_t - scaled_last_t, k from 1 to the horizon; only within the lane and the sequence."""
     config, features = network.config, len(network.config.features)
     x = torch.from_numpy(one.x[start:stop])
@@ -184,7 +184,7 @@ def _later(network: Network, one: Examples, start: int, stop: int, raw: Tensor) 
     return truth[..., list(config.target_index)]
 
 
-def _next_symbol(config: ModelConfig, one: Examples, start: int, stop: int) -> Tensor:
+def _next_symbol(config: ModelConfig, one: LabeledSeries, start: int, stop: int) -> Tensor:
     """Class of the symbol after each reading, the last class where its sequence ends; NaN where it is none."""
     symbol = np.nan_to_num(one.x[start:stop, 0]) - len(SPECIALS)
     after = np.append(symbol[1:], -1.0)

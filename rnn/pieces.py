@@ -16,7 +16,7 @@ GOES_ON, ENDS, BARE = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
-class Wave:
+class WaveBatch:
     """At most one reading of each of n streams."""
 
     of: NDArray[np.int64]  # [n], places among the readings given

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rnn.inputs import Columns, Inputs
-from rnn.steps import Step, padded
+from rnn.steps import InferenceCell, padded
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class ScratchPool:
     """Hands out `Scratch` for the size asked, always over the same memory: only the latest one may be in use."""
 
     def __init__(
-        self, inputs: Inputs, steps: list[Step], outputs: int, width: int, past: int, device: torch.device
+        self, inputs: Inputs, steps: list[InferenceCell], outputs: int, width: int, past: int, device: torch.device
     ) -> None:
         self._inputs, self._steps, self._outputs, self._width, self._device = inputs, steps, outputs, width, device
         self._past = past

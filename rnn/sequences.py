@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from rnn import clock as clocks
-from rnn.both_ways import BothWays
+from rnn.both_ways import BidirectionalRunner
 from rnn.network import Network
-from rnn.one_way import OneWay
-from rnn.pieces import BARE, ENDS, GOES_ON, PartialResult, Wave, joined
+from rnn.one_way import CausalRunner
+from rnn.pieces import BARE, ENDS, GOES_ON, PartialResult, WaveBatch, joined
 from rnn.result import Result
 from rnn.waves import BULK_ROWS, one_wave, place_in_stream
-from rnn.working import BEGAN, COUNT, PENDING, Working, one_thread
+from rnn.working import BEGAN, COUNT, PENDING, NetworkRunner, one_thread
 
 __all__ = ["BARE", "ENDS", "GOES_ON", "SequenceEngine"]
 
@@ -37,10 +37,12 @@ class SequenceEngine:
             raise ValueError(f"device: {device!r} asked for, but torch sees no GPU; use 'cpu' or install its driver")
         self.network = network
         self.config = network.config
-        self._working = Working(network, slots, self.device)
+        self._working = NetworkRunner(network, slots, self.device)
         self.table = self._working.table
         self._alive: Callable[[], None] = lambda: None
-        self._course: OneWay | BothWays = BothWays(self._working) if self._working.lagging else OneWay(self._working)
+        self._course: CausalRunner | BidirectionalRunner = (
+            BidirectionalRunner(self._working) if self._working.lagging else CausalRunner(self._working)
+        )
 
     def tell(self, alive: Callable[[], None]) -> None:
         """As `Engine.tell`."""
@@ -93,7 +95,7 @@ class SequenceEngine:
     def flush(self, slots: NDArray[np.int64]) -> Result:
         """Answers what waits in the slots [k], distinct ones, with what is known so far; `of` says which slot."""
         with one_thread(self.device):
-            pieces = self._course.flush(slots) if isinstance(self._course, BothWays) else []
+            pieces = self._course.flush(slots) if isinstance(self._course, BidirectionalRunner) else []
         return self._joined(pieces, -1)
 
     def waiting(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -143,7 +145,7 @@ class SequenceEngine:
         end: NDArray[np.uint8],
         tag: NDArray[np.int64],
         salt: NDArray[np.int64],
-    ) -> Wave:
+    ) -> WaveBatch:
         """What is to be done with each reading of a wave; moves the clocks on."""
         config, clock = self.config, self.table.clock
         before_ms = clock[slots, 0]
@@ -173,7 +175,7 @@ class SequenceEngine:
             mute = empty | (over & ~((config.task == "many-to-one") & ends))
             mute |= twice & (length == 0)  # its sequence is over: there is nothing to repeat
         fold = ~(twice | bare | over)
-        return Wave(of, slots, x, at_ms, end, tag, salt, before_ms, length, flags, fold, ends, due, mute)
+        return WaveBatch(of, slots, x, at_ms, end, tag, salt, before_ms, length, flags, fold, ends, due, mute)
 
     def _finish(self, slots: NDArray[np.int64]) -> None:
         if len(slots):

@@ -34,7 +34,7 @@ def padded(width: int) -> int:
     return -(-width // LANE) * LANE
 
 
-class Step:
+class InferenceCell:
     """One layer's weights in serving form. A subclass adds `run`, one step for m rows."""
 
     SCALES: tuple[float, ...] = ()  # of each gate, SIGMOID or TANH
@@ -74,7 +74,7 @@ class Step:
         raise NotImplementedError
 
 
-class ElmanStep(Step):
+class ElmanInferenceCell(InferenceCell):
     SCALES = (TANH,)
 
     def __init__(self, cell: Elman, device: torch.device) -> None:
@@ -86,7 +86,7 @@ class ElmanStep(Step):
         torch.sub(self._one, y, alpha=2, out=after[0])
 
 
-class LSTMStep(Step):
+class LSTMInferenceCell(InferenceCell):
     SCALES = (SIGMOID, SIGMOID, TANH, SIGMOID)
 
     def __init__(self, cell: LSTM, device: torch.device) -> None:
@@ -102,7 +102,7 @@ class LSTMStep(Step):
         torch.addcmul(o, o, y, value=-2, out=h)
 
 
-class GRUStep(Step):
+class GRUInferenceCell(InferenceCell):
     SCALES = (SIGMOID, SIGMOID, TANH)
 
     def run(self, sums: Tensor, before: tuple[Tensor, ...], after: tuple[Tensor, ...], spare: Tensor) -> None:
@@ -117,10 +117,10 @@ class GRUStep(Step):
         n.addcmul_(torch.sub(before[0], n, out=rest), z)  # (1 - z) n + z h = n + z (h - n)
 
 
-def step_of(cell: Cell, device: torch.device) -> Step:
+def step_of(cell: Cell, device: torch.device) -> InferenceCell:
     """The serving form of a layer; a copy, so later changes of the cell do not show."""
     if isinstance(cell, LSTM):
-        return LSTMStep(cell, device)
+        return LSTMInferenceCell(cell, device)
     if isinstance(cell, Elman):
-        return ElmanStep(cell, device)
-    return GRUStep(cell, device)
+        return ElmanInferenceCell(cell, device)
+    return GRUInferenceCell(cell, device)

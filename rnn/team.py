@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-class TeamBroken(Exception):
+class ProcessGroupLost(Exception):
     """Another process of the team is gone, or its group was taken apart. Remedy: all go on from the last checkpoint."""
 
 
@@ -21,7 +21,7 @@ def _nothing(flat: Tensor) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Team:
+class ProcessGroup:
     """One of `size` processes. Whatever `total` gives it gives to all of them, bit for bit."""
 
     rank: int = 0
@@ -66,19 +66,19 @@ class Team:
         return float(told)
 
 
-ALONE = Team()
+SINGLE_PROCESS = ProcessGroup()
 
 
-def joined(device: str = "cpu", mixed: bool = False) -> Team:
+def joined(device: str = "cpu", mixed: bool = False) -> ProcessGroup:
     """The process group that this process belongs to, as a team. Raises ValueError where it belongs to none. When a
-    sum fails, because another process died, what is under way raises TeamBroken.
+    sum fails, because another process died, what is under way raises ProcessGroupLost.
     """
     from torch import distributed
 
     if not distributed.is_initialized():
         raise ValueError("this process belongs to no group of torch.distributed: initialise one, or train alone")
     rank, size = distributed.get_rank(), distributed.get_world_size()
-    return Team(rank, size, _nothing if size == 1 else _total, device, mixed)
+    return ProcessGroup(rank, size, _nothing if size == 1 else _total, device, mixed)
 
 
 def _total(flat: Tensor) -> None:
@@ -87,4 +87,4 @@ def _total(flat: Tensor) -> None:
     try:
         distributed.all_reduce(flat)
     except (RuntimeError, ValueError) as error:  # the latter where the group is gone altogether
-        raise TeamBroken(str(error)) from error
+        raise ProcessGroupLost(str(error)) from error

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rnn import clock as clocks
-from rnn.answers import Answerer
+from rnn.answers import OutputDecoder
 from rnn.network import Network, States
-from rnn.pieces import Wave
+from rnn.pieces import WaveBatch
 from rnn.state import StateTable
 from rnn.waves import BULK_ROWS, bucket
 
@@ -24,14 +24,14 @@ BEGAN, PENDING, HELD = COUNT + 1, COUNT + 2, COUNT + 3
 tag, time and flags of each of those, the oldest first."""
 
 
-class Working:
+class NetworkRunner:
     """A copy of the network, and the states of up to `slots` streams in a table on `device`."""
 
     def __init__(self, network: Network, slots: int, device: torch.device) -> None:
         self.device = device
         self.config = network.config
         self.network = copy.deepcopy(network).to(device).eval().requires_grad_(False)
-        self.answerer = Answerer(self.network)
+        self.answerer = OutputDecoder(self.network)
         self.lagging = self.config.direction != "forward"
         extra = HELD - COUNT + 3 * (self.config.lag + 1) * self.lagging
         self.table = StateTable(self.network, slots, device, extra)
@@ -64,7 +64,7 @@ class Working:
             for name, part in zip(cell.PARTS, parts, strict=True)
         }
 
-    def taken_in(self, wave: Wave, before: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def taken_in(self, wave: WaveBatch, before: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """What `Network.seen` takes of each reading, [rows, raw width], and the input side's parts after it."""
         n, rows = len(wave.slots), bucket(len(wave.slots), BULK_ROWS)
         x = torch.zeros(rows, len(self.config.features), device=self.device)

@@ -28,14 +28,14 @@ from rnn import weights
 from rnn.adapt import Adaptation
 from rnn.network import Network
 from rnn.serving import engine_of
-from services.brokers.memory import Faults, MemoryBroker, MemoryChangelog, MemoryLedger, MemorySource
+from services.brokers.memory import Faults, MemoryBroker, MemoryChangelog, MemorySink, MemorySource
 from services.codecs import dead_letters, predictions
 from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
-from services.predictor.epoch import Origin
+from services.predictor.epoch import EpochContext
 from services.predictor.options import ShardOptions
-from services.predictor.ports import Changelog, Ledger
-from services.predictor.seats import Seat, most_rows
+from services.predictor.ports import Changelog, Sink
+from services.predictor.seats import DeployedModel, most_rows
 from services.predictor.shard import Shard
 from services.records import Flag, Header, Reason, Role
 
@@ -215,7 +215,7 @@ class StreamDriver:
             self.changelog(),
             champion,
             ReadingDecoder(schema, most_rows(champion.engine, self._options.max_readings)),
-            Origin(self.model, GROUP, "driver.readings"),
+            EpochContext(self.model, GROUP, "driver.readings"),
             partitions,
             self._options,
             challenger=None if self.challenger is None else self._seat(*self.challenger),
@@ -229,12 +229,10 @@ class StreamDriver:
         self.shard = shard
         return shard
 
-    def ledger(self) -> Ledger:
+    def ledger(self) -> Sink:
         """What the next owner commits with. Override it to see what another one would do."""
         partitions = range(self.broker.partitions)
-        return MemoryLedger(
-            self.broker, GROUP, f"{GROUP}-shard-0", partitions, self._options.exactly_once, self._faults
-        )
+        return MemorySink(self.broker, GROUP, f"{GROUP}-shard-0", partitions, self._options.exactly_once, self._faults)
 
     def changelog(self) -> Changelog:
         """What the next owner restores from. Override it to see what another one would do."""
@@ -260,8 +258,8 @@ class StreamDriver:
         if self.shard is not None and self.shard.seats.challenger is not None:
             self.shard.seat(self.shard.seats.challenger, self.shard.seats.champion)
 
-    def _seat(self, network: Network, model: str) -> Seat:
-        return Seat(model, engine_of(network, self._slots, adapt=self._adapt))
+    def _seat(self, network: Network, model: str) -> DeployedModel:
+        return DeployedModel(model, engine_of(network, self._slots, adapt=self._adapt))
 
     # ---- what came of it --------------------------------------------------------------------------------------------
 

@@ -152,7 +152,7 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Spelling:
+class AnswerFormat:
     """How a model's answers are written. Compared by identity, so that what follows from one is worked out once."""
 
     horizon: int = 1  # steps of an answer
@@ -164,7 +164,7 @@ class Spelling:
         return bool(self.classes) and self.horizon > 1
 
 
-REAL = Spelling()
+REAL = AnswerFormat()
 """One step of real values."""
 
 
@@ -185,7 +185,7 @@ class Predictions:
     flags: NDArray[np.uint16]  # [n], bits of Flag
     top: NDArray[np.int32] | None = None  # [n, k], most probable classes, the most probable first; labels only
     prob: NDArray[np.float32] | None = None  # [n, k], theirs, NaN = none; [n, 1], of the whole answer, where generated
-    spelling: Spelling = REAL
+    spelling: AnswerFormat = REAL
     p: NDArray[np.float32] | None = None  # [n], chance that a normal reading is as surprising; None: nobody knows
     lasting: NDArray[np.float32] | None = None  # [n], the same of all that the stream has done lately
 
@@ -194,7 +194,7 @@ class Predictions:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class ModelState:
     """What one model, or the latest readings, holds of some of n streams."""
 
     name: str  # a model's id, or RECENT
@@ -215,12 +215,12 @@ class StateRows:
     streams: list[bytes]  # [n]
     offsets: NDArray[np.int64]  # [n], of the last reading folded in
     seen_ms: NDArray[np.int64]  # [n], when the stream was last read, by the latest of all clocks
-    memories: tuple[Memory, ...]
+    memories: tuple[ModelState, ...]
 
     def __len__(self) -> int:
         return len(self.streams)
 
-    def memory(self, name: str) -> Memory:
+    def memory(self, name: str) -> ModelState:
         """The one of that name. Raises KeyError."""
         for memory in self.memories:
             if memory.name == name:

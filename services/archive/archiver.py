@@ -30,11 +30,11 @@ class Topic(Protocol):
     name: str
 
     def spans(self) -> Mapping[int, tuple[int, int]]:
-        """First offset and stable end of every partition. Raises Unsettled, Refused."""
+        """First offset and stable end of every partition. Raises Retriable, Refused."""
 
     def read(self, partition: int, first: int, end: int) -> Iterator[Records]:
         """The records from `first` up to but not including `end`, which must lie within the span. Ends once all up to
-        `end` has been seen, records or not; a batch that nobody unpacks is one refused record. Raises Unsettled.
+        `end` has been seen, records or not; a batch that nobody unpacks is one refused record. Raises Retriable.
         """
 
 
@@ -79,7 +79,7 @@ class Archiver:
     def round(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Archives up to the present stable end of every partition; ends early, with whole files, once `stopped()`.
 
-        Raises Unsettled (the broker is away: call again), NotWritten, Taken, Damaged. Files that were written stay.
+        Raises Retriable (the broker is away: call again), NotWritten, Taken, Damaged. Files that were written stay.
         """
         chained = chains(self._place.paths(), self._place.where)
         if not self._looked:

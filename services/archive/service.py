@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from services.archive.archiver import Archiver
 from services.archive.places import ArchiveStorage, NotWritten
-from services.predictor.ports import Unsettled
+from services.predictor.ports import Retriable
 
 TRIES = 3
 """How often `once` begins anew when the broker does not answer, or retention eats what was to be read next."""
@@ -16,12 +16,12 @@ AWAY_S = 2.0
 
 
 def once(archiver: Archiver, place: ArchiveStorage, stop: threading.Event, notify: Callable[..., None]) -> None:
-    """Archives up to the present stable end. Raises what `Archiver.round` does, Unsettled after a few tries."""
+    """Archives up to the present stable end. Raises what `Archiver.round` does, Retriable after a few tries."""
     place.claim()
     for attempt in range(1, TRIES + 1):
         try:
             return archiver.round(stop.is_set)
-        except Unsettled as error:
+        except Retriable as error:
             if attempt == TRIES or stop.is_set():
                 raise
             notify("broker_away", error=str(error))
@@ -39,7 +39,7 @@ def forever(archiver: Archiver, place: ArchiveStorage, every_s: float, stop: thr
         before = archiver.told.records
         try:
             archiver.round(stop.is_set)
-        except Unsettled as error:
+        except Retriable as error:
             if not trouble:
                 notify("broker_away", error=str(error))
             trouble = True

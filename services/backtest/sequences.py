@@ -17,13 +17,13 @@ from services.codecs import predictions
 from services.driver import StreamDriver
 from services.records import Role
 from services.tables.frame import WrongTable
-from services.tables.material import Material, records
+from services.tables.material import TableDataset, records
 
 POLL = 10_000
 FLUSH_AFTER_MS = 60_000
 
 
-def run_online(folder: Path, material: Material) -> tuple[predictions.PredictionRows, list[int]]:
+def run_online(folder: Path, material: TableDataset) -> tuple[predictions.PredictionRows, list[int]]:
     """What the model in `folder` says of the series, in order; and the offset of each series' first reading."""
     driver = StreamDriver(folder, slots=256, max_readings=POLL, flush_after_ms=FLUSH_AFTER_MS)
     first, sent = [], 0
@@ -44,7 +44,7 @@ def run_online(folder: Path, material: Material) -> tuple[predictions.Prediction
     return predictions.decode(driver.broker.records(Role.PREDICTIONS, 0)), first
 
 
-def figures(folder: Path, material: Material) -> dict[str, object]:
+def figures(folder: Path, material: TableDataset) -> dict[str, object]:
     """How good the model is on the series; which figures there are depends on what it answers."""
     made, first = run_online(folder, material)
     config, readings = material.config, material.readings
@@ -61,7 +61,7 @@ def figures(folder: Path, material: Material) -> dict[str, object]:
     return found | _values(config, material, made, answered, truth)
 
 
-def _truth(config: ModelConfig, material: Material, first: list[int]) -> np.ndarray:
+def _truth(config: ModelConfig, material: TableDataset, first: list[int]) -> np.ndarray:
     """[readings, width]; of a forecast the readings that came."""
     if not config.residual:
         return np.concatenate([one.truth for one in material.series])
@@ -75,7 +75,11 @@ def _truth(config: ModelConfig, material: Material, first: list[int]) -> np.ndar
 
 
 def _labels(
-    config: ModelConfig, material: Material, made: predictions.PredictionRows, answered: np.ndarray, truth: np.ndarray
+    config: ModelConfig,
+    material: TableDataset,
+    made: predictions.PredictionRows,
+    answered: np.ndarray,
+    truth: np.ndarray,
 ) -> dict[str, object]:
     assert made.label is not None and made.top is not None
     number: dict[str | None, float] = {name: float(place) for place, name in enumerate(config.labels)}
@@ -104,7 +108,7 @@ def _labels(
     return shown | {"f1": {name: _round(one) for name, one in zip(config.labels, f1.tolist(), strict=True)}}
 
 
-def _next_symbols(config: ModelConfig, material: Material, made: predictions.PredictionRows) -> dict[str, object]:
+def _next_symbols(config: ModelConfig, material: TableDataset, made: predictions.PredictionRows) -> dict[str, object]:
     """A symbol's score is -log of the probability that it was given before it came."""
     nats = made.score[np.isfinite(made.score)].astype(np.float64)
     seen = np.concatenate([one.x[:, 0] for one in material.series])
@@ -135,7 +139,11 @@ def _texts(
 
 
 def _values(
-    config: ModelConfig, material: Material, made: predictions.PredictionRows, answered: np.ndarray, truth: np.ndarray
+    config: ModelConfig,
+    material: TableDataset,
+    made: predictions.PredictionRows,
+    answered: np.ndarray,
+    truth: np.ndarray,
 ) -> dict[str, object]:
     """Errors in units of the truth's standard deviation on the series, over all steps and targets."""
     y = np.full(truth.shape, np.nan)

@@ -13,7 +13,7 @@ from services.brokers import kafka_fetch, kafka_stable
 from services.brokers.kafka_connect import ANSWER_MS, asked, check_partitions, close_consumer, open_consumer
 from services.brokers.kafka_fetch import READ_BYTES, PollBudget
 from services.brokers.kafka_options import Options
-from services.predictor.ports import Refused, Unsettled
+from services.predictor.ports import Refused, Retriable
 from services.predictor.topic_ids import START_OVER
 from services.records import Records
 
@@ -31,7 +31,7 @@ GIVE_UP = (
 
 
 class KafkaChangelog:
-    """See ports.Changelog. Raises Unsettled when the broker does not answer, Refused when the topic is missing, and for
+    """See ports.Changelog. Raises Retriable when the broker does not answer, Refused when the topic is missing, and for
     a batch of records that unpacks to more than `most_bytes`, or READ_BYTES where that is more: rows stay readable
     however little polls may hold.
     """
@@ -119,7 +119,7 @@ def read_span(
         if position != before:
             moved_s = now_s
         elif now_s - moved_s > SILENT_S:
-            raise Unsettled(f"{tp.topic}, partition {tp.partition}: nothing came after offset {position} of {end}")
+            raise Retriable(f"{tp.topic}, partition {tp.partition}: nothing came after offset {position} of {end}")
 
 
 def up_to(records: Records, end: int) -> Records:

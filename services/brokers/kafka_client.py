@@ -46,7 +46,7 @@ class ColumnProducer:
         self._futures += self._appender.append([kafka_append.prepare(topic, encoded, self._max_bytes[topic])])
 
     def flush(self, timeout_s: float = 60.0) -> None:
-        """Returns when all that was appended has been written. Raises Unsettled when some of it may not have been."""
+        """Returns when all that was appended has been written. Raises Retriable when some of it may not have been."""
         futures, self._futures = self._futures, []
         for future in futures:
             asked(self._options, "writing", future.get, timeout=timeout_s)
@@ -63,7 +63,7 @@ class ColumnProducer:
 
 
 def open_producer(options: Options, bulk: bool | None = None) -> ColumnProducer:
-    """A producer of readings. Raises Unsettled when the broker does not answer."""
+    """A producer of readings. Raises Retriable when the broker does not answer."""
     return ColumnProducer(options, bulk)
 
 

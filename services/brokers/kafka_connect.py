@@ -1,6 +1,6 @@
 """Opens and drops kafka-python's clients without leaving threads behind, and says what their errors mean to the caller.
 
-Every failure becomes one of the ports' errors: `Unsettled` (try again), `Fenced` (leave), `Refused` (a person acts).
+Every failure becomes one of the ports' errors: `Retriable` (try again), `Fenced` (leave), `Refused` (a person acts).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from services.brokers import kafka_listener, kafka_logins, kafka_options
 from services.brokers.kafka_batch import CODECS
 from services.brokers.kafka_options import Options
 from services.brokers.kafka_producer import Producer
-from services.predictor.ports import Fenced, Refused, Unsettled
+from services.predictor.ports import Fenced, Refused, Retriable
 
 # The library logs every attempt to reconnect as errors, dozens a second; what matters of it becomes an error of ours.
 # Whoever wants to read it sets the level of this logger beforehand.
@@ -49,7 +49,7 @@ LIBRARY_NAMES = re.compile(r"^(?:\[Error \d+\] |\w+Error: )+")
 FENCED = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError)
 
 
-class Misfit(Unsettled):
+class Misfit(Retriable):
     """A broker is there, and does not take the connection or the login as it is set up. Waiting harms nothing, and ends
     when the broker's side is mended; `fix` is what a person can do on this one.
     """
@@ -126,7 +126,7 @@ def missing_codec(options: Options) -> str:
 
 
 def check_partitions(options: Options, consumer: KafkaConsumer, topic: str, partitions: Iterable[int]) -> None:
-    """Raises Refused when the topic or one of the partitions does not exist, Unsettled when nobody answers."""
+    """Raises Refused when the topic or one of the partitions does not exist, Retriable when nobody answers."""
     found = asked(options, f"looking for topic {topic}", consumer.partitions_for_topic, topic)
     if not found:
         raise Refused(
@@ -148,7 +148,7 @@ def asked(options: Options, doing: str, call: Callable[..., T], *arguments: Any,
 
 def meaning(error: Exception, options: Options, doing: str) -> Exception:
     """The port's error for a failure of the client library, with what was being done and what to do about it."""
-    if isinstance(error, Unsettled | Fenced | Refused):
+    if isinstance(error, Retriable | Fenced | Refused):
         return error
     if isinstance(error, LOGIN):
         return _login_refused(error, options)
@@ -157,7 +157,7 @@ def meaning(error: Exception, options: Options, doing: str) -> Exception:
     said = str(error) if name in str(error) else f"{name}: {error}"
     if isinstance(error, DENIED):
         return Refused(f"{where} was refused: {said}. Check the kafka: settings, and the ACLs of this user")
-    return Unsettled(f"{where} failed: {said}")
+    return Retriable(f"{where} failed: {said}")
 
 
 def is_fenced(error: BaseException | None) -> bool:
@@ -213,13 +213,13 @@ def _login_refused(error: Exception, options: Options) -> Misfit:
     )
 
 
-def _silence(arguments: dict[str, Any], options: Options) -> Unsettled:
+def _silence(arguments: dict[str, Any], options: Options) -> Retriable:
     """What to say of brokers that do not answer, after a look at those that listen."""
     if (error := kafka_logins.gate_of(arguments).error) is not None:
         return _login_refused(error, options)
     silent = f"Kafka at {kafka_options.brokers(options)} does not answer"
     if arguments.get("proxy_url"):
-        return Unsettled(f"{silent}: no connection through kafka.proxy_url")
+        return Retriable(f"{silent}: no connection through kafka.proxy_url")
     why = ""
     for server in arguments["bootstrap_servers"]:
         host, _, port = server.rpartition(":")
@@ -232,4 +232,4 @@ def _silence(arguments: dict[str, Any], options: Options) -> Unsettled:
             return Misfit(*found)
         why = "the port is open, but no answer came; its broker may be starting, or send clients on to where nobody is"
         break
-    return Unsettled(f"{silent}: {why}")
+    return Retriable(f"{silent}: {why}")

@@ -20,7 +20,7 @@ class Expiry(NamedTuple):
 
 
 def read(options: Options) -> Expiry:
-    """As one of the brokers has it. Raises Unsettled when none answers."""
+    """As one of the brokers has it. Raises Retriable when none answers."""
     with open_admin(options) as admin:
         found = asked(options, "describing the cluster", admin.describe_cluster)
         settings = broker_settings(admin, found["brokers"][0]["broker_id"])

@@ -46,13 +46,13 @@ class Group:
         self._replaced: set[tuple[str, str]] | None = None if incarnation == 0 else set()
 
     def consumer(self) -> KafkaConsumer:
-        """The group's own; opened when it is first needed. Raises Unsettled."""
+        """The group's own; opened when it is first needed. Raises Retriable."""
         if self._consumer is None:
             self._consumer = open_consumer(self._options, group_id=self.name, retry_backoff_ms=2)
         return self._consumer
 
     def read(self, timeout_ms: int) -> dict[int, CommittedOffset]:
-        """Entries by partition, of those that have one; waits for transactions under way. Raises Unsettled."""
+        """Entries by partition, of those that have one; waits for transactions under way. Raises Retriable."""
         found = asked(self._options, f"reading the offsets of group {self.name}", self.fetch, timeout_ms)
         return {
             partition: CommittedOffset(found[tp].offset, str(found[tp].metadata or ""))
@@ -73,7 +73,7 @@ class Group:
         return {tp: offset for tp, offset in each.items() if offset is not None}
 
     def ends(self) -> dict[int, int]:
-        """Stable end of each partition. Raises Unsettled."""
+        """Stable end of each partition. Raises Retriable."""
         tps, doing = list(self._partitions.values()), "looking for the ends of the readings"
         found = asked(self._options, doing, self.consumer().end_offsets, tps, timeout_ms=ANSWER_MS)
         return {tp.partition: end for tp, end in found.items()}
@@ -88,7 +88,7 @@ class Group:
         return {self._partitions[partition]: OffsetAndMetadata(at, mine, -1) for partition, at in offsets.items()}
 
     def signatures(self) -> set[str]:
-        """Of all entries, without waiting for transactions under way. Raises Unsettled."""
+        """Of all entries, without waiting for transactions under way. Raises Retriable."""
         # Read-uncommitted: else this would wait for the transaction of ours that is about to be settled.
         consumer = open_consumer(self._options, group_id=self.name, isolation_level="read_uncommitted")
         try:

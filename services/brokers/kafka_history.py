@@ -11,7 +11,7 @@ from services.records import Records
 
 
 class KafkaHistory:
-    """Holds no connection between two calls. Raises Unsettled when the broker does not answer, Refused when the topic
+    """Holds no connection between two calls. Raises Retriable when the broker does not answer, Refused when the topic
     is missing; both may be asked again.
     """
 

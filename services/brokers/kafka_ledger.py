@@ -1,4 +1,4 @@
-"""The one place that writes to Kafka: `ports.Ledger` on kafka-python. An epoch is one transaction.
+"""The one place that writes to Kafka: `ports.Sink` on kafka-python. An epoch is one transaction.
 
     prepare   encode every record; what cannot be written is refused before anything is begun
     begin     the transaction opens with its first record
@@ -42,7 +42,7 @@ from services.brokers.kafka_options import Options
 from services.brokers.kafka_producer import Producer
 from services.brokers.watchdog import Expire, Watchdog, end_process
 from services.predictor import topic_ids
-from services.predictor.ports import Fenced, Forgotten, Refused, Unsettled
+from services.predictor.ports import Fenced, Forgotten, Refused, Retriable
 from services.records import Commit, Encoded, Role, TopicIds
 
 log = logging.getLogger(__name__)
@@ -55,8 +55,8 @@ SLACK_S = 5.0
 TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
 
 
-class KafkaLedger:
-    """See ports.Ledger.
+class KafkaSink:
+    """See ports.Sink.
 
     topics: name of every role's topic; `partitions` are the shard's, the same in each.
     timeout_s: Kafka's transaction timeout. A commit that takes much longer ends the process through `on_expiry`, as the
@@ -100,21 +100,21 @@ class KafkaLedger:
 
     @property
     def max_value_bytes(self) -> int:
-        """The largest value that every output topic takes. May ask the broker: raises Unsettled or Refused."""
+        """The largest value that every output topic takes. May ask the broker: raises Retriable or Refused."""
         self._describe()
         return min(self._max_bytes.values()) - HEAD_BYTES - RECORD_BYTES - KEY_BYTES
 
     @property
     def topic_ids(self) -> TopicIds:
-        """See ports.Ledger."""
+        """See ports.Sink."""
         return self._group.topic_ids
 
     def check_topics(self, before: TopicIds) -> None:
-        """See ports.Ledger."""
+        """See ports.Sink."""
         topic_ids.check(before, self.topic_ids, self._topics)
 
     def fence(self) -> None:
-        """See ports.Ledger. Raises Unsettled when the broker does not answer, Refused when topics are missing."""
+        """See ports.Sink. Raises Retriable when the broker does not answer, Refused when topics are missing."""
         self._take_over(sign=True)
 
     def _take_over(self, sign: bool) -> None:
@@ -150,19 +150,19 @@ class KafkaLedger:
         self._appender = kafka_append.appender(producer, self._bulk)
 
     def committed(self) -> Mapping[int, int]:
-        """See ports.Ledger. Raises Unsettled when the broker does not answer."""
+        """See ports.Sink. Raises Retriable when the broker does not answer."""
         self._known = self._group.read(ANSWER_MS)
         return offsets_of(self._known)
 
     def ends(self) -> Mapping[int, int]:
-        """See ports.Ledger. Raises Unsettled when the broker does not answer."""
+        """See ports.Sink. Raises Retriable when the broker does not answer."""
         return self._group.ends()
 
     def commit(self, commit: Commit) -> None:
-        """See ports.Ledger. Raises Refused, before anything is written, for a record larger than its topic takes."""
+        """See ports.Sink. Raises Refused, before anything is written, for a record larger than its topic takes."""
         producer = self._producer
         if producer is None:
-            raise RuntimeError("call fence() before commit(), and settle() after Unsettled")
+            raise RuntimeError("call fence() before commit(), and settle() after Retriable")
         if not commit.writes and dict(commit.started) == dict(commit.offsets):
             raise ValueError("a commit without writes must move an offset")
         parts = [self._prepare(encoded) for encoded in commit.writes if len(encoded)]
@@ -182,11 +182,11 @@ class KafkaLedger:
         meant = self._signed(commit.offsets)
         if any(found.get(partition) != entry for partition, entry in meant.items()):
             self._let_go()
-            raise Unsettled(f"the commit reported success, but the group's offsets are {found}, not {meant}")
+            raise Retriable(f"the commit reported success, but the group's offsets are {found}, not {meant}")
         self._known = found
 
     def settle(self, commit: Commit) -> bool:
-        """See ports.Ledger. Raises Unsettled while the broker does not answer; call it again then. With at-least-once
+        """See ports.Sink. Raises Retriable while the broker does not answer; call it again then. With at-least-once
         delivery False means only that the offsets were not moved.
         """
         self._take_over(sign=False)  # what is there is signed by us, or we leave
@@ -221,7 +221,7 @@ class KafkaLedger:
         return {partition: CommittedOffset(offset, signature) for partition, offset in offsets.items()}
 
     def close(self) -> None:
-        """See ports.Ledger. What is under way is left to the next owner's `fence`, as after a crash."""
+        """See ports.Sink. What is under way is left to the next owner's `fence`, as after a crash."""
         producer, self._producer = self._producer, None
         if producer is not None:
             drop(producer, wait_s=2.0)
@@ -298,7 +298,7 @@ class KafkaLedger:
 
 def fence_all(options: Options, transactional_ids: Iterable[str], timeout_s: float = 30.0) -> None:
     """Shuts out whoever owns these ids; their transactions are aborted, or completed if they were decided. Raises
-    Unsettled when the broker does not answer.
+    Retriable when the broker does not answer.
     """
     for name in transactional_ids:
         producer = open_producer(options, transactional_id=name, **_timeouts_ms(timeout_s, options))

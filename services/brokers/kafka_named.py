@@ -12,7 +12,7 @@ from services.records import RECENT
 
 
 def models_named(options: Options, changelog: str, most_bytes: int = READ_BYTES) -> set[str]:
-    """Models that made a memory in the newest row of some stream. Reads the whole topic. Raises Unsettled, Refused for
+    """Models that made a memory in the newest row of some stream. Reads the whole topic. Raises Retriable, Refused for
     a missing topic or a batch that unpacks to too much, and StateRowRefused for records that are no state rows.
     """
     with open_admin(options) as admin:

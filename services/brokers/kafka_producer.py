@@ -4,7 +4,7 @@ When the broker of a coordinator cannot be connected, the library's `await_ready
 and the sender drops the request that it was about to send: it is neither in flight nor queued, nobody completes its
 result, and the call waits for ever. `Client` gives the sender what it expects, so that the request stays queued and the
 coordinator is looked up again. Whatever else loses a request (an exception in one of the library's callbacks is logged
-and gone) is found by looking: a request that is awaited, and was in neither place for LOST_S, is Unsettled.
+and gone) is found by looking: a request that is awaited, and was in neither place for LOST_S, is Retriable.
 
 Two private names are needed for that look; `unfit` tries them. Without them the ledger's watchdog is the only end.
 """
@@ -22,7 +22,7 @@ from kafka import errors as kafka_errors
 from kafka.net.compat import KafkaNetClient
 from kafka.producer.transaction_manager import TransactionManager
 
-from services.predictor.ports import Unsettled
+from services.predictor.ports import Retriable
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Producer(KafkaProducer):
         pass
 
     def init_transactions(self) -> None:
-        """Raises KafkaTimeoutError after max_block_ms, Unsettled when the request was lost."""
+        """Raises KafkaTimeoutError after max_block_ms, Retriable when the request was lost."""
         if unfit():
             super().init_transactions()
         else:
@@ -66,14 +66,14 @@ class Producer(KafkaProducer):
             self._await_result(self._transaction_manager.initialize_transactions(), limit_s)
 
     def send_offsets_to_transaction(self, offsets: Mapping[Any, Any], group_metadata: Any) -> None:
-        """Raises Unsettled when the request was lost."""
+        """Raises Retriable when the request was lost."""
         if unfit():
             super().send_offsets_to_transaction(offsets, group_metadata)
         else:
             self._await_result(self._transaction_manager.send_offsets_to_transaction(offsets, group_metadata))
 
     def commit_transaction(self) -> None:
-        """Raises Unsettled when the request was lost. May return though nothing was committed: read back."""
+        """Raises Retriable when the request was lost. May return though nothing was committed: read back."""
         if unfit():
             super().commit_transaction()
         else:
@@ -81,7 +81,7 @@ class Producer(KafkaProducer):
 
     def await_records(self, futures: Iterable[Any], timeout_s: float) -> None:
         """Returns when all are written; raises the error of the first that is not, KafkaTimeoutError for one that took
-        longer than `timeout_s`, Unsettled when the request that takes their partitions into the transaction was lost.
+        longer than `timeout_s`, Retriable when the request that takes their partitions into the transaction was lost.
         """
         for future in futures:
             self._await(partial(_is_written, future), self._has_lost_partitions, timeout_s)
@@ -96,7 +96,7 @@ class Producer(KafkaProducer):
         while not ended(LOOK_S):
             lost_s = lost_s + LOOK_S if is_lost() else 0.0
             if lost_s >= bound_s:
-                raise Unsettled(f"the client library has lost a request of the transaction {lost_s:g} s ago")
+                raise Retriable(f"the client library has lost a request of the transaction {lost_s:g} s ago")
             if time.monotonic() - began_s > limit_s:
                 raise kafka_errors.KafkaTimeoutError(f"no answer within {limit_s:g} s")
 

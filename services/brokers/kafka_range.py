@@ -22,7 +22,7 @@ LOOK_BYTES = 64 << 10
 
 
 def bounds(options: Options, topic: str) -> dict[int, tuple[int, int]]:
-    """Partition -> (first offset that is left, stable end). Raises Refused for a missing topic, Unsettled."""
+    """Partition -> (first offset that is left, stable end). Raises Refused for a missing topic, Retriable."""
     consumer = open_reader(options)
     try:
         check_partitions(options, consumer, topic, ())
@@ -43,7 +43,7 @@ def unreadable(
     most_bytes: int = READ_BYTES,
 ) -> list[tuple[str, Trouble]]:
     """What keeps the record batches at these offsets of each partition from being read, a sentence each, by a server
-    that polls `most_bytes`. `bounds` as the function of that name gives them. Raises Unsettled.
+    that polls `most_bytes`. `bounds` as the function of that name gives them. Raises Retriable.
     """
     found: dict[str, Trouble] = {}
     consumer = open_reader({**options, "max_partition_fetch_bytes": LOOK_BYTES}, room=PollBudget(most_bytes))
@@ -66,7 +66,7 @@ def unreadable(
 
 def offsets_at(options: Options, topic: str, partitions: Mapping[int, int]) -> dict[int, int | None]:
     """Partition -> the first offset whose record has at least the time given for it (ms, the record's Kafka timestamp);
-    None where no record has. Raises Unsettled.
+    None where no record has. Raises Retriable.
     """
     consumer = open_reader(options)
     try:
@@ -84,7 +84,7 @@ def read_range(
 ) -> Iterator[Records]:
     """The committed records of [from, to) of each partition, oldest first, partition after partition, in parts of some
     ten thousand. A batch that unpacks to more than `most_bytes` is one refused record without key and value. Raises
-    Unsettled, also where retention eats the range while it is read.
+    Retriable, also where retention eats the range while it is read.
     """
     consumer = open_reader(options, room=PollBudget(most_bytes, refuses=False))
     try:

@@ -16,7 +16,7 @@ TAIL = 1000
 
 
 def newest(options: Options, topic: str, partitions: int, ours: Callable[[Sentinel], bool]) -> dict[int, Search]:
-    """What was found in each partition, as by a start that reads all of it; `ours` as in `Search`. Raises Unsettled,
+    """What was found in each partition, as by a start that reads all of it; `ours` as in `Search`. Raises Retriable,
     and Refused for a missing topic.
     """
     consumer = open_reader(options)

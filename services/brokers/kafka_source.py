@@ -31,7 +31,7 @@ from services.brokers.kafka_connect import (
 )
 from services.brokers.kafka_fetch import Unreadable
 from services.brokers.kafka_options import Options, brokers
-from services.predictor.ports import Refused, Unsettled
+from services.predictor.ports import Refused, Retriable
 from services.records import Records
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class KafkaSource:
         self._again_s: dict[int, float] = {}  # partition that is paused -> monotonic, when to try it again
 
     def beginning(self) -> Mapping[int, int]:
-        """See ports.Source. Raises Unsettled while the broker does not answer."""
+        """See ports.Source. Raises Retriable while the broker does not answer."""
         consumer = self._opened()
         doing = f"looking for the start of {self._topic}"
         first = asked(self._options, doing, consumer.beginning_offsets, self._all(), timeout_ms=ANSWER_MS)
@@ -122,7 +122,7 @@ class KafkaSource:
             ):
                 self._set_apart(raised)
                 return []
-            if not isinstance(raised, Unsettled):
+            if not isinstance(raised, Retriable):
                 self._broken = raised if isinstance(raised, Refused) else None
                 raise raised from error
             self._away(raised)
@@ -205,7 +205,7 @@ class KafkaSource:
             return
         try:
             first = self.beginning()
-        except Unsettled as error:
+        except Retriable as error:
             self._away(error)  # the next poll finds the same
             return
         for partition in why.partitions:
@@ -222,7 +222,7 @@ class KafkaSource:
         tp = self._tps[partition]
         self._consumer.pause(tp)
         self._again_s[partition] = time.monotonic() + AGAIN_S
-        with suppress(Unsettled):  # nothing is fetched of it now that would tell its end
+        with suppress(Retriable):  # nothing is fetched of it now that would tell its end
             doing = f"looking for the end of {self._topic}"
             self._ends |= {
                 partition: asked(self._options, doing, self._consumer.end_offsets, [tp], timeout_ms=ANSWER_MS)[tp]
@@ -267,11 +267,11 @@ class KafkaSource:
         """No broker is connected. Hazard: a consumer that has lost all of them may connect again and yet never fetch,
         so the next poll opens another.
         """
-        silent = Unsettled(f"Kafka at {brokers(self._options)} does not answer")
+        silent = Retriable(f"Kafka at {brokers(self._options)} does not answer")
         self._away(refused_login(self._options) or silent)
         self.close()
 
-    def _away(self, why: Unsettled) -> None:
+    def _away(self, why: Retriable) -> None:
         """Tells it once, and each misfit once: that a login is refused shows only after a while of silence."""
         first = self.away_since_s is None
         if first:

@@ -35,7 +35,7 @@ def holders(
     options: Options, topic: str, partitions: Iterable[int], ours: Callable[[str], bool] = lambda name: False
 ) -> dict[int, Holder]:
     """Partition -> who holds it open; without those that nobody does, and those that are held by a transactional id of
-    `ours`. Raises Unsettled when the broker does not answer.
+    `ours`. Raises Retriable when the broker does not answer.
     """
     tps = [TopicPartition(topic, partition) for partition in partitions]
     doing = f"looking for open transactions in {topic}"

@@ -17,7 +17,7 @@ from services.brokers import kafka_stable, kafka_survey, kafka_topics
 from services.brokers.kafka_changelog import KafkaChangelog
 from services.brokers.kafka_fetch import READ_BYTES
 from services.brokers.kafka_group import Group, offsets_of, topics_of
-from services.brokers.kafka_ledger import KafkaLedger, fence_all
+from services.brokers.kafka_ledger import KafkaSink, fence_all
 from services.brokers.kafka_options import Options
 from services.codecs import sentinels
 from services.codecs.sentinels import Search, Sentinel
@@ -64,11 +64,11 @@ class StartOver:
         self._ids, self._timeout_s = list(transactional_ids), timeout_s
 
     def take_over(self) -> None:
-        """Whoever commits under the group's transactional ids can do so no more. Raises Unsettled."""
+        """Whoever commits under the group's transactional ids can do so no more. Raises Retriable."""
         fence_all(self._options, self._ids, self._timeout_s)
 
     def plan(self, where: Where) -> StartOverPlan:
-        """Reads the whole changelog. Raises Unsettled, and Refused where an open transaction hides a part of it."""
+        """Reads the whole changelog. Raises Retriable, and Refused where an open transaction hides a part of it."""
         partitions = kafka_topics.partition_count(self._options, self._names)
         if held := kafka_stable.held_open(self._options, self._names[Role.CHANGELOG], range(partitions), self._is_ours):
             raise Refused("; ".join(held.values()))
@@ -99,10 +99,10 @@ class StartOver:
         return StartOverPlan([self._names[role] for role in anew], places)
 
     def do(self, plan: StartOverPlan) -> None:
-        """Forgets states and moves the group, in one transaction. Raises Unsettled: then nothing of it has happened, or
+        """Forgets states and moves the group, in one transaction. Raises Retriable: then nothing of it has happened, or
         all of it; Fenced when a server has started meanwhile.
         """
-        ledger = KafkaLedger(
+        ledger = KafkaSink(
             self._options,
             group=self._group,
             transactional_id=self._ids[0],

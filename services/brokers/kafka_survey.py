@@ -62,7 +62,7 @@ class Skew:
 
 
 def cluster(options: Options) -> Cluster:
-    """The cluster behind the bootstrap servers. Raises Unsettled when it does not answer, Refused when it will not."""
+    """The cluster behind the bootstrap servers. Raises Retriable when it does not answer, Refused when it will not."""
     with open_admin(options) as admin:
         found = asked(options, "describing the cluster", admin.describe_cluster)
         brokers = [Broker(one["broker_id"], one["host"], one["port"]) for one in found["brokers"]]
@@ -147,7 +147,7 @@ def _stamp_ms(quorum: Mapping[str, Any]) -> int:
 
 
 def spans(options: Options, topic: str, partitions: int) -> dict[int, Span]:
-    """What each partition of a topic holds. Raises Unsettled, or Refused without the right to ask."""
+    """What each partition of a topic holds. Raises Retriable, or Refused without the right to ask."""
     tps = [TopicPartition(topic, partition) for partition in range(partitions)]
     with open_admin(options) as admin:
 

@@ -13,7 +13,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
 from services.brokers.kafka_connect import ANSWER_MS, asked, open_admin
 from services.brokers.kafka_options import Options, brokers
-from services.predictor.ports import Refused, Unsettled
+from services.predictor.ports import Refused, Retriable
 from services.records import Role, TopicIds
 
 MAX_MESSAGE_BYTES = 1_048_588
@@ -85,7 +85,7 @@ def spec(settings: Any, names: Mapping[Role, str]) -> TopicSpec:
 def create(options: Options, wanted: TopicSpec, tell: Callable[[str], object] = lambda line: None) -> list[str]:
     """Makes the topics that are missing and returns their names once they can be used. Of the others, outputs that have
     fewer partitions than the readings get as many; else they are left as they are. `tell` hears what is waited for.
-    Raises Unsettled when the broker does not answer, Refused when it will not have a topic so.
+    Raises Retriable when the broker does not answer, Refused when it will not have a topic so.
     """
     with open_admin(options) as admin:
         there = _described(options, admin, list(wanted.names.values()))
@@ -132,7 +132,7 @@ def _grow(
         end_s = time.monotonic() + 2 * ANSWER_MS / 1000
         while any(topic.partitions < readings.partitions for topic in existing(options, admin, short)):
             if time.monotonic() > end_s:
-                raise Unsettled(f"partitions were added to {', '.join(short)}, and the brokers do not show them yet")
+                raise Retriable(f"partitions were added to {', '.join(short)}, and the brokers do not show them yet")
             time.sleep(SHOWN_S)
 
 
@@ -153,7 +153,7 @@ def create_events(options: Options, name: str, replication: int | None = None) -
 
 
 def check(options: Options, wanted: TopicSpec) -> list[Finding]:
-    """What is wrong with the topics, refusals first. Raises Unsettled when the broker does not answer."""
+    """What is wrong with the topics, refusals first. Raises Retriable when the broker does not answer."""
     with open_admin(options) as admin:
         there = _described(options, admin, list(wanted.names.values()))
         count = len(asked(options, "counting the brokers", admin.describe_cluster)["brokers"])
@@ -168,7 +168,7 @@ def check(options: Options, wanted: TopicSpec) -> list[Finding]:
 
 
 def partition_count(options: Options, names: Mapping[Role, str]) -> int:
-    """Partitions of the readings. Raises Unsettled when the broker does not answer, Refused when there is no topic."""
+    """Partitions of the readings. Raises Retriable when the broker does not answer, Refused when there is no topic."""
     with open_admin(options) as admin:
         return existing(options, admin, [names[Role.READINGS]])[0].partitions
 
@@ -182,7 +182,7 @@ def max_message_bytes(options: Options, names: Sequence[str], partitions: int) -
 
 
 def described(options: Options, names: Sequence[str], partitions: int) -> list[TopicDescription]:
-    """The topics in the order of `names`. Raises Unsettled when the broker does not answer, Refused when a topic is
+    """The topics in the order of `names`. Raises Retriable when the broker does not answer, Refused when a topic is
     missing or has fewer than `partitions`.
     """
     with open_admin(options) as admin:
@@ -196,7 +196,7 @@ def described(options: Options, names: Sequence[str], partitions: int) -> list[T
 
 
 def there(options: Options, names: Mapping[Role, str]) -> dict[Role, TopicDescription]:
-    """The topics that are there, without their settings: one small request. Raises Unsettled, Refused."""
+    """The topics that are there, without their settings: one small request. Raises Retriable, Refused."""
     with open_admin(options) as admin:
         found = asked(options, "looking at the topics", admin.describe_topics, list(names.values()))
     described = {topic["name"]: _bare(topic) for topic in found if not topic["error_code"] and topic["partitions"]}

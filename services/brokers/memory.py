@@ -13,7 +13,7 @@ from services.brokers.memory_broker import Committed, MemoryBroker
 from services.brokers.memory_faults import COMMIT_STEPS, Crash, FaultPoint, Faults, InjectedFault
 from services.brokers.memory_log import Isolation, LogEntry, Marker, ProducerIdAndEpoch, to_records
 from services.predictor import topic_ids
-from services.predictor.ports import Fenced, Forgotten, Refused, Unsettled
+from services.predictor.ports import Fenced, Forgotten, Refused, Retriable
 from services.records import Commit, Records, Role, TopicIds
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
     "Marker",
     "MemoryBroker",
     "MemoryChangelog",
-    "MemoryLedger",
+    "MemorySink",
     "MemorySource",
 ]
 
@@ -122,8 +122,8 @@ class MemoryChangelog:
 _commits = itertools.count()
 
 
-class MemoryLedger:
-    """`ports.Ledger` over the broker.
+class MemorySink:
+    """`ports.Sink` over the broker.
 
     A zombie is simply an older ledger that is used after another one with the same `transactional_id` has called
     `fence`. With `exactly_once=False` records are written as they come and nobody is fenced. A commit writes the
@@ -152,29 +152,29 @@ class MemoryLedger:
         self.signed = False
 
     def check_topics(self, before: TopicIds) -> None:
-        """See ports.Ledger."""
+        """See ports.Sink."""
         topic_ids.check(before, self.topic_ids, {role: role.value for role in Role})
 
     def fence(self) -> None:
-        """See ports.Ledger. Raises Unsettled when a fault says so, as the other calls."""
+        """See ports.Sink. Raises Retriable when a fault says so, as the other calls."""
         self._take_over()
         self._known = self._read()
         self.signed = any(entry.note for entry in self._known.values())
 
     def committed(self) -> Mapping[int, int]:
-        """See ports.Ledger."""
+        """See ports.Sink."""
         self._faults.at(FaultPoint.COMMITTED)
         self._known = self._read()
         return _offsets(self._known)
 
     def ends(self) -> Mapping[int, int]:
-        """See ports.Ledger."""
+        """See ports.Sink."""
         return {partition: self._broker.log(Role.READINGS, partition).stable for partition in self._partitions}
 
     def commit(self, commit: Commit) -> None:
-        """See ports.Ledger."""
+        """See ports.Sink."""
         if not self._connected:
-            raise RuntimeError("call fence() before commit(), and settle() after Unsettled")
+            raise RuntimeError("call fence() before commit(), and settle() after Retriable")
         if not commit.writes and dict(commit.started) == dict(commit.offsets):
             raise ValueError("a commit without writes must move an offset")
         self._connected = False
@@ -197,11 +197,11 @@ class MemoryLedger:
         at(FaultPoint.READ_BACK)
         found = self._read()
         if not self._is_kept(found, commit):
-            raise Unsettled(f"the group's offsets are {_offsets(found)}, not {dict(commit.offsets)}")
+            raise Retriable(f"the group's offsets are {_offsets(found)}, not {dict(commit.offsets)}")
         self._known, self._connected = found, True
 
     def settle(self, commit: Commit) -> bool:
-        """See ports.Ledger. Without transactions False means only that the offsets were not moved."""
+        """See ports.Sink. Without transactions False means only that the offsets were not moved."""
         self._faults.at(FaultPoint.SETTLE)
         self._take_over()
         self._faults.at(FaultPoint.COMMITTED)
@@ -240,7 +240,7 @@ class MemoryLedger:
         self._connected = True
 
     def close(self) -> None:
-        """See ports.Ledger. A transaction under way is left to the next owner's `fence`, as after a crash."""
+        """See ports.Sink. A transaction under way is left to the next owner's `fence`, as after a crash."""
 
     def _read(self) -> dict[int, Committed]:
         return self._broker.committed(self._group, self._partitions)

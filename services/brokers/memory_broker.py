@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from services.brokers.memory_log import Isolation, LogEntry, Marker, PartitionLog, ProducerIdAndEpoch, to_records
-from services.predictor.ports import Fenced, Unsettled
+from services.predictor.ports import Fenced, Retriable
 from services.records import Encoded, Header, Records, Role, TopicIds
 
 COMPACTED = (Role.CHANGELOG,)
@@ -180,13 +180,13 @@ class MemoryBroker:
     def committed(self, group: str, partitions: Sequence[int]) -> dict[int, Committed]:
         """The group's entries for those of `partitions` that have one. Decided transactions are completed first.
 
-        Raises Unsettled while an open one holds one of them: Kafka would make the client wait.
+        Raises Retriable while an open one holds one of them: Kafka would make the client wait.
         """
         for transactional_id, transaction in self._transactions.items():
             self._complete(transaction)
             for partition in partitions:
                 if (group, partition) in transaction.offsets:
-                    raise Unsettled(f"transaction {transactional_id} holds the offset of partition {partition} open")
+                    raise Retriable(f"transaction {transactional_id} holds the offset of partition {partition} open")
         return {
             partition: self._offsets[group, partition]
             for partition in partitions

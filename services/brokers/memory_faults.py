@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 
-from services.predictor.ports import Unsettled
+from services.predictor.ports import Retriable
 
 
 class Crash(BaseException):
@@ -46,7 +46,7 @@ class InjectedFault(enum.StrEnum):
     """What can happen at a step."""
 
     CRASH = "crash"  # the process dies
-    LOST = "lost"  # the connection is lost: Unsettled
+    LOST = "lost"  # the connection is lost: Retriable
 
 
 class Faults:
@@ -63,10 +63,10 @@ class Faults:
         return faults
 
     def at(self, step: FaultPoint) -> None:
-        """Raises Crash or Unsettled when this step is to fail."""
+        """Raises Crash or Retriable when this step is to fail."""
         self.passed.append(step)
         fault = self._choose(step)
         if fault is InjectedFault.CRASH:
             raise Crash(f"at {step}")
         if fault is InjectedFault.LOST:
-            raise Unsettled(f"connection lost at {step}")
+            raise Retriable(f"connection lost at {step}")

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from services.archive.verify import ArchiveReport
 
-LEAVES = {"Refused": 4, "ArchiveInUse": 3, "Damaged": 4, "NotWritten": 1, "Unsettled": 1}
+LEAVES = {"Refused": 4, "ArchiveInUse": 3, "Damaged": 4, "NotWritten": 1, "Retriable": 1}
 """Exit codes: 1 what could not be done now, 3 another archiver is there, 4 a person must act."""
 
 WARNED = ("records are gone", "batch passed over", "archive begins", "broker_away", "not written")
@@ -53,7 +53,7 @@ def archive(
     from services.archive.archiver import Archiver
     from services.archive.layout import Damaged
     from services.brokers.kafka_history import KafkaHistory
-    from services.predictor.ports import Refused, Unsettled
+    from services.predictor.ports import Refused, Retriable
     from services.settings import load
 
     settings = load(config, set_ or [])
@@ -79,7 +79,7 @@ def archive(
                 service.forever(archiver, place, every_s, stop, notify)
         finally:
             place.close()
-    except (Damaged, Refused, Unsettled, places.NotWritten, places.ArchiveInUse) as error:
+    except (Damaged, Refused, Retriable, places.NotWritten, places.ArchiveInUse) as error:
         log.error("leaving", reason=str(error))
         raise typer.Exit(LEAVES[type(error).__name__]) from None
     told = archiver.told

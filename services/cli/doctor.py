@@ -28,24 +28,24 @@ def doctor(
     unknown: it could not be seen, and the line says why.
     Exit codes: 0 nothing fails, 1 something does (with --strict: or warns), 2 the settings are wrong.
     """
-    from services.doctor import Line, Patient, examined
+    from services.doctor import CheckResult, Target, examined
     from services.settings import WrongSettings, load
 
-    lines: list[Line] = []
+    lines: list[CheckResult] = []
     settings = None
     try:
         settings = load(config, set_ or [])
-        lines.append(Line("settings", "ok", f"{config or 'defaults and environment'}: right"))
+        lines.append(CheckResult("settings", "ok", f"{config or 'defaults and environment'}: right"))
     except WrongSettings as error:
         lines += [
-            Line("settings", "fail", problem, "Correct it; `streamrnn config schema` has every setting.")
+            CheckResult("settings", "fail", problem, "Correct it; `streamrnn config schema` has every setting.")
             for problem in error.problems
         ]
     if not json_:
         for line in lines:
             _print(line)
     if settings is not None:
-        for line in examined(Patient(settings, limit)):
+        for line in examined(Target(settings, limit)):
             lines.append(line)
             if not json_:
                 _print(line)
@@ -67,9 +67,9 @@ def doctor(
 
 
 def _print(line: object) -> None:
-    from services.doctor import Line
+    from services.doctor import CheckResult
 
-    assert isinstance(line, Line)
+    assert isinstance(line, CheckResult)
     typer.echo(f"{typer.style(f'{line.level:>7}', fg=MARKS[line.level])}  {line.check:<10} {line.said}")
     if line.fix and line.level != "ok":
         typer.echo(f"{'':{INDENT}} {line.fix}")

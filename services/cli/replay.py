@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from services.codecs.predictions import PredictionRows
-    from services.tables.material import Material
+    from services.tables.material import TableDataset
 
 TICK_S = 0.05
 
@@ -86,7 +86,7 @@ def replay(
         raise typer.Exit(1)
 
 
-def _records(material: Material, first: int, partitions: int) -> list[Record]:
+def _records(material: TableDataset, first: int, partitions: int) -> list[Record]:
     """The first readings of all series in order of time, a stream always to the same partition."""
     import numpy as np
 
@@ -97,7 +97,7 @@ def _records(material: Material, first: int, partitions: int) -> list[Record]:
     return [found[place] for place in order[:first].tolist()]
 
 
-def _symbols(material: Material) -> dict[tuple[bytes, int], str]:
+def _symbols(material: TableDataset) -> dict[tuple[bytes, int], str]:
     """What was read of each stream at each time, where it is a symbol."""
     return {
         (name.encode(), at_ms): word

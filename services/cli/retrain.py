@@ -48,7 +48,7 @@ def retrain(
         become_node(fleet.ray_address, fleet.ray_node)
     outcome = job.retrain(
         settings,
-        job.Order(
+        job.RetrainRequest(
             runs=rules.runs or Path("runs"), parent=champion, registry=where,
             asked=asked(last=rules.last), archive=rules.archive, workers=processes, gpus=fleet.gpus_per_shard > 0,
             warm=rules.warm, recipe=rules.recipe, niceness=rules.niceness, limit_s=rules.limit_minutes * 60,

@@ -131,13 +131,13 @@ def start_over(
 
 def _in_time(ask: Callable[[], T], wait_s: float) -> T:
     """What `ask` returns; a broker that does not answer is asked again for `wait_s`."""
-    from services.predictor.ports import Unsettled
+    from services.predictor.ports import Retriable
 
     end_s = time.monotonic() + wait_s
     while True:
         try:
             return ask()
-        except Unsettled:
+        except Retriable:
             if time.monotonic() >= end_s:
                 raise
             time.sleep(AGAIN_S)

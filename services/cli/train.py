@@ -11,8 +11,8 @@ import typer
 
 if TYPE_CHECKING:
     from services.settings.training import TrainingFile
-    from services.tables.material import Material
-    from services.trainer.making import Way
+    from services.tables.material import TableDataset
+    from services.trainer.making import TrainOptions
 
 
 def train(
@@ -103,7 +103,7 @@ def train(
 
 def train_model(
     plan: TrainingFile,
-    material: Material,
+    material: TableDataset,
     folder: Path,
     seed: int | None,
     resume: bool | None,
@@ -112,14 +112,14 @@ def train_model(
     runs: Path | None = None,
 ) -> tuple[Any, Any, int]:
     """Trains, saves, draws the curve. Returns (card, Learned, readings). With `resume` None, where nobody could go on
-    later, no checkpoint is kept. Raises WrongTable, OtherTraining, OutOfTime, and before it trains ModelNotSaved.
+    later, no checkpoint is kept. Raises WrongTable, CheckpointMismatch, OutOfTime, and before it trains ModelNotSaved.
     """
     from rnn import weights
     from services.cli.training_bar import TrainingBar
     from services.tables.frame import WrongTable
     from services.tables.recipes import recipe_of
     from services.trainer.curve import draw_curve
-    from services.trainer.learning import NotTrained, OutOfTime, Work, train
+    from services.trainer.learning import NotTrained, OutOfTime, TrainingTask, train
     from services.trainer.making import learn_work
     from services.trainer.runs import CURVE, REPORT, nothing_to_resume, open_run
     from services.trainer.search import search
@@ -127,7 +127,7 @@ def train_model(
     recipe = recipe_of(plan.recipe, material.config, material.readings, seed)
     folder = weights.place_for(folder)
     asked = way_of(way or {}, bool(resume))
-    work = Work(material.config, material.series, None, recipe, material.groups)
+    work = TrainingTask(material.config, material.series, None, recipe, material.groups)
     checkpoint = None if resume is None or asked.workers else _checkpoint(folder, resume, console)
     run = None
     with TrainingBar(console) as bar:
@@ -169,10 +169,10 @@ def train_model(
     return card, learned, material.readings
 
 
-def way_of(given: dict[str, Any], resume: bool) -> Way:
+def way_of(given: dict[str, Any], resume: bool) -> TrainOptions:
     """How to train, as the command line says it. Raises WrongTable for what means nothing alone."""
     from services.tables.frame import WrongTable
-    from services.trainer.making import Way
+    from services.trainer.making import TrainOptions
 
     def seconds(minutes: float | None) -> float | None:
         return None if minutes is None else 60 * minutes
@@ -180,7 +180,9 @@ def way_of(given: dict[str, Any], resume: bool) -> Way:
     if given.get("gpus") and not given.get("workers"):
         raise WrongTable("--gpus gives each worker a GPU: say how many with --workers")
     limit_s, search_s = seconds(given.get("limit_minutes")), seconds(given.get("search_minutes"))
-    return Way(given.get("workers") or 0, given.get("gpus", False), limit_s=limit_s, search_s=search_s, resume=resume)
+    return TrainOptions(
+        given.get("workers") or 0, given.get("gpus", False), limit_s=limit_s, search_s=search_s, resume=resume
+    )
 
 
 def _checkpoint(folder: Path, resume: bool, console: Any) -> Path:

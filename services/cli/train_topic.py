@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from services.settings import Settings
-    from services.trainer.making import Made, Parent
-    from services.trainer.past import Past
+    from services.trainer.making import Parent, TrainedModel
+    from services.trainer.past import TopicReader
     from services.trainer.ranges import Range
     from services.trainer.taken import TopicDataset
 
@@ -85,7 +85,7 @@ def train_topic(
 
 def _past(
     settings: Settings, topic: str | None, serve_config: Path | None, topical: dict[str, Any], parent: Parent | None
-) -> Past:
+) -> TopicReader:
     from services.trainer.past import past_of
     from services.trainer.ranges import WrongRange
 
@@ -98,7 +98,7 @@ def _past(
     return past_of(settings, name, topical["--archive"])
 
 
-def _range(past: Past, topical: dict[str, Any], parent: Parent | None) -> Range:
+def _range(past: TopicReader, topical: dict[str, Any], parent: Parent | None) -> Range:
     from services.trainer.ranges import WrongRange, asked, resolve, same
 
     now_ms = time.time_ns() // 1_000_000
@@ -158,7 +158,7 @@ def _refuse_others(model: Parent, taken: TopicDataset, wanted: Range) -> None:
         )
 
 
-def _compared(model: Parent, made: Made) -> str:
+def _compared(model: Parent, made: TrainedModel) -> str:
     """Whether the weights came out the same."""
     before, after = model.card, made.card
     if after.model == before.model:
@@ -168,7 +168,7 @@ def _compared(model: Parent, made: Made) -> str:
     return f"other weights than {before.model}: the same readings and recipe, but {others}"
 
 
-def _copy(made: Made, folder: Path) -> None:
+def _copy(made: TrainedModel, folder: Path) -> None:
     """The run's model, once more in the folder that was named."""
     from rnn import weights
     from services.trainer.runs import CURVE, REPORT
@@ -180,7 +180,7 @@ def _copy(made: Made, folder: Path) -> None:
         shutil.copy(made.run.model / name, folder / name)
 
 
-def _tell(console: Any, made: Made, wanted: Range, folder: Path, again: Parent | None) -> None:
+def _tell(console: Any, made: TrainedModel, wanted: Range, folder: Path, again: Parent | None) -> None:
     """What came of it; `again` is the model that was to be made once more."""
     told, rows = made.report, made.report["rows"]
     scores, rivals = told["scores"], told.get("rivals", {})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rnn.course import Pass
-    from services.trainer.making import Ears
+    from services.trainer.making import Callbacks
     from services.trainer.search import Tried
 
 
@@ -54,8 +54,8 @@ class TrainingBar:
         """A line that stays."""
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def ears(self) -> Ears:
+    def ears(self) -> Callbacks:
         """All of it, as `services.trainer.making` wants it."""
-        from services.trainer.making import Ears
+        from services.trainer.making import Callbacks
 
-        return Ears(self.passed, self.tried, self.worker, noted=lambda note: self.say(f"note: {note}"))
+        return Callbacks(self.passed, self.tried, self.worker, noted=lambda note: self.say(f"note: {note}"))

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from services.records import Predictions, Spelling
+from services.records import AnswerFormat, Predictions
 
 Pieces = Iterable[bytes]
 
@@ -63,7 +63,7 @@ def numbered(column: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=8)
-def _spelled(spelling: Spelling) -> list[bytes]:
+def _spelled(spelling: AnswerFormat) -> list[bytes]:
     """The classes as JSON, and null."""
     return [*map(orjson.dumps, spelling.classes), b"null"]
 

@@ -16,7 +16,7 @@ from services.codecs.arrow_stream import check_frames
 from services.codecs.readings_contract import VERSION
 from services.codecs.readings_packed import VERSION_KEY
 from services.codecs.refusal import Refusal
-from services.records import Predictions, Spelling
+from services.records import AnswerFormat, Predictions
 
 _ROW_BYTES = 8 + 4 + 4 + 4 + 4 + 2  # at, row, score, p, lasting, flags
 _FRAME_BYTES = 2048  # schema, headers and padding of one stream
@@ -40,12 +40,12 @@ def _answer_bytes(part: Predictions) -> int:
 
 
 @lru_cache(maxsize=8)
-def _widest(spelling: Spelling) -> int:
+def _widest(spelling: AnswerFormat) -> int:
     return max(len(word.encode()) for word in spelling.classes)
 
 
 @lru_cache(maxsize=8)
-def _words(spelling: Spelling) -> Any:
+def _words(spelling: AnswerFormat) -> Any:
     """The classes, and null."""
     return pa.array([*spelling.classes, None], pa.utf8())
 

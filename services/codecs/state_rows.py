@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.codecs import sentinels
-from services.records import Memory, Records, StateRows
+from services.records import ModelState, Records, StateRows
 
 VERSION = 2
 HEADER = np.dtype(
@@ -88,7 +88,7 @@ def encode(states: StateRows) -> tuple[list[bytes | None], list[bytes | None]]:
     return list(states.streams), values
 
 
-def _of_everyone(memory: Memory, n: int) -> bool:
+def _of_everyone(memory: ModelState, n: int) -> bool:
     return len(memory.index) == n and bool((memory.index == np.arange(n)).all())
 
 
@@ -157,7 +157,7 @@ def decode(records: Records, wanted: Mapping[str, tuple[str, int]] | None = None
 
 def _memories(
     records: Records, index: NDArray[np.int64], values: list[bytes], counts: NDArray[np.int64]
-) -> list[Memory]:
+) -> list[ModelState]:
     """One for each name, layout and width that occurs."""
     start = HEADER.itemsize
     lengths = np.fromiter(map(len, values), np.int64, len(values))
@@ -182,12 +182,12 @@ def _memories(
     ]
 
 
-def _joined(name: str, layout: int, parts: list[tuple[NDArray[np.int64], NDArray[np.uint8]]]) -> Memory:
+def _joined(name: str, layout: int, parts: list[tuple[NDArray[np.int64], NDArray[np.uint8]]]) -> ModelState:
     if len(parts) == 1:
-        return Memory(name, f"{layout:016x}", *parts[0])
+        return ModelState(name, f"{layout:016x}", *parts[0])
     index = np.concatenate([index for index, _ in parts])
     order = np.argsort(index)
-    return Memory(name, f"{layout:016x}", index[order], np.concatenate([rows for _, rows in parts])[order])
+    return ModelState(name, f"{layout:016x}", index[order], np.concatenate([rows for _, rows in parts])[order])
 
 
 def _checked_version(records: Records, index: NDArray[np.int64], values: list[bytes]) -> NDArray[np.int64]:
@@ -211,7 +211,7 @@ def _as_version_2(value: bytes) -> bytes:
     return head.tobytes() + entry.tobytes() + value[VERSION_1.itemsize :]
 
 
-def _check_memory(records: Records, index: NDArray[np.int64], memory: Memory, layout: str, row_bytes: int) -> None:
+def _check_memory(records: Records, index: NDArray[np.int64], memory: ModelState, layout: str, row_bytes: int) -> None:
     if len(memory.index) == 0:
         return
     rows, whose = index[memory.index], f"a memory of {memory.name}"
@@ -262,7 +262,7 @@ def _sentence(records: Records, i: int, found: str, expected: str) -> str:
     )
 
 
-def _entry(memory: Memory) -> tuple[bytes, int, int]:
+def _entry(memory: ModelState) -> tuple[bytes, int, int]:
     name = memory.name
     if not (name.isascii() and 0 < len(name) <= ENTRY["name"].itemsize):
         raise ValueError(f"a memory's name, such as a model id, has 1 to 12 ASCII characters, not {name!r}")

@@ -6,6 +6,6 @@ settings and the ports' errors; nobody but the command line imports this room.
 """
 
 from services.doctor.examination import examined
-from services.doctor.lines import Level, Line, Patient
+from services.doctor.lines import CheckResult, Level, Target
 
-__all__ = ["Level", "Line", "Patient", "examined"]
+__all__ = ["CheckResult", "Level", "Target", "examined"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from services.brokers import kafka_options
 from services.brokers.kafka_options import Options
-from services.doctor.lines import Line, Patient, days
+from services.doctor.lines import CheckResult, Target, days
 
 LEAST = (2, 5)
 """The first Kafka whose transactions can be fenced without a consumer group's members (KIP-447)."""
@@ -15,22 +15,22 @@ AHEAD_MS, FAR_AHEAD_MS = 1_000, 60_000
 CONNECT_S = 3.0
 
 
-def kafka(patient: Patient) -> Iterator[Line]:
+def kafka(patient: Target) -> Iterator[CheckResult]:
     """Bootstrap servers answer; every broker can be reached at the address it tells; it is new enough."""
     from services.brokers import kafka_survey
     from services.brokers.kafka_connect import Misfit
-    from services.predictor.ports import Refused, Unsettled
+    from services.predictor.ports import Refused, Retriable
 
     settings = patient.settings
     try:
         cluster = kafka_survey.cluster(settings.kafka)
     except Misfit as error:
-        yield Line("kafka", "fail", error.said, f"{error.fix.rstrip('.')}.")
+        yield CheckResult("kafka", "fail", error.said, f"{error.fix.rstrip('.')}.")
         return
-    except (Unsettled, Refused) as error:
-        yield Line("kafka", "fail", str(error), _advice(settings.kafka))
+    except (Retriable, Refused) as error:
+        yield CheckResult("kafka", "fail", str(error), _advice(settings.kafka))
         return
-    yield Line(
+    yield CheckResult(
         "kafka",
         "ok",
         f"{kafka_options.brokers(settings.kafka)}: cluster {cluster.name} with {len(cluster.brokers)} brokers",
@@ -38,7 +38,7 @@ def kafka(patient: Patient) -> Iterator[Line]:
     if not settings.kafka.get("proxy_url"):
         for broker in cluster.brokers:
             if why := _unreachable(broker.host, broker.port):
-                yield Line(
+                yield CheckResult(
                     "kafka",
                     "fail",
                     f"broker {broker.number} tells its clients to come to {broker.host}:"
@@ -47,19 +47,19 @@ def kafka(patient: Patient) -> Iterator[Line]:
                 )
     spoken = ".".join(map(str, cluster.version))
     if not cluster.version:
-        yield Line("kafka", "unknown", "no broker could be asked for its version", "See the lines above.")
+        yield CheckResult("kafka", "unknown", "no broker could be asked for its version", "See the lines above.")
     elif cluster.version < LEAST:
-        yield Line(
+        yield CheckResult(
             "kafka",
             "fail",
             f"the oldest broker speaks as Kafka {spoken}",
             f"Use Kafka {'.'.join(map(str, LEAST))} or later.",
         )
     else:
-        yield Line("kafka", "ok", f"the brokers speak as Kafka {spoken}, or later")
+        yield CheckResult("kafka", "ok", f"the brokers speak as Kafka {spoken}, or later")
     most_ms = int(cluster.settings.get("transaction.max.timeout.ms", -1))
     if 0 <= most_ms < settings.epoch.timeout_s * 1000:
-        yield Line(
+        yield CheckResult(
             "kafka",
             "fail",
             f"epoch.timeout_s is {settings.epoch.timeout_s:g}, and the brokers allow "
@@ -91,13 +91,13 @@ def _unreachable(host: str, port: int) -> str:
         return str(error.strerror or error)
 
 
-def clock(patient: Patient) -> Iterator[Line]:
+def clock(patient: Target) -> Iterator[CheckResult]:
     """This machine's clock beside Kafka's."""
     from services.brokers.kafka_survey import skew
 
     found = skew(patient.settings.kafka, patient.clock_s)
     if found is None:
-        yield Line(
+        yield CheckResult(
             "clock",
             "unknown",
             "this Kafka does not say what time it is: that takes Kafka 3.3 or later with "
@@ -109,9 +109,9 @@ def clock(patient: Patient) -> Iterator[Line]:
     way = "ahead of" if found.ahead_ms > 0 else "behind"
     text = f"this clock is {abs(found.ahead_ms) / 1000:.3f} s {way} Kafka's, give or take {found.error_ms / 1000:.3f} s"
     if off_ms < AHEAD_MS:
-        yield Line("clock", "ok", text)
+        yield CheckResult("clock", "ok", text)
     else:
-        yield Line(
+        yield CheckResult(
             "clock",
             "fail" if off_ms >= FAR_AHEAD_MS else "warn",
             f"{text}: latencies, lags and the ages of streams are wrong by that much",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from services.doctor import broker, machine, models, nodes, records, rights, standing, topics
-from services.doctor.lines import Check, Line, Patient
+from services.doctor.lines import Check, CheckResult, Target
 from services.masking import scrubbed
 
 CHECKS = (
@@ -29,13 +29,13 @@ CHECKS = (
 )
 
 
-def examined(patient: Patient, checks: tuple[Check, ...] = CHECKS) -> Iterator[Line]:
+def examined(patient: Target, checks: tuple[Check, ...] = CHECKS) -> Iterator[CheckResult]:
     """The lines of each check as soon as they are known. Never raises: what goes wrong is a line."""
     failed: set[str] = set()
     for check in checks:
         if lacking := failed.intersection(check.needs):
             name = min(lacking)
-            yield Line(check.name, "unknown", f"not looked at, for `{name}` has failed", f"See `{name}` above.")
+            yield CheckResult(check.name, "unknown", f"not looked at, for `{name}` has failed", f"See `{name}` above.")
             failed.add(check.name)
             continue
         lines = _in_time(check, patient)
@@ -44,9 +44,9 @@ def examined(patient: Patient, checks: tuple[Check, ...] = CHECKS) -> Iterator[L
         yield from (replace(line, said=scrubbed(line.said), fix=scrubbed(line.fix)) for line in lines)
 
 
-def _in_time(check: Check, patient: Patient) -> list[Line]:
+def _in_time(check: Check, patient: Target) -> list[CheckResult]:
     """What a check says within its limit. One that does not end is left to a thread that dies with the process."""
-    said: list[Line] = []
+    said: list[CheckResult] = []
     done = threading.Event()
 
     def look() -> None:
@@ -61,7 +61,7 @@ def _in_time(check: Check, patient: Patient) -> list[Line]:
     threading.Thread(target=look, name=f"doctor-{check.name}", daemon=True).start()
     if done.wait(patient.limit_s):
         return said
-    late = Line(
+    late = CheckResult(
         check.name,
         "fail" if check.name == "kafka" else "unknown",
         f"no answer within {patient.limit_s:g} s",
@@ -70,14 +70,16 @@ def _in_time(check: Check, patient: Patient) -> list[Line]:
     return [*said, late]
 
 
-def _of_error(check: str, error: Exception) -> Line:
+def _of_error(check: str, error: Exception) -> CheckResult:
     """Errors of our own rooms end with what to do, in a sentence or behind a semicolon; of others nobody knows."""
     text = " ".join(str(error).split()) or type(error).__name__
     if type(error).__module__.split(".")[0] not in ("services", "rnn") and not isinstance(error, OSError):
-        return Line(check, "unknown", f"{type(error).__name__}: {text}", "That was not foreseen; please report it.")
+        return CheckResult(
+            check, "unknown", f"{type(error).__name__}: {text}", "That was not foreseen; please report it."
+        )
     found, mark, fix = text.partition(". ")
     if not mark:
         found, mark, fix = text.rpartition("; ")
     if not mark:
-        return Line(check, "fail", text.rstrip("."), "Put that right, and look again.")
-    return Line(check, "fail", found.rstrip("."), f"{fix[:1].upper()}{fix[1:].rstrip('.')}.")
+        return CheckResult(check, "fail", text.rstrip("."), "Put that right, and look again.")
+    return CheckResult(check, "fail", found.rstrip("."), f"{fix[:1].upper()}{fix[1:].rstrip('.')}.")

@@ -14,7 +14,7 @@ Level = Literal["ok", "warn", "fail", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CheckResult:
     """One thing that was looked at. `fix` is a sentence; empty where nothing is to be done."""
 
     check: str
@@ -24,7 +24,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class Target:
     """The pipeline that is looked at. One check takes `limit_s` at most; clocks and ports are this machine's."""
 
     settings: Settings
@@ -32,7 +32,7 @@ class Patient:
     clock_s: Callable[[], float] = time.time
 
 
-Look = Callable[[Patient], Iterable[Line]]
+Look = Callable[[Target], Iterable[CheckResult]]
 
 
 @dataclass(frozen=True, slots=True)

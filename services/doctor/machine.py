@@ -14,7 +14,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
-from services.doctor.lines import Line, Patient, size
+from services.doctor.lines import CheckResult, Target, size
 from services.settings import Settings
 
 SCARCE_BYTES, LOW_BYTES = 100 << 20, 1 << 30
@@ -23,24 +23,24 @@ RAY_FULL = 0.95
 SHM_BYTES = 100 << 20
 
 
-def python(_: Patient) -> Iterator[Line]:
+def python(_: Target) -> Iterator[CheckResult]:
     """Python, and libraries without which everything works, but slowly."""
     from services.brokers.kafka_append import unfit
 
-    yield Line(
+    yield CheckResult(
         "python",
         "ok",
         f"Python {platform.python_version()}, streamrnn {version('streamrnn')}, kafka-python {version('kafka-python')}",
     )
     if importlib.util.find_spec("crc32c") is None:
-        yield Line(
+        yield CheckResult(
             "python",
             "warn",
             "there is no C library for the checksums of Kafka's records: reading is ten times slower without",
             "pip install 'kafka-python[crc32c]'.",
         )
     if why := unfit():
-        yield Line(
+        yield CheckResult(
             "python",
             "warn",
             f"records are sent one by one, about 20 times slower: {why}",
@@ -48,7 +48,7 @@ def python(_: Patient) -> Iterator[Line]:
         )
 
 
-def torch(patient: Patient) -> Iterator[Line]:
+def torch(patient: Target) -> Iterator[CheckResult]:
     """torch, its GPUs, and whether `device` can be had."""
     from services.fleet.assembly import device_of
     from services.fleet.devices import devices_here
@@ -62,7 +62,7 @@ def torch(patient: Patient) -> Iterator[Line]:
         device = device_of(settings.device)
     except Refused as error:
         text, _, fix = str(error).partition("; ")
-        yield Line(
+        yield CheckResult(
             "torch",
             "unknown" if elsewhere else "fail",
             f"{built}. {text}" + (". Shards run on Ray's nodes, which were not looked at" if elsewhere else ""),
@@ -70,17 +70,17 @@ def torch(patient: Patient) -> Iterator[Line]:
         )
         return
     if device == "cpu" and not found.gpus and Path("/dev/nvidia0").exists():
-        yield Line(
+        yield CheckResult(
             "torch",
             "warn",
             f"{built}; there is an NVIDIA GPU that it cannot use",
             "Install a torch for the CUDA of this driver (`nvidia-smi` names it), or a newer driver.",
         )
     else:
-        yield Line("torch", "ok", f"{built}; device {settings.device} is {device}{f': {gpus}' if gpus else ''}")
+        yield CheckResult("torch", "ok", f"{built}; device {settings.device} is {device}{f': {gpus}' if gpus else ''}")
     cores, threads = len(os.sched_getaffinity(0)), settings.fleet.shards * settings.fleet.torch_threads
     if not elsewhere and device == "cpu" and threads > cores:
-        yield Line(
+        yield CheckResult(
             "torch",
             "warn",
             f"{settings.fleet.shards} shards of {settings.fleet.torch_threads} threads share {cores} cores",
@@ -88,25 +88,27 @@ def torch(patient: Patient) -> Iterator[Line]:
         )
 
 
-def disk(patient: Patient) -> Iterator[Line]:
+def disk(patient: Target) -> Iterator[CheckResult]:
     """Room, and the right to write, where something of the pipeline will be written on this machine."""
     for name, place, needed in places(patient.settings):
         there = next(folder for folder in (place, *place.parents) if folder.exists())
         usage = shutil.disk_usage(there)
         room = f"{name} {place}: {size(usage.free)} free"
         if not os.access(there, os.W_OK | os.X_OK):
-            yield Line(
+            yield CheckResult(
                 "disk",
                 "fail",
                 f"{name} {place} cannot be written by this user",
                 f"Give this user {there}, or name another folder ({needed}).",
             )
         elif usage.free < SCARCE_BYTES:
-            yield Line("disk", "fail", room, f"Make room on the disk of {there}, or name another folder ({needed}).")
+            yield CheckResult(
+                "disk", "fail", room, f"Make room on the disk of {there}, or name another folder ({needed})."
+            )
         elif usage.free < LOW_BYTES or (name == "Ray's folder" and usage.used > RAY_FULL * usage.total):
-            yield Line("disk", "warn", room, f"Make room on the disk of {there} before it is full.")
+            yield CheckResult("disk", "warn", room, f"Make room on the disk of {there} before it is full.")
         else:
-            yield Line("disk", "ok", room)
+            yield CheckResult("disk", "ok", room)
 
 
 def places(settings: Settings) -> Iterator[tuple[str, Path, str]]:
@@ -124,7 +126,7 @@ def places(settings: Settings) -> Iterator[tuple[str, Path, str]]:
         yield "Ray's folder", Path(os.environ.get("RAY_TMPDIR", "/tmp")).absolute(), "RAY_TMPDIR"  # noqa: S108
 
 
-def port(patient: Patient) -> Iterator[Line]:
+def port(patient: Target) -> Iterator[CheckResult]:
     """Whether the page and the metrics can be served where the settings say."""
     host, number = patient.settings.telemetry.host, patient.settings.telemetry.port
     where = f"{host}:{number}"
@@ -135,16 +137,18 @@ def port(patient: Patient) -> Iterator[Line]:
             probe.bind(address)
     except OSError as error:
         if number and _is_ours(host, number):
-            yield Line("port", "ok", f"telemetry.port {where}: a streamrnn server answers there")
+            yield CheckResult("port", "ok", f"telemetry.port {where}: a streamrnn server answers there")
         else:
-            yield Line(
+            yield CheckResult(
                 "port",
                 "fail",
                 f"telemetry.port {where} cannot be had: {error.strerror or error}",
                 "Set another telemetry.port (0: any free one), or telemetry.host, or end what listens there.",
             )
     else:
-        yield Line("port", "ok", f"telemetry.port {where} is free" if number else "telemetry.port is any free one")
+        yield CheckResult(
+            "port", "ok", f"telemetry.port {where} is free" if number else "telemetry.port is any free one"
+        )
 
 
 def _is_ours(host: str, number: int) -> bool:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from services.doctor.lines import Line, Patient, size
+from services.doctor.lines import CheckResult, Target, size
 from services.predictor.ports import Refused
 from services.records import Role
 from services.settings import Settings
@@ -23,7 +23,7 @@ RECENT_BYTES = 9
 """Of one of the latest readings, beside 4 for each feature."""
 
 
-def model(patient: Patient) -> Iterator[Line]:
+def model(patient: Target) -> Iterator[CheckResult]:
     """The models that would be served are there, whole, and work on this machine."""
     from rnn import weights
     from rnn.card import read_card
@@ -32,7 +32,7 @@ def model(patient: Patient) -> Iterator[Line]:
     if settings.registry is None:
         yield from _room(settings, read_card(settings.model))
         network, card = weights.load(settings.model)
-        yield Line("model", "ok", f"{settings.model}: {_named(card)}")
+        yield CheckResult("model", "ok", f"{settings.model}: {_named(card)}")
         yield from _works(settings, network)
         return
     from services.registry import Registry
@@ -43,7 +43,7 @@ def model(patient: Patient) -> Iterator[Line]:
         if aliases.champion is None:
             yield from _room(settings, read_card(settings.model))
             network, card = weights.load(settings.model)
-            yield Line(
+            yield CheckResult(
                 "model",
                 "ok",
                 f"registry {registry.where} has no champion; {settings.model} will be its first: {_named(card)}",
@@ -60,14 +60,14 @@ def model(patient: Patient) -> Iterator[Line]:
             except Exception as error:
                 if alias == "champion":
                     raise
-                yield Line(
+                yield CheckResult(
                     "model",
                     "warn",
                     f"{alias} of {registry.where}: {error}".rstrip("."),
                     "Add the model again with `streamrnn models add FOLDER`, or name another one.",
                 )
                 continue
-            yield Line("model", "ok", f"{alias} of {registry.where}: {_named(card)}")
+            yield CheckResult("model", "ok", f"{alias} of {registry.where}: {_named(card)}")
             if alias == "champion":
                 yield from _works(settings, network)
 
@@ -77,13 +77,13 @@ def _named(card: Card) -> str:
     return f"{card.model}, {config.task}, {len(config.features)} features, its weights as its card says"
 
 
-def _works(settings: Settings, network: Any) -> Iterator[Line]:
+def _works(settings: Settings, network: Any) -> Iterator[CheckResult]:
     from rnn.serving import engine_of
     from services.fleet.room import adaptation
 
     engine = engine_of(network, FEW_SLOTS, "cpu", adaptation(settings))  # ValueError: `state.adapt` does not suit it
     if broken := engine.check():
-        yield Line(
+        yield CheckResult(
             "model",
             "warn",
             f"with batches of {', '.join(map(str, broken))} rows a stream's result depends on "
@@ -93,7 +93,7 @@ def _works(settings: Settings, network: Any) -> Iterator[Line]:
         )
 
 
-def _room(settings: Settings, card: Card) -> Iterator[Line]:
+def _room(settings: Settings, card: Card) -> Iterator[CheckResult]:
     """Raises Refused for a model that `serve` would refuse for its size; a line where it fits barely. Of shards on
     other machines nothing is known here.
     """
@@ -111,7 +111,7 @@ def _room(settings: Settings, card: Card) -> Iterator[Line]:
     if why := want_of_room(card, need, there, slots, shards):
         raise Refused(why)
     if want_of_room(card, need, there, slots, 2 * shards):
-        yield Line(
+        yield CheckResult(
             "model",
             "warn",
             f"{card.model} takes more than half of the memory that is free: {size(max(need.host, need.gpu))} in each "
@@ -148,7 +148,7 @@ def _champion(settings: Settings) -> Any:
     return weights.load(settings.model)[0]
 
 
-def fit(patient: Patient) -> Iterator[Line]:
+def fit(patient: Target) -> Iterator[CheckResult]:
     """What the model says and remembers fits into the topics' max.message.bytes."""
     from services.brokers.kafka_topics import max_message_bytes
     from services.fleet.assembly import OVERHEAD_BYTES, answer_bytes, topic_names
@@ -161,7 +161,7 @@ def fit(patient: Patient) -> Iterator[Line]:
     for role, what, needed in ((Role.PREDICTIONS, "a prediction", answer), (Role.CHANGELOG, "a state row", row)):
         if limits[names[role]] < needed + 2 * OVERHEAD_BYTES:
             tight = True
-            yield Line(
+            yield CheckResult(
                 "fit",
                 "fail",
                 f"{names[role]} takes records of {size(limits[names[role]])}, and {what} of this "
@@ -169,6 +169,6 @@ def fit(patient: Patient) -> Iterator[Line]:
                 f"Set max.message.bytes of {names[role]} to {needed + 2 * OVERHEAD_BYTES} or more.",
             )
     if not tight:
-        yield Line(
+        yield CheckResult(
             "fit", "ok", f"predictions of up to {size(answer)} and state rows of {size(row)} fit into the topics"
         )

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from services.doctor.lines import Line, Patient, size
+from services.doctor.lines import CheckResult, Target, size
 from services.doctor.machine import SHM_BYTES
 
 
-def ray(patient: Patient) -> Iterator[Line]:
+def ray(patient: Target) -> Iterator[CheckResult]:
     """The Ray that `fleet.ray_address` names; where it names none, whether one can be started here."""
     here, address = version("ray"), patient.settings.fleet.ray_address
     if address is None:
-        yield Line("ray", "ok", f"Ray {here} will be started on this machine")
+        yield CheckResult("ray", "ok", f"Ray {here} will be started on this machine")
         yield from _shared_memory()
     elif address.startswith("ray://"):
         yield from _client(address, here)
@@ -24,11 +24,11 @@ def ray(patient: Patient) -> Iterator[Line]:
         yield from _head(patient, address, here)
 
 
-def _shared_memory() -> Iterator[Line]:
+def _shared_memory() -> Iterator[CheckResult]:
     place = Path("/dev/shm")  # noqa: S108  Ray's own
     free = shutil.disk_usage(place).free if place.is_dir() else 0
     if free < SHM_BYTES:
-        yield Line(
+        yield CheckResult(
             "ray",
             "warn",
             f"{place} has {size(free)} free; Ray wants {size(SHM_BYTES)} of it",
@@ -36,11 +36,11 @@ def _shared_memory() -> Iterator[Line]:
         )
 
 
-def _client(address: str, here: str) -> Iterator[Line]:
+def _client(address: str, here: str) -> Iterator[CheckResult]:
     from services.fleet.ray_head import answers
 
     if answers(address.removeprefix("ray://")):
-        yield Line(
+        yield CheckResult(
             "ray",
             "unknown",
             f"Ray {here} here; the port of {address} is open, but a Ray of this kind says "
@@ -48,10 +48,12 @@ def _client(address: str, here: str) -> Iterator[Line]:
             "Its Ray and Python must be of the same versions.",
         )
     else:
-        yield Line("ray", "fail", f"nothing listens at {address}", "Start that Ray, or correct fleet.ray_address.")
+        yield CheckResult(
+            "ray", "fail", f"nothing listens at {address}", "Start that Ray, or correct fleet.ray_address."
+        )
 
 
-def _head(patient: Patient, address: str, here: str) -> Iterator[Line]:
+def _head(patient: Target, address: str, here: str) -> Iterator[CheckResult]:
     from services.fleet.ray_head import answers
     from services.fleet.ray_look import heads_here, look
 
@@ -60,7 +62,7 @@ def _head(patient: Patient, address: str, here: str) -> Iterator[Line]:
         found = [one for one in found if answers(one)]
         if len(found) != 1:
             what = f"{len(found)} Rays run here: {', '.join(found)}" if found else "no Ray runs on this machine"
-            yield Line(
+            yield CheckResult(
                 "ray",
                 "fail",
                 f"fleet.ray_address is auto, but {what}",
@@ -69,7 +71,7 @@ def _head(patient: Patient, address: str, here: str) -> Iterator[Line]:
             return
         address = found[0]
     if not answers(address):
-        yield Line(
+        yield CheckResult(
             "ray",
             "fail",
             f"nothing listens at {address}",
@@ -78,7 +80,7 @@ def _head(patient: Patient, address: str, here: str) -> Iterator[Line]:
         return
     found_there = look(address, patient.limit_s / 2)
     if found_there.ray and found_there.ray != here:
-        yield Line(
+        yield CheckResult(
             "ray",
             "fail",
             f"Ray {here} here, Ray {found_there.ray} at {address}",
@@ -87,7 +89,7 @@ def _head(patient: Patient, address: str, here: str) -> Iterator[Line]:
         return
     there = found_there.ray or "of a version that it does not tell"
     room = found_there.room
-    yield Line(
+    yield CheckResult(
         "ray",
         "ok",
         f"Ray {there} with Python {found_there.python or '?'} at {address}: {found_there.nodes} "
@@ -96,7 +98,7 @@ def _head(patient: Patient, address: str, here: str) -> Iterator[Line]:
     fleet = patient.settings.fleet
     for name, each in (("CPU", fleet.cpus_per_shard), ("GPU", fleet.gpus_per_shard)):
         if room and each * fleet.shards > room.get(name, 0):
-            yield Line(
+            yield CheckResult(
                 "ray",
                 "warn",
                 f"{fleet.shards} shards reserve {each * fleet.shards:g} {name}s, and Ray has "

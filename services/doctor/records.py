@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from services.doctor.lines import Line, Patient
+from services.doctor.lines import CheckResult, Target
 
 
-def records(patient: Patient) -> Iterator[Line]:
+def records(patient: Target) -> Iterator[CheckResult]:
     """A batch of each partition that cannot be read: damaged, in a compression that is not installed, or refused."""
     from services.brokers import kafka_connect, kafka_range, kafka_survey
 
     settings = patient.settings
     topic = settings.topics.readings
     if missing := kafka_connect.missing_codec(settings.kafka):
-        yield Line("records", "fail", missing, "Install it, or set another kafka.compression_type.")
+        yield CheckResult("records", "fail", missing, "Install it, or set another kafka.compression_type.")
     bounds = kafka_range.bounds(settings.kafka, topic)
     committed = kafka_survey.committed(settings.kafka, settings.group, topic)
     places = {
@@ -26,13 +26,13 @@ def records(patient: Patient) -> Iterator[Line]:
     for said, trouble in found:
         if trouble == "refused":
             what, _, fix = said.partition(". ")
-            yield Line("records", "warn", f"{what}: it becomes one dead letter", fix)
+            yield CheckResult("records", "warn", f"{what}: it becomes one dead letter", fix)
             continue
         fix = (
             "Run `pip install 'streamrnn[fast]'`."
             if trouble == "codec"
             else "See docs/runbooks/StreamrnnPartitionSetAside.md."
         )
-        yield Line("records", "fail", said, fix)
+        yield CheckResult("records", "fail", said, fix)
     if not found:
-        yield Line("records", "ok", f"{topic}: what comes next and what came last can be read")
+        yield CheckResult("records", "ok", f"{topic}: what comes next and what came last can be read")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from services.doctor.lines import Line, Patient
+from services.doctor.lines import CheckResult, Target
 from services.records import Role
 
 WANTED = {
@@ -15,7 +15,7 @@ WANTED = {
 }
 
 
-def rights(patient: Patient) -> Iterator[Line]:
+def rights(patient: Target) -> Iterator[CheckResult]:
     """Rights on the topics and the group. Of transactional ids Kafka tells nobody, so there is a line that says so."""
     from services.brokers import kafka_survey
     from services.fleet.assembly import topic_names
@@ -32,10 +32,10 @@ def rights(patient: Patient) -> Iterator[Line]:
         if topic not in found:
             continue  # `topics` says so
         if not found[topic]:
-            missing.append(Line("rights", "unknown", f"Kafka does not say what this user may do with {topic}"))
+            missing.append(CheckResult("rights", "unknown", f"Kafka does not say what this user may do with {topic}"))
         elif lacking := [one for one in operations if one not in found[topic]]:
             missing.append(
-                Line(
+                CheckResult(
                     "rights",
                     "fail",
                     f"this user may not {' and '.join(lacking)} topic {topic}",
@@ -44,7 +44,7 @@ def rights(patient: Patient) -> Iterator[Line]:
             )
         elif "DESCRIBE_CONFIGS" not in found[topic]:
             missing.append(
-                Line(
+                CheckResult(
                     "rights",
                     "warn",
                     f"this user may not see the settings of topic {topic}; "
@@ -55,7 +55,7 @@ def rights(patient: Patient) -> Iterator[Line]:
     group = kafka_survey.group_rights(settings.kafka, settings.group)
     if group is not None and "READ" not in group:
         missing.append(
-            Line(
+            CheckResult(
                 "rights",
                 "fail",
                 f"this user may not READ group {settings.group}, under which offsets are committed",
@@ -65,19 +65,21 @@ def rights(patient: Patient) -> Iterator[Line]:
     yield from missing
     if authorizer == "":
         if not missing:
-            yield Line("rights", "ok", "Kafka has no authorizer: whoever reaches it may do everything")
+            yield CheckResult("rights", "ok", "Kafka has no authorizer: whoever reaches it may do everything")
         return
     if not missing and found:
-        yield Line("rights", "ok", f"this user may read and write the topics{', and the group' if group else ''}")
+        yield CheckResult(
+            "rights", "ok", f"this user may read and write the topics{', and the group' if group else ''}"
+        )
     if group is None:
-        yield Line(
+        yield CheckResult(
             "rights",
             "unknown",
             f"whether this user may READ group {settings.group}: Kafka does not say",
             f"If `serve` is refused: {_allow(['READ'], f'--group {settings.group}')}",
         )
     if settings.delivery == "exactly_once":
-        yield Line(
+        yield CheckResult(
             "rights",
             "unknown",
             f"whether this user may WRITE the transactional ids {settings.group}-shard-*: only trying tells",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from services.doctor.lines import Line, Patient, days
+from services.doctor.lines import CheckResult, Target, days
 from services.records import Role
 
 
-def states(patient: Patient) -> Iterator[Line]:
+def states(patient: Target) -> Iterator[CheckResult]:
     """What a start of `serve` would refuse, in its own words."""
     from services.brokers import kafka_expiry, kafka_group, kafka_sentinels, kafka_stable, kafka_survey, kafka_topics
     from services.codecs import sentinels
@@ -24,7 +24,7 @@ def states(patient: Patient) -> Iterator[Line]:
     held = kafka_stable.held_open(kafka, changelog, range(count), ours.__contains__)
     for sentence in held.values():
         said, _, fix = sentence.partition(". ")
-        yield Line("states", "fail", said, f"{fix}.")
+        yield CheckResult("states", "fail", said, f"{fix}.")
     if held:
         return  # what lies behind is not seen
     entries = kafka_survey.entries(kafka, settings.group, names[Role.READINGS])
@@ -36,11 +36,11 @@ def states(patient: Patient) -> Iterator[Line]:
     for before in [*known, *(sentinel.topic_ids for sentinel in others)]:
         topic_ids.check(before, now, names)
     for stray in (search.stray for search in searches.values() if search.stray is not None):
-        yield Line("states", "warn", stray.said, sentinels.FIX)
+        yield CheckResult("states", "warn", stray.said, sentinels.FIX)
     spans = kafka_survey.spans(kafka, changelog, count)
     for partition, sentinel in found.items():
         if restore.deleted(sentinel, first := spans[partition].first):
-            yield Line(
+            yield CheckResult(
                 "states",
                 "warn",
                 f"{changelog}, partition {partition}: records before offset {first} were deleted; streams whose state "
@@ -56,7 +56,7 @@ def states(patient: Patient) -> Iterator[Line]:
             committed[partition] = its.next_offset
     restore.standing(committed, found, StateStore(), settings.delivery == "exactly_once")
     if expired := sorted(found.keys() - committed.keys()):
-        yield Line(
+        yield CheckResult(
             "states",
             "warn",
             f"Kafka has forgotten the offsets of group {settings.group} in partitions "
@@ -67,7 +67,7 @@ def states(patient: Patient) -> Iterator[Line]:
     forgets_ms = min((one for one in expiry if one is not None), default=None)
     every = f"an idle server says where it stands every {days(kafka_expiry.renew_ms(expiry))}"
     if forgets_ms is not None and forgets_ms // 4 < settings.epoch.timeout_s * 1000:
-        yield Line(
+        yield CheckResult(
             "states",
             "warn",
             f"Kafka forgets an idle pipeline within {days(forgets_ms)}; {every}, and one commit may take "
@@ -75,4 +75,4 @@ def states(patient: Patient) -> Iterator[Line]:
             "Raise the brokers' offsets.retention.minutes and transactional.id.expiration.ms.",
         )
     elif not expired:
-        yield Line("states", "ok", f"{changelog} goes as far as group {settings.group}; {every}")
+        yield CheckResult("states", "ok", f"{changelog} goes as far as group {settings.group}; {every}")

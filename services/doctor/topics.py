@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from services.doctor.lines import Level, Line, Patient, days
+from services.doctor.lines import CheckResult, Level, Target, days
 from services.predictor.topic_ids import START_OVER
 from services.records import Role
 
@@ -17,7 +17,7 @@ FUTURE_MS = 60_000
 UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": DAY_MS}
 
 
-def topics(patient: Patient) -> Iterator[Line]:
+def topics(patient: Target) -> Iterator[CheckResult]:
     """The topics are there, and keep the promises."""
     from services.brokers import kafka_survey, kafka_topics
     from services.doctor.models import row_bytes
@@ -29,16 +29,16 @@ def topics(patient: Patient) -> Iterator[Line]:
     findings = kafka_topics.check(settings.kafka, wanted)
     for found in findings:
         level: Level = "fail" if found.severity == "refuse" else "warn"
-        yield Line(
+        yield CheckResult(
             "topics",
             level,
             f"{found.topic}: {found.setting} is {found.found}, needed is {found.needed}",
             f"{found.fix[:1].upper()}{found.fix[1:]}.",
         )
     if not findings:
-        yield Line("topics", "ok", f"{', '.join(names.values())}: all keep the promises")
+        yield CheckResult("topics", "ok", f"{', '.join(names.values())}: all keep the promises")
     if settings.registry is not None and not kafka_survey.topic_rights(settings.kafka, [settings.topics.events]):
-        yield Line(
+        yield CheckResult(
             "topics",
             "warn",
             f"{settings.topics.events} is not there: what happens to the models is not kept",
@@ -46,7 +46,7 @@ def topics(patient: Patient) -> Iterator[Line]:
         )
 
 
-def retention(patient: Patient) -> Iterator[Line]:
+def retention(patient: Target) -> Iterator[CheckResult]:
     """How long things are kept, beside how long they are needed."""
     from services.brokers import kafka_survey
     from services.brokers.kafka_connect import open_admin
@@ -61,7 +61,7 @@ def retention(patient: Patient) -> Iterator[Line]:
     ttl = settings.state.ttl_days
     if ttl is not None and (kept_ms < 0 or ttl * DAY_MS < kept_ms):
         lines.append(
-            Line(
+            CheckResult(
                 "retention",
                 "warn",
                 f"{readings.name} keeps readings {kept}, but streams are forgotten after "
@@ -73,7 +73,7 @@ def retention(patient: Patient) -> Iterator[Line]:
     retrains = settings.registry is not None and (settings.retrain.cron or settings.retrain.on_drift)
     if retrains and settings.retrain.archive is None and 0 <= kept_ms < learned_ms:
         lines.append(
-            Line(
+            CheckResult(
                 "retention",
                 "warn",
                 f"retraining learns from the last {settings.retrain.last}, and {readings.name} keeps readings {kept}",
@@ -87,7 +87,7 @@ def retention(patient: Patient) -> Iterator[Line]:
     restored = f"{sum(rows):,} records of {changelog.name} are read at a restart: about {restore_s:.1f} s"
     if restore_s > SLOW_S:
         lines.append(
-            Line(
+            CheckResult(
                 "retention",
                 "warn",
                 restored,
@@ -96,7 +96,7 @@ def retention(patient: Patient) -> Iterator[Line]:
         )
     if (gone_ms := changelog.number("delete.retention.ms", DAY_MS)) < max(restore_s, SLOW_S) * 1000:
         lines.append(
-            Line(
+            CheckResult(
                 "retention",
                 "warn",
                 f"{changelog.name} keeps the marks of forgotten streams for "
@@ -106,7 +106,7 @@ def retention(patient: Patient) -> Iterator[Line]:
         )
     yield from lines
     if not lines:
-        yield Line("retention", "ok", f"{readings.name} keeps readings {kept}; {restored}")
+        yield CheckResult("retention", "ok", f"{readings.name} keeps readings {kept}; {restored}")
 
 
 def _learned_ms(last: str) -> int:
@@ -115,7 +115,7 @@ def _learned_ms(last: str) -> int:
     return int(found[1]) * UNITS_MS[found[2]] if found else 0
 
 
-def offsets(patient: Patient) -> Iterator[Line]:
+def offsets(patient: Target) -> Iterator[CheckResult]:
     """Where the group stands, and whether what it wants next is still there."""
     from services.brokers import kafka_survey, kafka_topics
     from services.fleet.assembly import topic_names
@@ -131,7 +131,7 @@ def offsets(patient: Patient) -> Iterator[Line]:
             continue
         if at < span.first:
             wrong.append(
-                Line(
+                CheckResult(
                     "offsets",
                     "fail",
                     f"{readings}, partition {partition}: readings {at} to {span.first - 1} "
@@ -141,7 +141,7 @@ def offsets(patient: Patient) -> Iterator[Line]:
             )
         elif at > span.end:
             wrong.append(
-                Line(
+                CheckResult(
                     "offsets",
                     "fail",
                     f"{readings}, partition {partition}: the group wants {at} next, and the "
@@ -152,7 +152,7 @@ def offsets(patient: Patient) -> Iterator[Line]:
     fresh = [p for p, span in sorted(spans.items()) if p not in committed and span.end > span.first]
     if committed and fresh:
         wrong.append(
-            Line(
+            CheckResult(
                 "offsets",
                 "warn",
                 f"{readings}, partition {', '.join(map(str, fresh))}: holds records, and the group has no offset of it "
@@ -163,7 +163,7 @@ def offsets(patient: Patient) -> Iterator[Line]:
     states = kafka_survey.spans(settings.kafka, names[Role.CHANGELOG], count)
     if not committed and any(span.end > span.first for span in states.values()) and not _sentinels(patient, count):
         wrong.append(
-            Line(
+            CheckResult(
                 "offsets",
                 "fail",
                 f"{names[Role.CHANGELOG]} holds states, but the group {settings.group} has "
@@ -174,7 +174,7 @@ def offsets(patient: Patient) -> Iterator[Line]:
     newest_ms, now_ms = max((span.newest_ms for span in spans.values()), default=-1), patient.clock_s() * 1000
     if newest_ms > now_ms + FUTURE_MS:
         wrong.append(
-            Line(
+            CheckResult(
                 "offsets",
                 "warn",
                 f"the newest record of {readings} is {days(newest_ms - now_ms)} in the "
@@ -187,10 +187,10 @@ def offsets(patient: Patient) -> Iterator[Line]:
         lag = sum(max(0, span.end - committed.get(p, span.first)) for p, span in spans.items())
         new = "" if newest_ms < 0 else f"; the newest is {days(max(0.0, now_ms - newest_ms))} old"
         begun = f"group {settings.group} is {lag:,} records behind" if committed else f"{lag:,} records, none read yet"
-        yield Line("offsets", "ok", f"{readings}: {begun}{new}")
+        yield CheckResult("offsets", "ok", f"{readings}: {begun}{new}")
 
 
-def _sentinels(patient: Patient, partitions: int) -> bool:
+def _sentinels(patient: Target, partitions: int) -> bool:
     """Whether the changelog says how far it goes; then a start asks it (`standing`)."""
     from services.brokers import kafka_sentinels
 

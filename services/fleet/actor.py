@@ -12,9 +12,17 @@ from collections import deque
 from typing import Any
 
 from services.fleet.models import ModelUnfit
-from services.fleet.status import ExitReason, Lineup, Obeyed, ShardEvent, ShardExit, ShardStatus, Stopped
+from services.fleet.status import (
+    AssignmentResult,
+    ExitReason,
+    ModelAssignment,
+    ShardEvent,
+    ShardExit,
+    ShardStatus,
+    Stopped,
+)
 from services.masking import remember, scrubbed
-from services.predictor.ports import Fenced, Refused, Unsettled
+from services.predictor.ports import Fenced, Refused, Retriable
 from services.predictor.stats import ShardStats
 from services.settings import Settings
 
@@ -40,14 +48,14 @@ class ShardActor:
         self._shard: Any = None
         self._traces: Any = None
         self._stats = ShardStats()
-        self._lineup = Lineup()
+        self._lineup = ModelAssignment()
         # Champion, challenger and its share of the streams, that are to sit down before the next turn.
         self._seats: tuple[Any, Any, float] | None = None
         self._ordering = threading.Lock()
         self._fell: tuple[str, str] | None = None  # a challenger that failed at its work, to be told
         self._problem = ""  # of the registry, said last
 
-    def run(self, shard: int, incarnation: int, lineup: Lineup) -> ShardExit:
+    def run(self, shard: int, incarnation: int, lineup: ModelAssignment) -> ShardExit:
         """The loop of one shard. Returns when it was stopped, fenced or refused; a crash is a value too."""
         self._shard_index, self._incarnation, self._lineup = shard, incarnation, lineup
         try:
@@ -100,7 +108,7 @@ class ShardActor:
                     notify=self._notify,
                     tracer=None if self._traces is None else self._traces.epoch,
                 )
-            except Unsettled as error:
+            except Retriable as error:
                 event = "registry_problem" if isinstance(error, RegistryAway) else "broker_away"
                 self._stats.away_s = time.monotonic() - began_s if event == "broker_away" else 0.0
                 self._notify(event, error=str(error), retry_s=1.0)
@@ -116,7 +124,7 @@ class ShardActor:
         """Asks the loop to end after the epoch it is in."""
         self._stop.set()
 
-    def order(self, lineup: Lineup) -> Obeyed:
+    def order(self, lineup: ModelAssignment) -> AssignmentResult:
         """Other models are to run. They are loaded here, beside the loop, which changes them between two epochs; where
         one cannot be run all stays as it is.
         """
@@ -125,26 +133,26 @@ class ShardActor:
         with self._ordering:
             shard = self._shard
             if shard is None or not self._stats.ready:
-                return Obeyed()
+                return AssignmentResult()
             sitting = {seat.model: seat for seat in (*shard.seats.all(), *(self._seats or ())[:2]) if seat is not None}
             seats: list[Any] = []
             for model in filter(None, (lineup.champion, lineup.challenger)):
                 try:
                     seats.append(sitting[model] if model in sitting else self._models.seat(model, beside=True))
                     why = misfit(shard.engine.config, seats[-1].engine.config)
-                except Unsettled as error:
+                except Retriable as error:
                     if str(error) != self._problem:
                         self._problem = str(error)
                         self._notify("registry_problem", error=self._problem)
-                    return Obeyed()
+                    return AssignmentResult()
                 except Refused as error:
                     why = str(error)
                 if why:
                     self._notify("model_refused", model=model, reason=why)
-                    return Obeyed(model=model, reason=why)
+                    return AssignmentResult(model=model, reason=why)
             self._problem = ""
             self._seats = (seats[0], seats[1] if len(seats) > 1 else None, lineup.share)
-            return Obeyed(done=True)
+            return AssignmentResult(done=True)
 
     def _sit_down(self) -> None:
         seats = self._shard.seats

@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from services.fleet.member import Member
+from services.fleet.member import ShardHandle
 from services.predictor.ports import Refused
 
 
-def set_aside(member: Member) -> list[str]:
+def set_aside(member: ShardHandle) -> list[str]:
     """A sentence for the shard, or for each of its partitions, that is set aside."""
     if member.refused:
         return [f"shard {member.shard} is set aside: {member.refused}"]
@@ -22,7 +22,7 @@ def set_aside(member: Member) -> list[str]:
     return [f"partition {p} is set aside: {why}" for p, why in sorted(member.status.stats.unreadable.items())]
 
 
-def unready(members: Iterable[Member], patience_s: float) -> list[str]:
+def unready(members: Iterable[ShardHandle], patience_s: float) -> list[str]:
     """Why the fleet is not ready, a sentence each. A shard may be without progress for `patience_s`."""
     why = []
     now_s = time.monotonic()
@@ -33,7 +33,7 @@ def unready(members: Iterable[Member], patience_s: float) -> list[str]:
     return why
 
 
-def check_left(members: Iterable[Member]) -> None:
+def check_left(members: Iterable[ShardHandle]) -> None:
     """Raises Refused, with the reasons, when nothing is served any more and nothing may be soon."""
     reasons: dict[str, None] = {}
     for member in members:

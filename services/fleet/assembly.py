@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from services.fleet.models import Models
-from services.fleet.status import Lineup, dealt, transactional_id
-from services.predictor.ports import Refused, Unsettled
+from services.fleet.status import ModelAssignment, dealt, transactional_id
+from services.predictor.ports import Refused, Retriable
 from services.records import Role
 from services.settings import Settings
 
 if TYPE_CHECKING:
     from rnn.config import ModelConfig
-    from services.predictor.seats import Seat
+    from services.predictor.seats import DeployedModel
     from services.predictor.stats import ShardStats
 
 OVERHEAD_BYTES = 4096
@@ -49,7 +49,7 @@ def build_shard(
     settings: Settings,
     shard: int,
     partitions: int,
-    lineup: Lineup,
+    lineup: ModelAssignment,
     models: Models,
     *,
     server: str = "",
@@ -65,11 +65,11 @@ def build_shard(
 
     from services.brokers import kafka_expiry
     from services.brokers.kafka_changelog import KafkaChangelog
-    from services.brokers.kafka_ledger import KafkaLedger
+    from services.brokers.kafka_ledger import KafkaSink
     from services.brokers.kafka_source import KafkaSource
     from services.codecs.readings import ReadingDecoder
     from services.codecs.schema import Schema
-    from services.predictor.epoch import Origin
+    from services.predictor.epoch import EpochContext
     from services.predictor.options import ShardOptions
     from services.predictor.seats import most_rows
     from services.predictor.shard import Shard
@@ -91,7 +91,7 @@ def build_shard(
         notify=notify,
         spares=True,
     )
-    ledger = KafkaLedger(
+    ledger = KafkaSink(
         settings.kafka,
         group=settings.group,
         transactional_id=transactional_id(settings.group, shard),
@@ -118,7 +118,7 @@ def build_shard(
         changelog,
         champion,
         ReadingDecoder(schema, most_rows(engine, settings.epoch.max_readings)),
-        Origin(champion.model, settings.group, topics[Role.READINGS], ledger.max_value_bytes - OVERHEAD_BYTES),
+        EpochContext(champion.model, settings.group, topics[Role.READINGS], ledger.max_value_bytes - OVERHEAD_BYTES),
         mine,
         ShardOptions(
             exactly_once=settings.delivery == "exactly_once",
@@ -141,13 +141,13 @@ def build_shard(
     )
 
 
-def _challenger(model: str, config: ModelConfig, models: Models) -> Seat | None:
+def _challenger(model: str, config: ModelConfig, models: Models) -> DeployedModel | None:
     """None where it cannot run, for it must not keep the champion from serving. The supervisor orders it again, and is
     told the reason then.
     """
     try:
         seat = models.seat(model)
-    except (Refused, Unsettled):
+    except (Refused, Retriable):
         return None
     return None if misfit(config, seat.engine.config) else seat
 

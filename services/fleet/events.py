@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from services.masking import scrubbed
-from services.predictor.ports import Refused, Unsettled
+from services.predictor.ports import Refused, Retriable
 from services.registry.aliases import plain
 
 TOLD = {
@@ -75,7 +75,7 @@ class Events:
             keys, values = zip(*((key.encode(), _json(fields)) for key, fields in some), strict=True)
             self._producer.append(self._topic, 0, keys, values, time.time_ns() // 1_000_000)
             self._producer.flush(10.0)
-        except Unsettled:
+        except Retriable:
             self.close()
             self._again_s = time.monotonic() + AGAIN_S
             return

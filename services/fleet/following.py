@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from services.fleet.events import Events
 from services.fleet.retraining import Retraining
 from services.fleet.rollout import Rollout
-from services.fleet.status import Lineup
+from services.fleet.status import ModelAssignment
 from services.predictor.stats import Paired, ShardStats
 from services.quality.pipeline import DriftWatch, PipelineStats, worst
 from services.settings import Settings
@@ -24,7 +24,7 @@ LEAVE_S = 8.0
 """How long a look under way may take when the fleet ends."""
 
 
-def follow(settings: Settings, shards: int, notify: Callable[..., None]) -> Following:
+def follow(settings: Settings, shards: int, notify: Callable[..., None]) -> ModelController:
     """Reads the registry once and begins to follow it. Raises Refused where that cannot be."""
     from services.registry import Registry
 
@@ -32,10 +32,10 @@ def follow(settings: Settings, shards: int, notify: Callable[..., None]) -> Foll
     both = events.also(notify)
     rollout = Rollout(Registry(settings.registry or ""), settings, shards, both)
     rollout.open()
-    return Following(rollout, Retraining(settings, both), events, both)
+    return ModelController(rollout, Retraining(settings, both), events, both)
 
 
-class Following:
+class ModelController:
     """Looks at the registry every LOOK_S. What it is told is taken in at the next look."""
 
     def __init__(self, rollout: Rollout, retraining: Retraining, events: Events, notify: Callable[..., None]) -> None:
@@ -49,7 +49,7 @@ class Following:
         self._thread = threading.Thread(target=self._run, name="streamrnn-following", daemon=True)
         self._thread.start()
 
-    def lineup(self, shard: int) -> Lineup:
+    def lineup(self, shard: int) -> ModelAssignment:
         """What a shard is to run now."""
         return self._rollout.lineup(shard)
 

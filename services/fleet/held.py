@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from typing import Any
 
-from services.predictor.ports import Refused, Unsettled
+from services.predictor.ports import Refused, Retriable
 
 HELD_S = 60.0
 """Between two looks. A transaction that is the first open one of its partition at both is told."""
@@ -36,7 +36,7 @@ class HeldReadings:
             return
         from services.brokers.kafka_stable import holders
 
-        with suppress(Unsettled, Refused):
+        with suppress(Retriable, Refused):
             found = holders(self._kafka, self._topic, sorted({*behind, *self._told}))
             since = {partition: one.since for partition, one in found.items()}
             for partition, offset in since.items():

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.fleet.status import Lineup, ShardStatus
+from services.fleet.status import ModelAssignment, ShardStatus
 
 BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Waits before the n-th restart in a row; an incarnation that has committed something starts the row anew."""
@@ -30,7 +30,7 @@ HOPELESS = 6
 
 
 @dataclass(slots=True)
-class Replaced:
+class RetiredActor:
     """A stalled actor whose shard has a newer incarnation."""
 
     shard: int
@@ -41,7 +41,7 @@ class Replaced:
 
 
 @dataclass(slots=True)
-class Member:
+class ShardHandle:
     """One shard's current incarnation."""
 
     shard: int
@@ -61,10 +61,10 @@ class Member:
     doubted_s: float = 0.0  # monotonic; until then a stalled predecessor may wake up and shut it out
     due_s: float | None = None  # monotonic, when to start the next incarnation
     restarts: dict[str, int] = field(default_factory=dict)  # cause -> count
-    lineup: Lineup = field(default_factory=Lineup)  # what it was told to run
+    lineup: ModelAssignment = field(default_factory=ModelAssignment)  # what it was told to run
     ordered: Any = None  # reference to the answer of an order under way
-    ordering: Lineup | None = None  # the order under way
-    served: Lineup | None = None  # what it ran last, in this incarnation or an earlier one; None: nothing yet
+    ordering: ModelAssignment | None = None  # the order under way
+    served: ModelAssignment | None = None  # what it ran last, in this incarnation or an earlier one; None: nothing yet
 
     def next_incarnation(self) -> None:
         """Nothing is known of the actor that comes."""

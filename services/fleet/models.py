@@ -8,12 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from services.predictor.ports import Refused, Unsettled
+from services.predictor.ports import Refused, Retriable
 from services.settings import Settings
 
 if TYPE_CHECKING:
     from rnn.card import Card
-    from services.predictor.seats import Seat
+    from services.predictor.seats import DeployedModel
     from services.registry import Registry
 
 T = TypeVar("T")
@@ -22,7 +22,7 @@ REPORT_BYTES = 64 << 20
 """More than this is not a trainer's report."""
 
 
-class RegistryAway(Unsettled):
+class RegistryAway(Retriable):
     """The registry cannot be reached."""
 
 
@@ -36,7 +36,7 @@ class Models:
     def __init__(self, settings: Settings, device: str) -> None:
         self._settings, self._device = settings, device
 
-    def seat(self, model: str, beside: bool = False) -> Seat:
+    def seat(self, model: str, beside: bool = False) -> DeployedModel:
         """The model in an engine, made here; `beside`: while a loop steps in another thread.
 
         Raises ModelUnfit for a model that is damaged, missing, too large for this machine, or cannot be served here for
@@ -46,19 +46,19 @@ class Models:
 
         try:
             return self._seat(model, beside)
-        except Unsettled:
+        except Retriable:
             raise
         except Refused as error:
             raise ModelUnfit(str(error)) from error
         except Exception as error:  # a model of somebody's making: what fails is the model, not the shard
             raise ModelUnfit(f"model {model or self._settings.model}: {unforeseen(error)}") from error
 
-    def _seat(self, model: str, beside: bool) -> Seat:
+    def _seat(self, model: str, beside: bool) -> DeployedModel:
         from rnn import weights
         from rnn.card import ModelRefused
         from rnn.serving import engine_of
         from services.fleet.room import adaptation, taken
-        from services.predictor.seats import Seat
+        from services.predictor.seats import DeployedModel
 
         try:
             with taken(self._card(model), self._settings, self._device):
@@ -70,7 +70,7 @@ class Models:
         except (ModelRefused, ValueError) as error:
             raise Refused(f"model: {error}") from error
         reference, calibration = self._told(folder)
-        return Seat(card.model, engine, reference, calibration, broken)
+        return DeployedModel(card.model, engine, reference, calibration, broken)
 
     def _card(self, model: str) -> Card:
         from rnn.card import read_card

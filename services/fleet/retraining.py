@@ -96,12 +96,12 @@ class Retraining:
         import ray
 
         from services.fleet.on_ray import yielding
-        from services.trainer.job import Order, retrain
+        from services.trainer.job import RetrainRequest, retrain
         from services.trainer.ranges import asked
 
         rules, where = self._rules, self._settings.registry
         assert where is not None
-        order = Order(
+        order = RetrainRequest(
             runs=rules.runs or Path("runs"),
             parent=champion,
             registry=where,

@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from services.fleet.status import Lineup
+from services.fleet.status import ModelAssignment
 from services.predictor.ports import Refused
 from services.predictor.stats import Paired
 from services.quality.contest import Contest, ContestOutcome, Round, Terms, Verdict
@@ -92,17 +92,17 @@ class Rollout:
         except Exception as error:
             raise Refused(f"model {self._model}: {unforeseen(error)}") from error
 
-    def lineup(self, shard: int) -> Lineup:
+    def lineup(self, shard: int) -> ModelAssignment:
         """What a shard is to run now."""
         aliases, since_ms = self._seen
         assert aliases is not None and aliases.champion is not None
         if aliases.previous is None or not self._watches(aliases, since_ms):
             joins = self._won is not None or not aliases.challenger
-            return Lineup(aliases.champion, aliases.challenger or "", 1.0 if joins else self.rules.shadow)
+            return ModelAssignment(aliases.champion, aliases.challenger or "", 1.0 if joins else self.rules.shadow)
         follows = shard < math.ceil(self.rules.canary * self.shards)
         if follows or self._clock_ms() >= since_ms + self.rules.canary_h * HOUR_MS:
-            return Lineup(aliases.champion, aliases.previous)
-        return Lineup(aliases.previous, aliases.champion)
+            return ModelAssignment(aliases.champion, aliases.previous)
+        return ModelAssignment(aliases.previous, aliases.champion)
 
     @property
     def aliases(self) -> Aliases | None:

@@ -42,7 +42,7 @@ class ShardEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Lineup:
+class ModelAssignment:
     """Which models a shard is to run, by their ids."""
 
     champion: str = ""  # empty: the folder that `model` names
@@ -51,7 +51,7 @@ class Lineup:
 
 
 @dataclass(frozen=True, slots=True)
-class Obeyed:
+class AssignmentResult:
     """The value of `ShardActor.order`. Neither done nor a model: give the order again."""
 
     done: bool = False

@@ -16,11 +16,19 @@ from typing import Any
 
 from services.fleet.actor import ShardActor
 from services.fleet.apart import check_left, unready
-from services.fleet.following import Following, follow
-from services.fleet.member import BLAMED, GRACE_S, HOPELESS, REFUSED_S, REPLACED_S, Member, Replaced
+from services.fleet.following import ModelController, follow
+from services.fleet.member import BLAMED, GRACE_S, HOPELESS, REFUSED_S, REPLACED_S, RetiredActor, ShardHandle
 from services.fleet.on_ray import join_or_start, kill, outcome_of, own_signals, prepare
 from services.fleet.ray_head import HeadWatch
-from services.fleet.status import ExitReason, Lineup, Obeyed, ShardExit, ShardStatus, dealt, transactional_id
+from services.fleet.status import (
+    AssignmentResult,
+    ExitReason,
+    ModelAssignment,
+    ShardExit,
+    ShardStatus,
+    dealt,
+    transactional_id,
+)
 from services.predictor.ports import Fenced
 from services.predictor.spotlight import Points
 from services.quality.pipeline import PipelineStats
@@ -41,13 +49,13 @@ class Supervisor:
         self.settings, self.partitions, self._notify = settings, partitions, notify
         self._before = before  # partitions that the fleet before this one served; 0: there was none
         shards = min(settings.fleet.shards, partitions)
-        self._members = [Member(shard) for shard in range(shards)]
-        self._replaced: list[Replaced] = []
+        self._members = [ShardHandle(shard) for shard in range(shards)]
+        self._replaced: list[RetiredActor] = []
         self._actor_class: Any = None
         self._spare: Any = None
         self._server = uuid.uuid4().hex[:12]  # signs the group's offsets
         self._owns_ray = False
-        self._following: Following | None = None
+        self._following: ModelController | None = None
         self._head = HeadWatch()
         self._points: list[Points] = []  # of streams in the spotlight, not fetched yet
         self._refused: dict[str, float] = {}  # model that a shard cannot run -> monotonic, when to try again
@@ -56,7 +64,7 @@ class Supervisor:
 
     def start(self) -> None:
         """Shuts out every earlier server of this group, whatever number of shards it had, then starts all shards.
-        Raises Unsettled when the broker does not answer; call it again then.
+        Raises Retriable when the broker does not answer; call it again then.
         """
         prepare()
         import ray
@@ -165,7 +173,7 @@ class Supervisor:
 
     # ---- one member -------------------------------------------------------------------------------------------------
 
-    def _begin(self, member: Member) -> None:
+    def _begin(self, member: ShardHandle) -> None:
         member.next_incarnation()
         spare, self._spare = self._spare, None
         member.actor = spare or self._actor()
@@ -189,7 +197,7 @@ class Supervisor:
     def _actor(self) -> Any:
         return self._actor_class.remote(self.settings, self.partitions, self._server, self._before)
 
-    def _watch(self, member: Member, now_s: float) -> None:
+    def _watch(self, member: ShardHandle, now_s: float) -> None:
         import ray
 
         if member.asked is not None:
@@ -205,7 +213,7 @@ class Supervisor:
         if now_s - member.moved_s > patience_s:
             self._replace(member)
 
-    def _order(self, member: Member) -> None:
+    def _order(self, member: ShardHandle) -> None:
         """Tells a shard that is ready which models it is to run, where that has changed."""
         import ray
 
@@ -222,7 +230,7 @@ class Supervisor:
         if wanted != member.lineup:
             member.ordering, member.ordered = wanted, member.actor.order.remote(wanted)
 
-    def _answered(self, member: Member, obeyed: Obeyed) -> None:
+    def _answered(self, member: ShardHandle, obeyed: AssignmentResult) -> None:
         assert member.ordering is not None
         if obeyed.done:
             member.lineup = member.served = member.ordering
@@ -234,16 +242,16 @@ class Supervisor:
         self._refused[model] = time.monotonic() + REFUSED_S
         self._following.refused(model, reason)
 
-    def _wanted(self, member: Member) -> Lineup:
+    def _wanted(self, member: ShardHandle) -> ModelAssignment:
         """What the registry asks for, without what a shard has just refused: the champion that served serves on."""
         if self._following is None:
-            return Lineup()
+            return ModelAssignment()
         wanted, now_s = self._following.lineup(member.shard), time.monotonic()
         if now_s < self._refused.get(wanted.champion, 0.0) and member.served is not None:
             return member.served
-        return Lineup(wanted.champion) if now_s < self._refused.get(wanted.challenger, 0.0) else wanted
+        return ModelAssignment(wanted.champion) if now_s < self._refused.get(wanted.challenger, 0.0) else wanted
 
-    def _heard(self, member: Member, status: ShardStatus, now_s: float) -> None:
+    def _heard(self, member: ShardHandle, status: ShardStatus, now_s: float) -> None:
         if status.incarnation != member.incarnation:
             return  # it has not begun yet
         member.status = status
@@ -258,10 +266,10 @@ class Supervisor:
         if status.stats.ready and member.ready_s is None:
             member.ready_s, member.refused = now_s, ""
             if not status.stats.challenger:  # it cannot run, or the registry was away: it is ordered again
-                member.lineup = Lineup(member.lineup.champion)
+                member.lineup = ModelAssignment(member.lineup.champion)
             member.served = member.lineup
         if status.fell is not None:
-            member.lineup = Lineup(member.lineup.champion)
+            member.lineup = ModelAssignment(member.lineup.champion)
             self._refuse(*status.fell)
         if status.stats.epochs["kept"] or member.calm(now_s):
             member.failures = 0
@@ -269,8 +277,10 @@ class Supervisor:
             self._following.heard(status.rounds)
             self._following.saw({one.shard: one.status.stats for one in self._members if one.status is not None})
 
-    def _replace(self, member: Member) -> None:
-        stalled = Replaced(member.shard, member.incarnation, member.actor, member.run, time.monotonic() + REPLACED_S)
+    def _replace(self, member: ShardHandle) -> None:
+        stalled = RetiredActor(
+            member.shard, member.incarnation, member.actor, member.run, time.monotonic() + REPLACED_S
+        )
         member.count("stalled")
         self._notify("shard_stalled", shard=member.shard, incarnation=member.incarnation,
                      seconds=self.settings.fleet.stall_timeout_s)  # fmt: skip
@@ -292,7 +302,7 @@ class Supervisor:
             kill(old.actor)
             self._replaced.remove(old)
 
-    def _ended(self, member: Member, outcome: ShardExit) -> None:
+    def _ended(self, member: ShardHandle, outcome: ShardExit) -> None:
         member.run = None
         if outcome.end is ExitReason.STOPPED:
             return

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from services.fleet.assembly import topic_names
 from services.fleet.held import HeldReadings
 from services.predictor import topic_ids
-from services.predictor.ports import Refused, Unsettled
+from services.predictor.ports import Refused, Retriable
 from services.records import Role, TopicIds
 from services.settings import Settings
 
@@ -99,7 +99,7 @@ class TopicWatch:
         """One look; any thread may call it."""
         from services.brokers import kafka_topics
 
-        with suppress(Unsettled, Refused):
+        with suppress(Retriable, Refused):
             there = kafka_topics.there(self._kafka, self._names)
             self._compare({role: topic.id for role, topic in there.items() if topic.id})
             self._count({role: topic.partitions for role, topic in there.items()})

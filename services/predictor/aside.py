@@ -25,7 +25,7 @@ from services.predictor.stats import ShardStats, add
 from services.records import Fault, Reason, Rejected
 
 if TYPE_CHECKING:
-    from services.predictor.seats import Seats
+    from services.predictor.seats import ModelSet
 
 KINDS = 100
 """Kinds of errors whose stack is told, once each; more are only counted."""
@@ -42,7 +42,7 @@ class Aside:
         self,
         store: StateStore,
         slots: Slots,
-        seats: Seats,
+        seats: ModelSet,
         stats: ShardStats,
         notify: Callable[..., None],
         progress: Callable[[], object] = lambda: None,

@@ -15,13 +15,13 @@ from services.predictor.state_store import StateStore
 from services.predictor.surprise import Surprised
 from services.records import (
     REAL,
+    AnswerFormat,
     Commit,
     Encoded,
-    Memory,
+    ModelState,
     Predictions,
     Readings,
     Role,
-    Spelling,
     StateRows,
     TopicIds,
 )
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class EpochContext:
     """Who writes: named in predictions, state rows and dead letters."""
 
     model: str  # model id
     group: str
     readings_topic: str
     max_bytes: int = 900_000  # largest value that may be written as one record
-    spelling: Spelling = REAL  # of the model's answers
+    spelling: AnswerFormat = REAL  # of the model's answers
 
 
-class About(NamedTuple):
+class ReadingRefs(NamedTuple):
     """The readings that n predictions are about."""
 
     streams: list[bytes]  # [n]
@@ -56,7 +56,7 @@ class Stepped(NamedTuple):
 
     numbers: NDArray[np.int64]  # [k], of the dirty streams
     offsets: NDArray[np.int64]  # [k], of their last readings
-    memories: list[Memory]  # new ones
+    memories: list[ModelState]  # new ones
     said: BatchOutput | None  # None: the batch has no reading
 
 
@@ -65,7 +65,7 @@ class Epoch:
     methods once each, then `seal`.
     """
 
-    def __init__(self, batch: Batch, origin: Origin, now_ms: int) -> None:
+    def __init__(self, batch: Batch, origin: EpochContext, now_ms: int) -> None:
         self.batch, self.origin, self.now_ms = batch, origin, now_ms
         self.flags: NDArray[np.uint16] = np.zeros(0, np.uint16)  # [predictions]
         self._still: dict[int, int] = {}  # partition -> its offset, of partitions without readings in the batch
@@ -89,7 +89,7 @@ class Epoch:
             if not len(readings):
                 continue
             if result.of is None:
-                about = About(readings.streams, readings.offsets, readings.rows, readings.at_ms)
+                about = ReadingRefs(readings.streams, readings.offsets, readings.rows, readings.at_ms)
                 self._add(part.partition, result, slice(first, last), about)
             else:
                 begin, end = np.searchsorted(result.of, (first, last)).tolist()
@@ -112,11 +112,11 @@ class Epoch:
             chosen = np.flatnonzero(owner == partition)
             chosen = _by_record(chosen, result.tag, its[chosen])
             offsets, rows = untagged(result.tag[chosen])
-            about = About(store.names(its[chosen]), offsets, rows, result.at_ms[chosen])
+            about = ReadingRefs(store.names(its[chosen]), offsets, rows, result.at_ms[chosen])
             self._add(partition, result, chosen, about)
             self._still[partition] = at[partition]
 
-    def _add(self, partition: int, result: Result, chosen: slice | NDArray[np.int64], about: About) -> None:
+    def _add(self, partition: int, result: Result, chosen: slice | NDArray[np.int64], about: ReadingRefs) -> None:
         """Predictions `chosen` of the result, and the readings that they are about."""
         made = Predictions(
             model=self.origin.model,
@@ -147,7 +147,7 @@ class Epoch:
         numbers: NDArray[np.int64],
         offsets: NDArray[np.int64],
         seen_ms: NDArray[np.int64],
-        memories: Sequence[Memory],
+        memories: Sequence[ModelState],
     ) -> None:
         """Encodes the dirty streams' rows: numbers [k], last offsets [k], when seen [k], memories of some of the k."""
         owner = store.partitions[numbers]
@@ -193,7 +193,7 @@ class Epoch:
         self._states.append(alone)
 
 
-def _of(mine: NDArray[np.int64], n: int, memory: Memory) -> Memory:
+def _of(mine: NDArray[np.int64], n: int, memory: ModelState) -> ModelState:
     """The memory of streams `mine` of n, counted among themselves."""
     if len(mine) == n:
         return memory
@@ -201,15 +201,15 @@ def _of(mine: NDArray[np.int64], n: int, memory: Memory) -> Memory:
     place[mine] = np.arange(len(mine))
     index = place[memory.index]
     chosen = np.flatnonzero(index >= 0)
-    return Memory(memory.name, memory.layout, index[chosen], memory.rows[chosen])
+    return ModelState(memory.name, memory.layout, index[chosen], memory.rows[chosen])
 
 
-def _about(result: Result, chosen: NDArray[np.int64], readings: Readings, of: NDArray[np.int64]) -> About:
+def _about(result: Result, chosen: NDArray[np.int64], readings: Readings, of: NDArray[np.int64]) -> ReadingRefs:
     """`of` [n]: which of the readings made each of the chosen [n] be said."""
     streams = [readings.streams[i] for i in of.tolist()]
     if result.tag is None or result.at_ms is None:
-        return About(streams, readings.offsets[of], readings.rows[of], readings.at_ms[of])
-    return About(streams, *untagged(result.tag[chosen]), result.at_ms[chosen])
+        return ReadingRefs(streams, readings.offsets[of], readings.rows[of], readings.at_ms[of])
+    return ReadingRefs(streams, *untagged(result.tag[chosen]), result.at_ms[chosen])
 
 
 def _by_record(chosen: NDArray[np.int64], tag: NDArray[np.int64], streams: NDArray[np.int64]) -> NDArray[np.int64]:

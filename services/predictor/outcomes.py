@@ -14,36 +14,36 @@ from numpy.typing import NDArray
 
 from services.predictor.stats import Paired, ShardStats
 from services.quality.contest import Rounds
-from services.quality.drift import First, RecentHistogram
-from services.quality.pending import Matched, Pending, followed
-from services.quality.prequential import Figures
+from services.quality.drift import RecentHistogram, ReferenceBuilder
+from services.quality.pending import ForecastBuffer, Matched, followed
+from services.quality.prequential import RunningMetrics
 from services.quality.reference import Reference
 from services.records import Flag
 
 if TYPE_CHECKING:
     from rnn.result import Result
-    from services.predictor.seats import Seat, Seats
+    from services.predictor.seats import DeployedModel, ModelSet
 
 MOST_ROUNDS = 100_000
 """Closed rounds that wait to be fetched; older ones are let go."""
 
 
-class Outcomes:
+class OnlineEvaluator:
     """Of one shard. Forecasts of real values are watched, answered reading by reading; other models' truth does not
     come with later readings, and of theirs there are no figures.
     """
 
-    def __init__(self, shard: int, seats: Seats, shards: int = 1) -> None:
+    def __init__(self, shard: int, seats: ModelSet, shards: int = 1) -> None:
         config = seats.champion.engine.config
         self.watches = config.residual and not config.at_end and config.direction == "forward"
         self.rounds: deque[Paired] = deque(maxlen=MOST_ROUNDS)
-        self.inputs: RecentHistogram | First | None = None
+        self.inputs: RecentHistogram | ReferenceBuilder | None = None
         self._shard, self._seats, self._shards = shard, seats, shards
         self._targets = np.array(config.target_index, np.int64)
         self._whole = np.array_equal(self._targets, np.arange(len(config.features)))
         self._steps = followed(config.horizon)
-        self._pending: dict[str, Pending] = {}
-        self._figures: dict[str, Figures] = {}
+        self._pending: dict[str, ForecastBuffer] = {}
+        self._figures: dict[str, RunningMetrics] = {}
         self._open, self._pair = Rounds(shard), ("", "")
         self.change()
 
@@ -58,18 +58,18 @@ class Outcomes:
             if model not in self._pending:
                 config = seat.engine.config
                 banded = config.head != "point"
-                self._pending[model] = Pending(len(self._targets), self._steps, banded=banded)
-                self._figures[model] = Figures(self._std(), self._steps, config.band)
+                self._pending[model] = ForecastBuffer(len(self._targets), self._steps, banded=banded)
+                self._figures[model] = RunningMetrics(self._std(), self._steps, config.band)
         challenger = self._seats.challenger
         pair = (self._seats.champion.model, "" if challenger is None else challenger.model)
         if pair[0] != self._pair[0]:  # what its own training data looked like is what inputs are held against
             reference = self._seats.champion.reference
             features = self._seats.champion.engine.config.features
-            self.inputs = First(features) if reference is None else self._sketch_of(reference)
+            self.inputs = ReferenceBuilder(features) if reference is None else self._sketch_of(reference)
         if pair != self._pair:
             self._open, self._pair = Rounds(self._shard), pair
 
-    def figures(self, seat: Seat | None) -> Figures | None:
+    def figures(self, seat: DeployedModel | None) -> RunningMetrics | None:
         """Of a model that sits here."""
         return None if seat is None else self._figures.get(seat.model)
 
@@ -97,7 +97,7 @@ class Outcomes:
         """
         if not self.watches:
             return
-        if isinstance(self.inputs, First):
+        if isinstance(self.inputs, ReferenceBuilder):
             self.inputs.add(x)
             if self.inputs.full:
                 self.inputs = self._sketch_of(self.inputs.reference())
@@ -125,7 +125,7 @@ class Outcomes:
 
     def _match(
         self,
-        seat: Seat,
+        seat: DeployedModel,
         numbers: NDArray[np.int64],
         truth: NDArray[np.float32],
         said: Result,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from services.predictor.ports import Source, Unsettled
+from services.predictor.ports import Retriable, Source
 
 T = TypeVar("T")
 
@@ -24,14 +24,14 @@ class Patience:
         self._since_s: float | None = None  # monotonic clock when the attempt under way first failed
 
     def __call__(self, attempt: Callable[..., T], *given: Any) -> T:
-        """Tries until the attempt does not raise Unsettled; says so, and that this is progress, each time."""
+        """Tries until the attempt does not raise Retriable; says so, and that this is progress, each time."""
         tries = 0
         while True:
             try:
                 value = attempt(*given)
                 self._since_s = None
                 return value
-            except Unsettled as error:
+            except Retriable as error:
                 if self._since_s is None:
                     self._since_s = time.monotonic()
                 wait_s = RETRY_S[min(tries, len(RETRY_S) - 1)]

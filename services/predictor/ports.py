@@ -1,6 +1,6 @@
 """What the predictor's loop needs of the world. One adapter a file in `services.brokers`.
 
-Errors are named by their remedy: `Unsettled` -> call `settle`; `Fenced` -> leave; `Refused` -> a person must act.
+Errors are named by their remedy: `Retriable` -> call `settle`; `Fenced` -> leave; `Refused` -> a person must act.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Protocol
 from services.records import Commit, Records, TopicIds
 
 
-class Unsettled(Exception):
-    """The commit failed or its outcome is not known. Remedy: `Ledger.settle`, which finds out what is true."""
+class Retriable(Exception):
+    """The commit failed or its outcome is not known. Remedy: `Sink.settle`, which finds out what is true."""
 
 
 class Fenced(Exception):
@@ -66,7 +66,7 @@ class Changelog(Protocol):
     def close(self) -> None: ...
 
 
-class Ledger(Protocol):
+class Sink(Protocol):
     """The one place that writes. Exactly-once: an epoch is one transaction."""
 
     @property
@@ -94,12 +94,12 @@ class Ledger(Protocol):
         """Stable end of the readings of each of the shard's partitions: nothing behind it can have been committed."""
 
     def commit(self, commit: Commit) -> None:
-        """Returns when all of `commit` is visible to read-committed consumers and read back. Raises Unsettled, Fenced.
+        """Returns when all of `commit` is visible to read-committed consumers and read back. Raises Retriable, Fenced.
         Offsets may stay where they are, but not where there is nothing to write either.
         """
 
     def settle(self, commit: Commit) -> bool:
-        """After Unsettled: drops the connection, fences anew and reads what is true. True: the commit was kept;
+        """After Retriable: drops the connection, fences anew and reads what is true. True: the commit was kept;
         False: nothing of it is visible. Also of a commit whose offsets stayed where they were. Raises Fenced when
         neither is the case (another owner has committed), Forgotten when the group's offsets are gone.
         """

@@ -17,11 +17,11 @@ from services.faults import by_halves, fault_of, let_go
 from services.predictor.aside import Aside
 from services.predictor.options import ShardOptions
 from services.predictor.patience import Patience
-from services.predictor.ports import Changelog, Ledger, Refused, Unsettled
+from services.predictor.ports import Changelog, Refused, Retriable, Sink
 from services.predictor.state_store import NO_ROW, StateStore
 from services.predictor.strays import MOST, check_ahead, check_foreign
 from services.predictor.topic_ids import START_OVER, made_anew
-from services.records import RECENT, Fault, Memory, Records, StateRows
+from services.records import RECENT, Fault, ModelState, Records, StateRows
 
 Wanted = Mapping[str, tuple[str, int]]
 """Memory -> (layout, bytes) that it has here."""
@@ -166,7 +166,7 @@ class Restoring:
     def __init__(
         self,
         changelog: Changelog,
-        ledger: Ledger,
+        ledger: Sink,
         store: StateStore,
         wanted: Wanted,
         aside: Aside,
@@ -218,7 +218,7 @@ class Restoring:
                 pieces = restore(*here, search, self._aside, self._foreign)
             try:
                 return next(pieces, None)
-            except Unsettled:
+            except Retriable:
                 pieces = None
                 raise
 
@@ -320,7 +320,7 @@ def _ahead(partition: int, ahead: int, committed: int | None) -> str:
     )
 
 
-def _fits(memory: Memory, wanted: Wanted) -> bool:
+def _fits(memory: ModelState, wanted: Wanted) -> bool:
     """Not what cannot be read: latest readings of another number, memories of a model that adapts otherwise."""
     if memory.name not in wanted:
         return memory.name != RECENT

@@ -26,7 +26,7 @@ from services.predictor.state_store import NO_ROW, StateStore
 from services.predictor.surprise import Surprise, Surprised
 from services.predictor.tails import Calibration
 from services.quality.reference import Reference
-from services.records import RECENT, Memory, Spelling
+from services.records import RECENT, AnswerFormat, ModelState
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class _Rows(NamedTuple):
         return _Rows(*own, tags)
 
 
-class Seat:
+class DeployedModel:
     """A model in an engine, and of which slots it holds the state. `reference`: its training data, to see drift by;
     `calibration`: its scores, to tell how improbable a reading is; `broken`: what `Engine.check` has found.
     """
@@ -86,7 +86,7 @@ class Seat:
         self.model, self.engine, self.reference, self.broken = model, engine, reference, broken
         judges = calibration is not None and engine.config.residual
         self.surprise = Surprise(calibration, engine.table.slots) if calibration is not None and judges else None
-        self.spelling = Spelling(engine.config.horizon, engine.config.classes)
+        self.spelling = AnswerFormat(engine.config.horizon, engine.config.classes)
         self.tagged = not isinstance(engine, Engine)
         self.held: NDArray[np.bool_] = np.zeros(engine.table.slots, np.bool_)
         self.layout, self.row_bytes = engine.table.layout, engine.table.row_bytes
@@ -137,12 +137,12 @@ class Seat:
         self.engine.table.clock[slots, :CLOCK] = recent.clocks(slots)  # else a repeated reading would not be known
 
 
-class Seats:
+class ModelSet:
     """Who sits where. `recent`: how many readings of each stream are remembered; 0: none, and no model can be changed
     without its streams starting anew.
     """
 
-    def __init__(self, champion: Seat, store: StateStore, recent: int) -> None:
+    def __init__(self, champion: DeployedModel, store: StateStore, recent: int) -> None:
         self.champion, self.challenger, self.share = champion, None, 1.0
         self.store = store
         table, config = champion.engine.table, champion.engine.config
@@ -154,13 +154,13 @@ class Seats:
             store.hold(RECENT, self.recent.row_bytes)
             self._remembers = np.zeros(table.slots, np.bool_)
 
-    challenger: Seat | None
+    challenger: DeployedModel | None
 
-    def all(self) -> Sequence[Seat]:
+    def all(self) -> Sequence[DeployedModel]:
         """The champion first."""
         return (self.champion,) if self.challenger is None else (self.champion, self.challenger)
 
-    def change(self, champion: Seat, challenger: Seat | None, share: float = 1.0) -> None:
+    def change(self, champion: DeployedModel, challenger: DeployedModel | None, share: float = 1.0) -> None:
         """Other models, or the same ones with their places changed. The challenger takes on a `share` of the streams,
         and goes on with those that it knows. Between two epochs only.
         """
@@ -189,7 +189,7 @@ class Seats:
         self._beside(lambda challenger: self._place(challenger, slots, fresh, numbers))
 
     def _place(
-        self, seat: Seat, slots: NDArray[np.int64], fresh: NDArray[np.bool_], numbers: NDArray[np.int64]
+        self, seat: DeployedModel, slots: NDArray[np.int64], fresh: NDArray[np.bool_], numbers: NDArray[np.int64]
     ) -> None:
         seat.held[slots[fresh]] = False
         todo = ~seat.held[slots]
@@ -208,7 +208,7 @@ class Seats:
         if known.any():
             self._bring_over(seat, slots[known])
 
-    def _beside(self, work: Callable[[Seat], T]) -> T | None:
+    def _beside(self, work: Callable[[DeployedModel], T]) -> T | None:
         """What the challenger does, if there is one. One that fails leaves its seat, and the champion never knows."""
         challenger = self.challenger
         if challenger is None:
@@ -240,7 +240,7 @@ class Seats:
         """Steps a reading without values of nobody's stream, in a slot that is free; a broken engine raises."""
         slots, none = np.array([slot]), np.zeros(1, np.int64)
 
-        def step(seat: Seat) -> None:
+        def step(seat: DeployedModel) -> None:
             seat.clear(slots)
             x = np.full((1, len(seat.engine.config.features)), np.nan, np.float32)
             salt: dict[str, Any] = {"salt": none} if seat.tagged else {}
@@ -250,23 +250,23 @@ class Seats:
         step(self.champion)
         self._beside(step)
 
-    def memories(self, slots: NDArray[np.int64]) -> list[Memory]:
+    def memories(self, slots: NDArray[np.int64]) -> list[ModelState]:
         """What is known of the streams in slots [k]."""
         everyone = np.arange(len(slots))
-        found = [Memory(self.champion.model, self.champion.layout, everyone, self.champion.rows(slots))]
+        found = [ModelState(self.champion.model, self.champion.layout, everyone, self.champion.rows(slots))]
         if its := self._beside(lambda one: self._memory(one, slots)):
             found.append(its)
         if self.recent is not None:
             self.recent.stamp(slots, self.champion.engine.table.clock[slots, :CLOCK])
-            found.append(Memory(RECENT, self.recent.layout, everyone, self.recent.rows(slots)))
+            found.append(ModelState(RECENT, self.recent.layout, everyone, self.recent.rows(slots)))
         return found
 
     @staticmethod
-    def _memory(seat: Seat, slots: NDArray[np.int64]) -> Memory:
+    def _memory(seat: DeployedModel, slots: NDArray[np.int64]) -> ModelState:
         index = np.flatnonzero(seat.held[slots])
-        return Memory(seat.model, seat.layout, index, seat.rows(slots[index]))
+        return ModelState(seat.model, seat.layout, index, seat.rows(slots[index]))
 
-    def _also(self, challenger: Seat, rows: _Rows) -> tuple[Result | None, NDArray[np.int64]]:
+    def _also(self, challenger: DeployedModel, rows: _Rows) -> tuple[Result | None, NDArray[np.int64]]:
         """What the challenger says, and of which readings [k]."""
         held = np.flatnonzero(challenger.held[rows.slots])
         if not len(held):
@@ -275,7 +275,7 @@ class Seats:
         challenger.judge(rows.slots[held], also)
         return also, held
 
-    def _run(self, seat: Seat, rows: _Rows) -> Result:
+    def _run(self, seat: DeployedModel, rows: _Rows) -> Result:
         told: dict[str, Any] = {"end": rows.end} if rows.end.any() else {}
         if seat.tagged:
             told["tag"] = rows.tags
@@ -300,7 +300,7 @@ class Seats:
         self.recent.load(slots[has], held.rows[numbers[has]])
         self.recent.clear(slots[~has])
 
-    def _bring_over(self, seat: Seat, slots: NDArray[np.int64]) -> None:
+    def _bring_over(self, seat: DeployedModel, slots: NDArray[np.int64]) -> None:
         if seat is not self.champion:
             slots = slots[:WARM_UPS]
         if self.recent is None:

@@ -25,25 +25,25 @@ from services.codecs.readings import ReadingDecoder
 from services.predictor.admission import Admission
 from services.predictor.aside import Aside
 from services.predictor.batcher import Batch, batches, part_of, without_folded
-from services.predictor.epoch import Epoch, Origin, Stepped
+from services.predictor.epoch import Epoch, EpochContext, Stepped
 from services.predictor.idle import Idle
 from services.predictor.lag import Lag, skipped
 from services.predictor.options import Notify, ShardOptions
-from services.predictor.outcomes import Outcomes
+from services.predictor.outcomes import OnlineEvaluator
 from services.predictor.pace import Pace
 from services.predictor.patience import Patience
 from services.predictor.portions import Portions
-from services.predictor.ports import Changelog, Fenced, Ledger, Source, Unsettled
+from services.predictor.ports import Changelog, Fenced, Retriable, Sink, Source
 from services.predictor.restore import Restoring
-from services.predictor.seats import Seat, Seats
+from services.predictor.seats import DeployedModel, ModelSet
 from services.predictor.slots import Slots
 from services.predictor.spotlight import lit
 from services.predictor.state_store import StateStore
 from services.predictor.stats import ShardStats, add
 from services.predictor.strays import check_memories
-from services.predictor.traced import Stopwatch, Tracer, traced
+from services.predictor.traced import PhaseTimer, Tracer, traced
 from services.predictor.waiting import Waiting, flush_after_ms
-from services.records import Commit, Memory, Records
+from services.records import Commit, ModelState, Records
 
 
 class Shard:
@@ -52,15 +52,15 @@ class Shard:
     def __init__(
         self,
         source: Source,
-        ledger: Ledger,
+        ledger: Sink,
         changelog: Changelog,
-        champion: Seat,
+        champion: DeployedModel,
         decoder: ReadingDecoder,
-        origin: Origin,
+        origin: EpochContext,
         partitions: Sequence[int],
         options: ShardOptions | None = None,
         *,
-        challenger: Seat | None = None,
+        challenger: DeployedModel | None = None,
         share: float = 1.0,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         steady_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
@@ -75,21 +75,21 @@ class Shard:
         self.options = options or ShardOptions()
         self.pace = Pace(self.options.max_readings, self.options.epoch_s)
         self.store = StateStore()
-        self.seats = Seats(champion, self.store, self.options.recent)
+        self.seats = ModelSet(champion, self.store, self.options.recent)
         self.slots = Slots(self.engine.table.slots)
         self.admission = Admission(self.store, self.options.max_streams, notify)
         self.idle = Idle(self.store, self.options.ttl_ms)
         self.waiting = Waiting(self.store, flush_after_ms(self.engine.config, self.options.flush_after_ms))
         self.stats = ShardStats(slots=self.slots.capacity)
         self.aside = Aside(self.store, self.slots, self.seats, self.stats, notify, self._alive)
-        self.outcomes = Outcomes(self.partitions[0] if self.partitions else 0, self.seats, self.options.shards)
+        self.outcomes = OnlineEvaluator(self.partitions[0] if self.partitions else 0, self.seats, self.options.shards)
         self.seat(champion, challenger, share)
         self._patiently = Patience(pause, notify, self._progress)
         self.position: dict[int, int] = {}  # partition -> first offset not yet folded in by a kept epoch
         self._signed_ms: int | None = None  # when the offsets of all partitions were committed; None: they are due
         self._first: Mapping[int, int] = {}  # partition -> offset with which the changelog's begins
         self._committed: dict[int, int] = {}  # partition -> the group's offset; behind the position after retention
-        self._lag, self._phase = Lag(), Stopwatch(self.stats, tracer)
+        self._lag, self._phase = Lag(), PhaseTimer(self.stats, tracer)
         self.spotlight = lit(self.options.spotlight, self.engine.config, self.store, self.outcomes.watches, notify)
 
     @property
@@ -97,7 +97,7 @@ class Shard:
         """The champion's."""
         return self.seats.champion.engine
 
-    def seat(self, champion: Seat, challenger: Seat | None, share: float = 1.0) -> None:
+    def seat(self, champion: DeployedModel, challenger: DeployedModel | None, share: float = 1.0) -> None:
         """Who steps the streams from now on; the challenger takes on a `share` of them. Between two turns only: an
         epoch has one champion, whom its predictions name. Both must read and answer the same, and have as many slots
         as the shard.
@@ -237,7 +237,12 @@ class Shard:
             self._close(Epoch(Batch(()), self.origin, now_ms), nobody, nobody, [], time.perf_counter())
 
     def _close(
-        self, epoch: Epoch, numbers: NDArray[np.int64], offsets: NDArray[np.int64], memories: list[Memory], began: float
+        self,
+        epoch: Epoch,
+        numbers: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+        memories: list[ModelState],
+        began: float,
     ) -> bool:
         """Seals and commits the epoch that gave streams [k] new rows. False: nothing of it happened."""
         seen_ms = self.idle.seen_ms(numbers) if epoch.batch.parts else self.store.seen_ms[numbers]
@@ -305,7 +310,7 @@ class Shard:
         try:
             self.ledger.commit(commit)
             return True
-        except Unsettled as error:
+        except Retriable as error:
             self._notify("unsettled", error=str(error))
         kept = self._patiently(lambda: self.ledger.settle(commit))
         self._notify("settled", kept=kept)

@@ -14,7 +14,7 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
-from services.records import Memory
+from services.records import ModelState
 
 NO_ROW = -1
 NO_SALT = -1
@@ -120,7 +120,7 @@ class StateStore:
         numbers: NDArray[np.int64],
         offsets: NDArray[np.int64],
         seen_ms: NDArray[np.int64],
-        memories: Sequence[Memory],
+        memories: Sequence[ModelState],
     ) -> None:
         """Takes committed rows of distinct streams [n]. A stream whose row comes without a memory has it no more. Of
         memories that are not held only the name is kept.

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from services.quality.drift import RecentHistogram
-from services.quality.prequential import Figures
+from services.quality.prequential import RunningMetrics
 from services.quality.rounds import Round
 from services.records import Flag, Reason
 
@@ -97,8 +97,8 @@ class ShardStats:
     lost: int = 0  # readings that retention deleted before they were read
     started_s: float = field(default_factory=time.time)  # wall clock; tells one life of the shard from another
     # now
-    figures: Figures | None = None  # of the champion's forecasts
-    challenger_figures: Figures | None = None
+    figures: RunningMetrics | None = None  # of the champion's forecasts
+    challenger_figures: RunningMetrics | None = None
     inputs: RecentHistogram | None = None  # what readings look like at present
     ready: bool = False  # state restored and reading
     restore_done: float = 0.0  # share of the changelog read, 0..1

@@ -12,7 +12,7 @@ from services.records import Commit
 
 
 @dataclass(frozen=True, slots=True)
-class Traced:
+class EpochTrace:
     """An epoch that was settled. Times are wall clock, ns since 1970."""
 
     epoch: int  # how many this life of the shard had settled with it
@@ -25,10 +25,10 @@ class Traced:
     kept: bool
 
 
-Tracer = Callable[[Traced], None]
+Tracer = Callable[[EpochTrace], None]
 
 
-class Stopwatch:
+class PhaseTimer:
     """Times the phases of the loop's turns. Laps are kept only where somebody traces."""
 
     def __init__(self, stats: ShardStats, tracer: Tracer | None) -> None:
@@ -49,9 +49,9 @@ class Stopwatch:
         return tuple((name, round(began * 1e9) + to_wall, round(ended * 1e9) + to_wall) for name, began, ended in laps)
 
 
-def traced(stats: ShardStats, stopwatch: Stopwatch, epoch: Epoch, commit: Commit, kept: bool) -> Traced:
+def traced(stats: ShardStats, stopwatch: PhaseTimer, epoch: Epoch, commit: Commit, kept: bool) -> EpochTrace:
     """The epoch that has just been settled."""
-    return Traced(
+    return EpochTrace(
         epoch=sum(stats.epochs.values()),
         model=epoch.origin.model,
         phases=stopwatch.laps(),

@@ -73,7 +73,7 @@ class RecentHistogram:
         return both
 
 
-class First:
+class ReferenceBuilder:
     """The first readings of a pipeline whose model came without a reference; lives in a shard until it is full."""
 
     def __init__(self, features: Sequence[str], readings: int = FIRST_READINGS) -> None:

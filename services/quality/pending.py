@@ -36,7 +36,7 @@ class _Batch(NamedTuple):
     truth: Floats  # [n, targets]
 
 
-class Pending:
+class ForecastBuffer:
     """Lives in a shard. A stream takes, for the steps h that are followed,
 
         12 + 4 targets (4 if banded else 2) sum(h)   bytes

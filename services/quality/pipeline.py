@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from services.quality.drift import Drift, InputWatch, RecentHistogram
 from services.quality.loss_drift import LossWatch
-from services.quality.prequential import PERSISTENCE, SQUARED, Figures, N
+from services.quality.prequential import PERSISTENCE, SQUARED, N, RunningMetrics
 
 LOOK_READINGS = 2_000
 """Scored readings that one value of the loss's watch is the mean of."""
@@ -44,7 +44,7 @@ class DriftWatch:
         self.drifts: list[Drift] = []
 
     def look(
-        self, model: str, inputs: Sequence[RecentHistogram], figures: Sequence[Figures], now_ms: int
+        self, model: str, inputs: Sequence[RecentHistogram], figures: Sequence[RunningMetrics], now_ms: int
     ) -> list[Drift]:
         """What all shards together show now. Another model is watched anew."""
         if model != self._model:
@@ -65,7 +65,7 @@ class DriftWatch:
         self.drifts = found
         return found
 
-    def _look_at_loss(self, figures: Sequence[Figures], now_ms: int) -> None:
+    def _look_at_loss(self, figures: Sequence[RunningMetrics], now_ms: int) -> None:
         now = tuple(float(sum(one.ever[row].sum() for one in figures)) for row in (N, SQUARED, PERSISTENCE))
         readings, squared, naive = (a - b for a, b in zip(now, self._sums, strict=True))
         if readings < 0:  # a shard has started anew, and counts anew

@@ -23,7 +23,7 @@ N, SQUARED, ABSOLUTE, PERSISTENCE, BANDED, INSIDE, PINBALL, UNSAID = range(len(S
 Values = NDArray[np.floating]
 
 
-class Figures:
+class RunningMetrics:
     """Sums of errors for each target and each step of the horizon, of ever and of the present; add up over shards.
 
     Errors are divided by the target's standard deviation in the training data, and so are those of z-scores: means
@@ -81,17 +81,17 @@ class Figures:
         self.present[:, at] = self.present[:, at] * 0.5 ** (rows / self.half_life) + sums
 
     def add_matched(self, truth: Values, matched: Sequence[Matched]) -> None:
-        """What `Pending.match` found for the readings truth [n, targets]."""
+        """What `ForecastBuffer.match` found for the readings truth [n, targets]."""
         for one in matched:
             its = truth if len(one.rows) == len(truth) else truth[one.rows]
             self.add(its, one.y, one.lo, one.hi, one.last, one.step)
 
-    def __add__(self, other: Figures) -> Figures:
+    def __add__(self, other: RunningMetrics) -> RunningMetrics:
         """Both together. Raises ValueError where they do not measure the same."""
         same = self.steps == other.steps and self.level == other.level and np.array_equal(self.std, other.std)
         if not same:
             raise ValueError("figures of different models cannot be added up: std, steps or level differ")
-        both = Figures(self.std, self.steps, self.level, self.half_life + other.half_life)
+        both = RunningMetrics(self.std, self.steps, self.level, self.half_life + other.half_life)
         both.ever, both.present = self.ever + other.ever, self.present + other.present
         return both
 

@@ -14,13 +14,15 @@ from dataclasses import replace
 from rnn.card import ModelRefused
 from services.registry.aliases import Aliases, Change, Changes
 from services.registry.problems import Conflict, ModelUnknown
-from services.registry.shelf import Shelf
+from services.registry.shelf import ModelStore
 
 CLAIM_S = 600.0
 """Another collector's claim is left alone for so long; then whoever made it is taken for dead."""
 
 
-def garbage(shelf: Shelf, aliases: Aliases, keep: Collection[str], older_than_s: float, now_ms: int) -> dict[str, int]:
+def garbage(
+    shelf: ModelStore, aliases: Aliases, keep: Collection[str], older_than_s: float, now_ms: int
+) -> dict[str, int]:
     """Models, whole or left half by a crash, that nobody names and that came longer ago than that; when each came."""
     wanted = aliases.named() | set(keep)
     for model in sorted(aliases.named()):
@@ -37,7 +39,7 @@ def garbage(shelf: Shelf, aliases: Aliases, keep: Collection[str], older_than_s:
 
 
 def collect(
-    shelf: Shelf,
+    shelf: ModelStore,
     changes: Changes,
     keep: Collection[str],
     older_than_s: float,
@@ -97,7 +99,7 @@ def _claimed_ms(changes: Changes, latest: Change) -> int:
     return at_ms
 
 
-def _created_ms(shelf: Shelf, model: str) -> int:
+def _created_ms(shelf: ModelStore, model: str) -> int:
     try:
         return shelf.card(model).created_ms
     except (ModelUnknown, ModelRefused):

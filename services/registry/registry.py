@@ -19,7 +19,7 @@ from services.registry.marker import FormatVersion
 from services.registry.moves import SAME, Moves, Same
 from services.registry.places import place_of
 from services.registry.problems import Conflict, Mismatch, ModelUnknown, Pinned, Unreachable
-from services.registry.shelf import ID, Added, ModelEntry, Shelf
+from services.registry.shelf import ID, Added, ModelEntry, ModelStore
 
 
 def _now_ms() -> int:
@@ -38,7 +38,7 @@ class Registry(Moves):
         self._place = place_of(where)
         self.where = self._place.where
         self._clock_ms = clock_ms
-        self._shelf = Shelf(self._place, cache, clock_ms)
+        self._shelf = ModelStore(self._place, cache, clock_ms)
         self._changes = Changes(self._place)
         self._marker = FormatVersion(self._place)
 

@@ -50,7 +50,7 @@ class ModelEntry:
     problem: str | None = None  # why it must not be used, where that is seen from its card
 
 
-class Shelf:
+class ModelStore:
     """The models of one place. `cache` is where copies go whose originals are not on this machine."""
 
     def __init__(self, place: Storage, cache: Path | None, now_ms: Callable[[], int]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn.config import SPECIALS, ModelConfig
-from rnn.examples import Examples, truth_width
+from rnn.examples import LabeledSeries, truth_width
 from rnn.recipe import default_config
 from services.codecs.readings_write import encode
 from services.settings.training import DataSection
@@ -23,11 +23,11 @@ from services.tables.rows import Rows, by_stream, unfolded
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class TableDataset:
     """Series of one table."""
 
     config: ModelConfig
-    series: tuple[Examples, ...]
+    series: tuple[LabeledSeries, ...]
     streams: tuple[str, ...]  # names of the series
     digest: str  # sha256 of the source, hex
     rows: tuple[NDArray[np.int64], ...] = ()  # of each series the row of the table that each reading stands in
@@ -46,7 +46,7 @@ def material(
     path: Path | None,
     known: ModelConfig | None = None,
     ignored: Sequence[str] = (),
-) -> Material:
+) -> TableDataset:
     """The series in the table at `path`. `model` are fields of ModelConfig; what it leaves out (features, vocabulary,
     labels, targets, horizon, interval) comes from the table. With `known` the config is that one: a symbol that it does
     not have is unknown, a class that it does not have is refused. The columns `ignored` are no features.
@@ -60,7 +60,7 @@ def material(
 
 def material_in(
     table: Frame, data: DataSection, model: dict[str, Any], known: ModelConfig | None, ignored: Sequence[str]
-) -> Material:
+) -> TableDataset:
     """As `material`, of a table that has been read."""
     path, rows = table.path, unfolded(table, data, model, ignored)
     config = known or _config(rows, data, model)
@@ -88,16 +88,16 @@ def material_in(
                 f"{path}: stream {name!r} has a sequence of {int(lengths.max())} readings, more than max_length "
                 f"{config.max_length}: raise it, or cut the sequence"
             )
-        series.append(Examples(x[mine], rows.at_ms[mine], end.astype(np.uint8), truth[mine]))
+        series.append(LabeledSeries(x[mine], rows.at_ms[mine], end.astype(np.uint8), truth[mine]))
         names.append(str(name))
         lines.append(rows.line[mine])
         if rows.symbols is not None:
             words.append([rows.symbols[place] for place in mine.tolist()])
     tell(odd)
-    return Material(config, tuple(series), tuple(names), rows.frame.digest, tuple(lines), tuple(words))
+    return TableDataset(config, tuple(series), tuple(names), rows.frame.digest, tuple(lines), tuple(words))
 
 
-def records(material: Material) -> Iterator[tuple[bytes, list[bytes]]]:
+def records(material: TableDataset) -> Iterator[tuple[bytes, list[bytes]]]:
     """(key, values) of each series, as its sensor would write them."""
     words = material.words or [None] * len(material.series)
     for name, one, its in zip(material.streams, material.series, words, strict=True):

@@ -23,7 +23,7 @@ from rnn.serving import engine_of
 from services.predictor.state_store import salt_of
 from services.records import NO_SEQ, Flag
 from services.tables.frame import PARQUET, WrongTable
-from services.tables.material import Material
+from services.tables.material import TableDataset
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +35,7 @@ _FLAGS = [" ".join(str(flag.name).lower() for flag in Flag if flag & bits) for b
 
 def predicted(
     network: Network,
-    material: Material,
+    material: TableDataset,
     device: str = "cpu",
     ran: Callable[[int], None] = lambda done: None,
     chunk: int = CHUNK,
@@ -84,7 +84,9 @@ def predicted(
 class _ResultTables:
     """Turns results into tables; the columns follow from the model alone."""
 
-    def __init__(self, network: Network, material: Material, line: NDArray[np.int64], at_ms: NDArray[np.int64]) -> None:
+    def __init__(
+        self, network: Network, material: TableDataset, line: NDArray[np.int64], at_ms: NDArray[np.int64]
+    ) -> None:
         """line, at_ms [readings]: place in the table and time of each reading, stream after stream."""
         self._config, self._line, self._at_ms = network.config, line, at_ms
         self._stream = np.repeat(np.arange(len(material.series)), [len(one) for one in material.series])

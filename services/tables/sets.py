@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn.config import ModelConfig
-from rnn.examples import Examples
+from rnn.examples import LabeledSeries
 from rnn.recipe import default_config
 from services.datasets.catalogue import DATA_SETS, series_of
 from services.datasets.labelled import SEGLEARN, watch
@@ -19,11 +19,13 @@ from services.datasets.series import Series, cache_folder
 from services.datasets.table_sets import TABLE_SETS
 from services.settings.training import DataSection
 from services.tables.frame import WrongTable, frame
-from services.tables.material import Material, ends, material, material_in
+from services.tables.material import TableDataset, ends, material, material_in
 from services.tables.oddities import tell
 
 
-def material_of(data: DataSection, model: dict[str, Any], test: bool = False, cache: Path | None = None) -> Material:
+def material_of(
+    data: DataSection, model: dict[str, Any], test: bool = False, cache: Path | None = None
+) -> TableDataset:
     """The series to learn from, or with `test` those that only test. Raises WrongTable, and DataUnavailable."""
     if data.set is None:
         if test and data.test is None:
@@ -86,7 +88,7 @@ def only(data: DataSection, keys: Collection[str]) -> None:
             raise WrongTable(f"data.{key}: means nothing here, where there is {', '.join(keys)}; leave it out")
 
 
-def recordings(data: DataSection, model: dict[str, Any], test: bool, cache: Path | None = None) -> Material:
+def recordings(data: DataSection, model: dict[str, Any], test: bool, cache: Path | None = None) -> TableDataset:
     """The labelled recordings `watch`, of the test groups or of all others. Raises WrongTable for a group that is none,
     DataUnavailable.
     """
@@ -106,12 +108,12 @@ def recordings(data: DataSection, model: dict[str, Any], test: bool, cache: Path
         end = np.zeros(len(one.x), np.bool_)
         end[-1] = True
         truth = one.label.astype(np.float32)[:, None]
-        series.append(Examples(one.x, one.at_ms, ends(end, data.window).astype(np.uint8), truth))
+        series.append(LabeledSeries(one.x, one.at_ms, ends(end, data.window).astype(np.uint8), truth))
     names = tuple(one.name for one in chosen)
-    return Material(config, tuple(series), names, SEGLEARN.sha256, groups=tuple(one.group for one in chosen))
+    return TableDataset(config, tuple(series), names, SEGLEARN.sha256, groups=tuple(one.group for one in chosen))
 
 
-def _forecasting(series: Series, data: DataSection, model: dict[str, Any], test: bool) -> Material:
+def _forecasting(series: Series, data: DataSection, model: dict[str, Any], test: bool) -> TableDataset:
     """A series whose later readings are the truth; its last part tests."""
     only(data, ("set", "test_share", "window"))
     cut = len(series) - int(len(series) * data.test_share)
@@ -124,8 +126,8 @@ def _forecasting(series: Series, data: DataSection, model: dict[str, Any], test:
     if config.features != series.features:
         raise WrongTable(f"model.features: {data.set} has {', '.join(series.features)}")
     none = np.zeros((len(x), 0), np.float32)
-    one = Examples(x, at_ms, ends(np.zeros(len(x), np.bool_), data.window).astype(np.uint8), none)
-    return Material(config, (one,), (series.name,), series.digest)
+    one = LabeledSeries(x, at_ms, ends(np.zeros(len(x), np.bool_), data.window).astype(np.uint8), none)
+    return TableDataset(config, (one,), (series.name,), series.digest)
 
 
 def _config(tree: dict[str, Any]) -> ModelConfig:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from services.predictor.stats import Histogram, ShardStats
-from services.quality.prequential import Figures
+from services.quality.prequential import RunningMetrics
 from services.telemetry.names import METRICS
 
 SUMMED = tuple(dict.fromkeys(metric.field for metric in METRICS if metric.of == "shards"))
@@ -52,11 +52,11 @@ def added(values: Sequence[Any]) -> Any:
     return sum(values)
 
 
-def figures_of(found: Iterable[tuple[str, Figures | None]]) -> dict[str, Figures]:
+def figures_of(found: Iterable[tuple[str, RunningMetrics | None]]) -> dict[str, RunningMetrics]:
     """Model -> the figures of its forecasts on all shards together. Of shards whose figures cannot be added up, because
     each has measured its own spread of the data, the one that has seen the most speaks.
     """
-    whole: dict[str, Figures] = {}
+    whole: dict[str, RunningMetrics] = {}
     for model, one in found:
         if one is None:
             continue

@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 from services.predictor.ports import Refused
-from services.predictor.traced import Traced
+from services.predictor.traced import EpochTrace
 from services.settings import Settings
 
 SEND_EVERY_MS = 1000
@@ -67,7 +67,7 @@ class Traces:
         )
         self._tracer = self._provider.get_tracer("streamrnn")
 
-    def epoch(self, traced: Traced) -> None:
+    def epoch(self, traced: EpochTrace) -> None:
         """One span, from the poll of its readings, or where that was another epoch's, to its end."""
         from opentelemetry.trace import SpanKind, Status, StatusCode
 
@@ -104,7 +104,7 @@ class Traces:
         last.join(PATIENCE_S)
 
 
-def _seconds(traced: Traced) -> dict[str, float]:
+def _seconds(traced: EpochTrace) -> dict[str, float]:
     """Attribute -> seconds of each phase; encode is two stretches of time."""
     found: dict[str, float] = {}
     for phase, began, ended in traced.phases:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from services.settings import Settings
-from services.trainer.ranges import Asked
+from services.trainer.ranges import RangeQuery
 
 MOST_WORDS = 600
 """Characters of a message."""
@@ -25,13 +25,13 @@ class RetrainingEnd(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RetrainRequest:
     """What to retrain, and how. Plain values: it travels."""
 
     runs: Path  # gets a folder of this run
     parent: Path | str | None = None  # folder, or id in `registry`, of the champion: gives the shape, is compared with
     registry: str | None = None  # where the model is published; None: nowhere
-    asked: Asked = field(default_factory=Asked)  # which readings
+    asked: RangeQuery = field(default_factory=RangeQuery)  # which readings
     archive: str | None = None  # where readings are that the topic has lost
     workers: int = 1  # processes; 0: in the caller's
     gpus: bool = False
@@ -61,7 +61,7 @@ class RetrainingResult:
     seconds: float = 0.0
 
 
-def retrain(settings: Settings, order: Order) -> RetrainingResult:
+def retrain(settings: Settings, order: RetrainRequest) -> RetrainingResult:
     """Reads the range of the pipeline's readings topic, trains, reports, and adds the model to the registry.
 
     In processes of Ray where `workers` says so. Never raises an Exception. The caller sees to
@@ -92,9 +92,9 @@ def _folder(parent: Path | str, registry: str | None) -> Path:
     return Registry(registry).folder(parent)
 
 
-def _retrained(settings: Settings, order: Order, began_s: float, begun: list[Any]) -> RetrainingResult:
+def _retrained(settings: Settings, order: RetrainRequest, began_s: float, begun: list[Any]) -> RetrainingResult:
     from rnn import weights
-    from services.trainer.making import Ears, Parent, Way, make
+    from services.trainer.making import Callbacks, Parent, TrainOptions, make
     from services.trainer.past import past_of
     from services.trainer.ranges import resolve
     from services.trainer.taken import take
@@ -107,10 +107,12 @@ def _retrained(settings: Settings, order: Order, began_s: float, begun: list[Any
     )
     spent_s = time.monotonic() - began_s
     limit_s = None if order.limit_s is None else max(1.0, order.limit_s - spent_s)
-    way = Way(order.workers, order.gpus, niceness=order.niceness, limit_s=limit_s, address=settings.fleet.ray_address)
+    way = TrainOptions(
+        order.workers, order.gpus, niceness=order.niceness, limit_s=limit_s, address=settings.fleet.ray_address
+    )
     made = make(
         taken, order.runs, way, parent=parent, warm=order.warm, recipe=order.recipe, seed=order.seed,
-        ears=Ears(begun=begun.append),
+        ears=Callbacks(begun=begun.append),
     )  # fmt: skip
     message = f"trained on {taken.material.readings:,} readings of {wanted}"
     if order.registry is not None:

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn.config import ModelConfig
-from rnn.examples import Examples, missing_and_fixed, still
+from rnn.examples import LabeledSeries, missing_and_fixed, still
 from services.trainer.ranges import Range, WrongRange, said_time
 from services.trainer.split import TimeSplit
 
 
-def whole(wanted: Range, config: ModelConfig, series: Sequence[Examples]) -> list[str]:
+def whole(wanted: Range, config: ModelConfig, series: Sequence[LabeledSeries]) -> list[str]:
     """What a person should know of all that was read. Raises WrongRange where there is nothing to learn."""
     if config.symbolic:
         return []
@@ -37,7 +37,7 @@ def whole(wanted: Range, config: ModelConfig, series: Sequence[Examples]) -> lis
     return notes + [f"{name} never changes in the whole range" for name in fixed]
 
 
-def parts(wanted: Range, config: ModelConfig, series: Sequence[Examples], cut: TimeSplit) -> list[str]:
+def parts(wanted: Range, config: ModelConfig, series: Sequence[LabeledSeries], cut: TimeSplit) -> list[str]:
     """What a person should know of the targets of forecasts in the part that is learned from, where the whole range
     does not say it. Raises WrongRange where nothing can be learned there, or nothing be judged in one of the others.
     """

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn import checkpoint as checkpoints
-from rnn.checkpoint import OtherTraining
+from rnn.checkpoint import CheckpointMismatch
 from rnn.config import ModelConfig
 from rnn.course import Pass
-from rnn.examples import Examples
+from rnn.examples import LabeledSeries
 from rnn.learn import Learned
 from rnn.practice import Practice
 
@@ -35,11 +35,11 @@ class OutOfTime(NotTrained):
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class TrainingTask:
     """What is to be trained. Plain values and arrays: it travels to other processes as it is."""
 
     config: ModelConfig
-    series: tuple[Examples, ...]  # none of them empty; what only tests is not in it
+    series: tuple[LabeledSeries, ...]  # none of them empty; what only tests is not in it
     learned: tuple[int, ...] | None  # of each series the readings that are learned from; None: the recipe's share
     recipe: Practice
     groups: tuple[str, ...] = ()
@@ -61,23 +61,23 @@ class Work:
     def of(
         cls,
         config: ModelConfig,
-        series: Sequence[Examples],
+        series: Sequence[LabeledSeries],
         recipe: Practice,
         learned: Sequence[int],
         known: Sequence[int],
         start: Mapping[str, NDArray[np.float32]] | None = None,
-    ) -> Work:
+    ) -> TrainingTask:
         """The work of a split: of each series its first `known` readings, `learned` of them to learn from."""
         there = [number for number, count in enumerate(known) if count]
         cut = tuple(_first(series[number], known[number]) for number in there)
         return cls(config, cut, tuple(learned[number] for number in there), recipe, start=start)
 
 
-def train(work: Work, told: Told | None, checkpoint: Path | None, limit_s: float | None = None) -> Learned:
+def train(work: TrainingTask, told: Told | None, checkpoint: Path | None, limit_s: float | None = None) -> Learned:
     """Trains in this process. With `checkpoint`, a file, what was cut off goes on there.
 
     Raises OutOfTime after the pass in which `limit_s` seconds are over (the checkpoint stays), NotTrained for work that
-    cannot be done, and OtherTraining for a checkpoint of something else, or damaged.
+    cannot be done, and CheckpointMismatch for a checkpoint of something else, or damaged.
     """
     from rnn.learn import learn
 
@@ -110,11 +110,11 @@ def within(limit_s: float | None, told: Told | None, clock: Callable[[float], fl
 
 
 @contextmanager
-def refusals(work: Work) -> Iterator[None]:
+def refusals(work: TrainingTask) -> Iterator[None]:
     """Turns what training says of its arguments, and a lack of memory, into NotTrained."""
     try:
         yield
-    except (NotTrained, OtherTraining):
+    except (NotTrained, CheckpointMismatch):
         raise
     except (ValueError, FloatingPointError) as error:
         raise NotTrained(str(error)) from None
@@ -127,5 +127,5 @@ def refusals(work: Work) -> Iterator[None]:
         ) from None
 
 
-def _first(one: Examples, count: int) -> Examples:
-    return Examples(one.x[:count], one.at_ms[:count], one.end[:count], one.truth[:count])
+def _first(one: LabeledSeries, count: int) -> LabeledSeries:
+    return LabeledSeries(one.x[:count], one.at_ms[:count], one.end[:count], one.truth[:count])

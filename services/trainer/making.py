@@ -20,7 +20,7 @@ from rnn.weights import Card, DataRange
 from services.tables.recipes import recipe_of
 from services.trainer import judged
 from services.trainer.curve import draw_curve
-from services.trainer.learning import Told, Work, train
+from services.trainer.learning import Told, TrainingTask, train
 from services.trainer.ranges import Range
 from services.trainer.report import HeldBack, reference, report
 from services.trainer.runs import CURVE, REPORT, Run, nothing_to_resume, open_run, write_json
@@ -33,7 +33,7 @@ WARM = {"learning_rate": 0.3, "updates": 0.25, "patience": 0.25}
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class TrainOptions:
     """How to train, whatever is trained."""
 
     workers: int = 0  # processes on Ray; 0: this one
@@ -55,7 +55,7 @@ class Parent:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class TrainedModel:
     """A model, where it lies, and what is said of it."""
 
     card: Card
@@ -67,7 +67,7 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Ears:
+class Callbacks:
     """Who is told what while it happens."""
 
     passed: Callable[[Pass], None] = lambda one: None
@@ -77,25 +77,25 @@ class Ears:
     noted: Callable[[str], None] = lambda note: None
 
 
-DEAF = Ears()
+NO_CALLBACKS = Callbacks()
 
 
 def make(
     taken: TopicDataset,
     runs: Path,
-    way: Way,
+    way: TrainOptions,
     *,
     parent: Parent | None = None,
     warm: bool = False,
     recipe: Mapping[str, Any] | None = None,
     seed: int | None = None,
-    ears: Ears = DEAF,
-) -> Made:
+    ears: Callbacks = NO_CALLBACKS,
+) -> TrainedModel:
     """Splits, trains, scores and saves: a folder of the run in `runs`, the model in it. `warm`: from the parent's
     weights, shorter and gentler, unless it has seen what is to test. The same range, shape, recipe, seed and parent
     give the same weights on the CPU of one machine (with several workers: the same number of them).
 
-    Raises WrongRange, WrongTable for a recipe that is none, NotTrained, OutOfTime, OtherTraining, ModelNotSaved.
+    Raises WrongRange, WrongTable for a recipe that is none, NotTrained, OutOfTime, CheckpointMismatch, ModelNotSaved.
     """
     began_s = time.monotonic()
     material = taken.material
@@ -115,7 +115,7 @@ def make(
         practice = gentler(practice, recipe or {})
         start = {name: one.numpy() for name, one in parent.network.state_dict().items()}
     practice = fitting(practice, parts)
-    work = Work.of(material.config, material.series, practice, parts.learned, parts.known, start)
+    work = TrainingTask.of(material.config, material.series, practice, parts.learned, parts.known, start)
     plan = {
         "config": json.loads(work.config.to_json()),
         "recipe": asdict(work.recipe),
@@ -148,7 +148,7 @@ def make(
         told["drift_reference"] = reference(work.config.features, material.series, parts.learned)
     card = _saved(run, learned, taken, work, told, parent)
     run.tell("trained", model=card.model, seconds=told["seconds"], scores=told["scores"])
-    return Made(card, run, learned, told, parts, time.monotonic() - began_s)
+    return TrainedModel(card, run, learned, told, parts, time.monotonic() - began_s)
 
 
 def _seen_ms(card: Card) -> int:
@@ -166,7 +166,7 @@ def gentler(practice: Practice, asked: Mapping[str, Any]) -> Practice:
     return replace(practice, **changed)
 
 
-def learn_work(work: Work, run: Run, way: Way, ears: Ears = DEAF) -> Learned:
+def learn_work(work: TrainingTask, run: Run, way: TrainOptions, ears: Callbacks = NO_CALLBACKS) -> Learned:
     """Trains in this process or on Ray, and writes the run's log."""
 
     def passed(one: Pass) -> None:
@@ -185,7 +185,9 @@ def learn_work(work: Work, run: Run, way: Way, ears: Ears = DEAF) -> Learned:
         raise
 
 
-def _learned(work: Work, run: Run, way: Way, passed: Told, heard: Callable[[dict[str, Any]], None]) -> Learned:
+def _learned(
+    work: TrainingTask, run: Run, way: TrainOptions, passed: Told, heard: Callable[[dict[str, Any]], None]
+) -> Learned:
     if not way.workers:
         return train(work, passed, run.checkpoint, way.limit_s)
     from services.trainer import workers
@@ -198,7 +200,7 @@ def _learned(work: Work, run: Run, way: Way, passed: Told, heard: Callable[[dict
 
 
 def _saved(
-    run: Run, learned: Learned, taken: TopicDataset, work: Work, told: dict[str, Any], parent: Parent | None
+    run: Run, learned: Learned, taken: TopicDataset, work: TrainingTask, told: dict[str, Any], parent: Parent | None
 ) -> Card:
     """The model, its report and its curve, in the run's folder."""
     best = learned.best

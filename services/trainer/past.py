@@ -17,7 +17,7 @@ from services.settings import Settings
 DAY_MS = 86_400_000
 
 
-class Past(Protocol):
+class TopicReader(Protocol):
     """A topic's committed records by offset and by time."""
 
     @property
@@ -37,8 +37,8 @@ class Past(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class InKafka:
-    """The topic alone; a batch that unpacks to more than `most_bytes` is one refused record. Raises Unsettled when the
+class KafkaReader:
+    """The topic alone; a batch that unpacks to more than `most_bytes` is one refused record. Raises Retriable when the
     broker does not answer, Refused when the topic is missing.
     """
 
@@ -64,13 +64,13 @@ class InKafka:
 
 
 @dataclass(frozen=True, slots=True)
-class Archived:
-    """The archive at `where`, and the topic from where it ends. Raises Gone and Damaged besides what InKafka raises."""
+class ArchiveReader:
+    """The archive at `where`, and the topic from where it ends. Raises Gone and Damaged, too."""
 
     options: Options
     topic: str
     where: str | Path
-    most_bytes: int = READ_BYTES  # as of InKafka
+    most_bytes: int = READ_BYTES  # as of KafkaReader
 
     def spans(self) -> dict[int, tuple[int, int]]:
         """See Past. The archive counts where it reaches the topic."""
@@ -130,9 +130,9 @@ class Archived:
         return None
 
 
-def past_of(settings: Settings, topic: str, archive: str | Path | None) -> Past:
+def past_of(settings: Settings, topic: str, archive: str | Path | None) -> TopicReader:
     """The past of a topic, from an archive where one is given."""
     most_bytes = settings.epoch.max_poll_mib << 20
     if archive is None:
-        return InKafka(settings.kafka, topic, most_bytes)
-    return Archived(settings.kafka, topic, archive, most_bytes)
+        return KafkaReader(settings.kafka, topic, most_bytes)
+    return ArchiveReader(settings.kafka, topic, archive, most_bytes)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from services.trainer.past import Past
+from services.trainer.past import TopicReader
 
 MOST_RECORDS = 1_000_000
 """The latest records of a topic that are taken where nothing is asked for."""
@@ -24,7 +24,7 @@ class WrongRange(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class Bound:
     """Where a range begins or ends: at a time, at an offset of every partition, or at one of each named."""
 
     said: str
@@ -34,11 +34,11 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RangeQuery:
     """A range as asked for. `begin` and `last_*` exclude each other; nothing: the latest MOST_RECORDS."""
 
-    begin: Edge | None = None
-    end: Edge | None = None
+    begin: Bound | None = None
+    end: Bound | None = None
     last_records: int | None = None  # over all partitions
     last_ms: int | None = None  # back from the end, or from now
 
@@ -61,7 +61,7 @@ class Range:
         return f"{self.topic} [{parts}]"
 
 
-def asked(begin: str | None = None, end: str | None = None, last: str | None = None) -> Asked:
+def asked(begin: str | None = None, end: str | None = None, last: str | None = None) -> RangeQuery:
     """What `--from`, `--to` and `--last` say.
 
     An edge is a time (ISO 8601, without a zone UTC; or ms since 1970), an offset of every partition (`1200`), or one of
@@ -76,12 +76,12 @@ def asked(begin: str | None = None, end: str | None = None, last: str | None = N
             raise WrongRange(f"--last {last!r} is neither a number of records (100000) nor a span of time (48h, 7d)")
         records, span_ms = (None, int(found[1]) * _SPAN_MS[found[2]]) if found[2] else (int(found[1]), None)
     edges = [None if said is None else _edge(said, name) for said, name in ((begin, "--from"), (end, "--to"))]
-    return Asked(edges[0], edges[1], records, span_ms)
+    return RangeQuery(edges[0], edges[1], records, span_ms)
 
 
-def resolve(past: Past, wanted: Asked, now_ms: int) -> Range:
+def resolve(past: TopicReader, wanted: RangeQuery, now_ms: int) -> Range:
     """The offsets that are meant. Raises WrongRange for offsets that are gone or not there yet, naming what is left,
-    and for a range without any; Refused for a missing topic; Unsettled when the broker does not answer.
+    and for a range without any; Refused for a missing topic; Retriable when the broker does not answer.
     """
     topic, left, since_ms = past.topic, past.spans(), None
     ends = _offsets(past, wanted.end, left, first=False)
@@ -122,7 +122,7 @@ def said_time(at_ms: int) -> str:
 
 
 def _eaten(
-    past: Past, chosen: Mapping[int, tuple[int, int]], left: Mapping[int, tuple[int, int]], since_ms: int
+    past: TopicReader, chosen: Mapping[int, tuple[int, int]], left: Mapping[int, tuple[int, int]], since_ms: int
 ) -> list[str]:
     """A sentence about the partitions of which retention has eaten what came between `since_ms` and what is left."""
     firsts = []
@@ -144,17 +144,17 @@ def _eaten(
     return [note]
 
 
-def _edge(said: str, name: str) -> Edge:
+def _edge(said: str, name: str) -> Bound:
     text = said.strip()
     if re.fullmatch(r"\d+", text):
         number = int(text)
-        return Edge(said, at_ms=number) if number >= FIRST_TIME else Edge(said, offset=number)
+        return Bound(said, at_ms=number) if number >= FIRST_TIME else Bound(said, offset=number)
     if re.fullmatch(r"\d+:\d+(\s*,\s*\d+:\d+)*", text):
         pairs = [pair.split(":") for pair in text.split(",")]
         offsets = {int(partition): int(offset) for partition, offset in pairs}
         if len(offsets) < len(pairs):
             raise WrongRange(f"{name} {said!r} names a partition twice")
-        return Edge(said, offsets=offsets)
+        return Bound(said, offsets=offsets)
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
@@ -163,10 +163,12 @@ def _edge(said: str, name: str) -> Edge:
             "(1200) nor offsets of each (0:1200,1:900)"
         ) from None
     at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-    return Edge(said, at_ms=round(at.timestamp() * 1000))
+    return Bound(said, at_ms=round(at.timestamp() * 1000))
 
 
-def _offsets(past: Past, edge: Edge | None, left: Mapping[int, tuple[int, int]], *, first: bool) -> dict[int, int]:
+def _offsets(
+    past: TopicReader, edge: Bound | None, left: Mapping[int, tuple[int, int]], *, first: bool
+) -> dict[int, int]:
     """The edge in every partition; of one that it does not name the whole is left out at `first`, else taken."""
     name, topic = "--from" if first else "--to", past.topic
     if edge is None:
@@ -212,7 +214,7 @@ def _latest(left: Mapping[int, tuple[int, int]], most: int) -> dict[int, int]:
     return {partition: end - round(max(0, end - first) * share) for partition, (first, end) in left.items()}
 
 
-def same(past: Past, partitions: Mapping[int, tuple[int, int]]) -> Range:
+def same(past: TopicReader, partitions: Mapping[int, tuple[int, int]]) -> Range:
     """A range that was read before, as a card names it. Raises WrongRange where some of it is gone."""
     left = past.spans()
     for partition, (first, end) in partitions.items():

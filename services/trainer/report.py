@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rnn.config import ModelConfig
 from rnn.course import Pass
-from rnn.examples import Examples
+from rnn.examples import LabeledSeries
 from rnn.network import Network
 from rnn.serving import engine_of
 from rnn.windows import moments
@@ -54,13 +54,15 @@ class HeldBack:
 
     config: ModelConfig
     names: tuple[str, ...]
-    series: tuple[Examples, ...]
+    series: tuple[LabeledSeries, ...]
     split: TimeSplit
     mean: NDArray[np.float64]  # [features], of what was learned from
     std: NDArray[np.float64]  # [features]
 
     @classmethod
-    def of(cls, config: ModelConfig, names: Sequence[str], series: Sequence[Examples], parts: TimeSplit) -> HeldBack:
+    def of(
+        cls, config: ModelConfig, names: Sequence[str], series: Sequence[LabeledSeries], parts: TimeSplit
+    ) -> HeldBack:
         """Of the streams that have a reading to test on and one before it."""
         kept = [k for k, one in enumerate(series) if 0 < parts.known[k] < len(one)]
         mean, std = moments(np.concatenate([one.x[:count] for one, count in zip(series, parts.learned, strict=True)]))
@@ -152,7 +154,7 @@ def _extremes(ranked: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     return dict(ranked)
 
 
-def reference(features: Sequence[str], series: Sequence[Examples], learned: Sequence[int]) -> dict[str, Any]:
+def reference(features: Sequence[str], series: Sequence[LabeledSeries], learned: Sequence[int]) -> dict[str, Any]:
     """What readings looked like in the training part: what drift is measured against."""
     from services.quality.reference import Reference
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from services.trainer.learning import NotTrained, Work, train
+from services.trainer.learning import NotTrained, TrainingTask, train
 
 SHARES = (1 / 16, 1 / 4)
 """Of the recipe's updates, in the two rounds."""
@@ -28,7 +28,7 @@ class Candidate:
     layers: int
     learning_rate: float
 
-    def of(self, work: Work, updates: int | None = None) -> Work:
+    def of(self, work: TrainingTask, updates: int | None = None) -> TrainingTask:
         """The work with this shape, for so many updates; None: for all of the recipe's."""
         config = replace(work.config, cell=self.cell, hidden=self.hidden, layers=self.layers)
         recipe = replace(work.recipe, learning_rate=self.learning_rate)
@@ -49,7 +49,7 @@ class Tried:
     default: bool
 
 
-def candidates(work: Work) -> list[Candidate]:
+def candidates(work: TrainingTask) -> list[Candidate]:
     """The default first; then what differs from it in a thing or two."""
     config, rate = work.config, work.recipe.learning_rate
     base = Candidate(config.cell, config.hidden, config.layers, rate)
@@ -68,7 +68,9 @@ def candidates(work: Work) -> list[Candidate]:
     ]
 
 
-def search(work: Work, budget_s: float, told: Callable[[Tried], None] = lambda one: None) -> tuple[Work, list[Tried]]:
+def search(
+    work: TrainingTask, budget_s: float, told: Callable[[Tried], None] = lambda one: None
+) -> tuple[TrainingTask, list[Tried]]:
     """The work with the best shape found in `budget_s` seconds, and everything that was tried, in order.
 
     Nothing begins that is not likely to end in time, judged by how long the default took; so on a budget that is too
@@ -98,7 +100,7 @@ def search(work: Work, budget_s: float, told: Callable[[Tried], None] = lambda o
     return chosen(work, made).of(work), made
 
 
-def chosen(work: Work, made: Sequence[Tried]) -> Candidate:
+def chosen(work: TrainingTask, made: Sequence[Tried]) -> Candidate:
     """The best of the last round in which the default was tried with another, if it is better by the margin."""
     default = candidates(work)[0]
     for number in range(len(SHARES), 0, -1):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn.examples import Examples
+from rnn.examples import LabeledSeries
 from rnn.fit import least_readings
 from rnn.practice import Practice
 from services.trainer.ranges import WrongRange
@@ -31,13 +31,13 @@ class TimeSplit:
     learned: tuple[int, ...]  # of each series
     known: tuple[int, ...]  # of each series, learned from or validated on
 
-    def rows(self, series: Sequence[Examples]) -> tuple[int, int, int]:
+    def rows(self, series: Sequence[LabeledSeries]) -> tuple[int, int, int]:
         """Readings to (train on, validate on, test on)."""
         learned, known = sum(self.learned), sum(self.known)
         return learned, known - learned, sum(map(len, series)) - known
 
 
-def split(series: Sequence[Examples], validation: float, test: float = TEST_SHARE) -> TimeSplit:
+def split(series: Sequence[LabeledSeries], validation: float, test: float = TEST_SHARE) -> TimeSplit:
     """Parts all series at the same two times, so that about the share `test` of all readings comes after the later one
     and the share `validation` between the two.
 

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from rnn.card import TrainingSource
 from rnn.clock import NEVER_MS, WINDOW
 from rnn.config import ModelConfig
-from rnn.examples import Examples, truth_width
+from rnn.examples import LabeledSeries, truth_width
 from rnn.recipe import default_config
 from services.codecs.naming import naming
 from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
 from services.records import NO_SEQ, Readings, Records
-from services.tables.material import Material
+from services.tables.material import TableDataset
 from services.trainer import judged
-from services.trainer.past import Past
+from services.trainer.past import TopicReader
 from services.trainer.ranges import Range, WrongRange
 
 SAMPLED = 2_000
@@ -41,7 +41,7 @@ PACKED_ROWS = 1_000_000
 class TopicDataset:
     """What a range held."""
 
-    material: Material
+    material: TableDataset
     source: TrainingSource
     from_ms: int  # time of the first reading
     to_ms: int  # time of the last reading
@@ -76,7 +76,7 @@ class _ReadingColumns:
 
 
 def take(
-    past: Past,
+    past: TopicReader,
     wanted: Range,
     *,
     parent: ModelConfig | None = None,
@@ -111,7 +111,7 @@ def take(
     source = TrainingSource(
         wanted.topic, dict(wanted.partitions), rows, len(series), sum(columns.reasons.values()), repeated
     )
-    material = Material(config, tuple(series), tuple(names_of), _digest(names_of, series))
+    material = TableDataset(config, tuple(series), tuple(names_of), _digest(names_of, series))
     times = np.concatenate(columns.at_ms)
     return TopicDataset(material, source, int(times.min()), int(times.max()), tuple(notes))
 
@@ -133,7 +133,7 @@ def _decoded(records: Iterable[Records], schema: Schema) -> _ReadingColumns:
 
 
 def _names(
-    past: Past, wanted: Range, first: list[Records], features: Sequence[str], model: Mapping[str, Any]
+    past: TopicReader, wanted: Range, first: list[Records], features: Sequence[str], model: Mapping[str, Any]
 ) -> tuple[str, ...]:
     """Features in order, where no model says."""
     given = tuple(features) or tuple(model.get("features", ()))
@@ -193,7 +193,7 @@ def _refuse_untold(config: ModelConfig) -> None:
 # ---- series ---------------------------------------------------------------------------------------------------------
 
 
-def _series(columns: _ReadingColumns) -> tuple[list[Examples], list[str], int]:
+def _series(columns: _ReadingColumns) -> tuple[list[LabeledSeries], list[str], int]:
     """(series, their names, repeated readings that were left out)."""
     number, at_ms = np.concatenate(columns.number), np.concatenate(columns.at_ms)
     x, seq, end = np.concatenate(columns.x), np.concatenate(columns.seq), np.concatenate(columns.end)
@@ -208,7 +208,7 @@ def _series(columns: _ReadingColumns) -> tuple[list[Examples], list[str], int]:
     for mine in np.split(order, edges):
         kept = mine[~_repeats(seq[mine], at_ms[mine])]
         repeated += len(mine) - len(kept)
-        made.append(Examples(x[kept], at_ms[kept], end[kept], np.zeros((len(kept), 0), np.float32)))
+        made.append(LabeledSeries(x[kept], at_ms[kept], end[kept], np.zeros((len(kept), 0), np.float32)))
     return made, names, repeated
 
 
@@ -236,7 +236,7 @@ def _repeats(seq: NDArray[np.int64], at_ms: NDArray[np.int64]) -> NDArray[np.boo
     return twice
 
 
-def _digest(names: Sequence[str], series: Sequence[Examples]) -> str:
+def _digest(names: Sequence[str], series: Sequence[LabeledSeries]) -> str:
     """sha256 of what is learned from, whatever the partitions were read in."""
     digest = hashlib.sha256()
     for name, one in sorted(zip(names, series, strict=True), key=lambda pair: pair[0]):

@@ -21,13 +21,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rnn.checkpoint import OtherTraining, tensors_of
+from rnn.checkpoint import CheckpointMismatch, tensors_of
 from rnn.course import Pass
 from rnn.learn import Learned, forecasts
 from rnn.network import Network
 from rnn.weights import read_tensors, write_tensors
 from services.fleet.on_ray import join_or_start, prepare, yielding
-from services.trainer.learning import NotTrained, OutOfTime, Told, Work, refusals, within
+from services.trainer.learning import NotTrained, OutOfTime, Told, TrainingTask, refusals, within
 from services.trainer.runs import Run
 
 MAX_FAILURES = 3
@@ -51,7 +51,7 @@ STANDING, FITTED, SAID = "standing", "fitted", "fitted.json"
 Heard = Callable[[dict[str, Any]], None]
 
 
-class Board:
+class EventRelay:
     """An actor that waits for the whole training, and on which workers write what happens meanwhile. It owns the
     controller of the training and with it the workers: they end with it.
     """
@@ -76,7 +76,7 @@ class Board:
 
 
 def train(
-    work: Work,
+    work: TrainingTask,
     run: Run,
     workers: int,
     told: Told | None = None,
@@ -92,7 +92,7 @@ def train(
     it starts and stops. `heard` is told of what is no pass: that Ray Train starts, and each worker that is there,
     with its process id. What a killed worker takes with it is `every_s` seconds of work, and the pass under way.
 
-    Raises NotTrained, OutOfTime; OtherTraining for a checkpoint of something else, or damaged.
+    Raises NotTrained, OutOfTime; CheckpointMismatch for a checkpoint of something else, or damaged.
     """
     import ray
 
@@ -112,7 +112,7 @@ def train(
 
 def _driven(
     ray: Any,
-    work: Work,
+    work: TrainingTask,
     run: Run,
     workers: int,
     told: Told | None,
@@ -120,7 +120,7 @@ def _driven(
     heard: Heard | None,
 ) -> Learned:
     environment = {**yielding(given["niceness"]), "env_vars": TRAIN_ENV}
-    board = ray.remote(num_cpus=0, max_concurrency=4, runtime_env=environment)(Board).remote()
+    board = ray.remote(num_cpus=0, max_concurrency=4, runtime_env=environment)(EventRelay).remote()
     done = board.fit.remote(given, run.id, str(run.storage.absolute()), workers)
     limit_s: float | None = given["limit_s"]
     began_s = time.monotonic()
@@ -178,11 +178,11 @@ def _lost(error: Exception, workers: int) -> NotTrained:
 
 
 def _error(event: dict[str, Any]) -> Exception:
-    kinds = {kind.__name__: kind for kind in (NotTrained, OutOfTime, OtherTraining)}
+    kinds = {kind.__name__: kind for kind in (NotTrained, OutOfTime, CheckpointMismatch)}
     return kinds[event["kind"]](event["message"])
 
 
-def _learned(work: Work, result: dict[str, Any]) -> Learned:
+def _learned(work: TrainingTask, result: dict[str, Any]) -> Learned:
     """What the first rank found, in this process."""
     network = Network(work.config)
     network.load_state_dict(tensors_of(result["tensors"]))
@@ -230,7 +230,7 @@ def _loop(given: dict[str, Any]) -> None:
     from rnn.learn import learn
     from rnn.team import joined
 
-    work: Work = ray.get(given["work"])
+    work: TrainingTask = ray.get(given["work"])
     board = given["board"]
     device = "cpu"
     if given["gpus"]:
@@ -267,7 +267,7 @@ def _loop(given: dict[str, Any]) -> None:
                     work.config, work.series, work.recipe, within(given["limit_s"], passed, team.agreed),
                     folder / STANDING, learned=work.learned, start=start, team=team,
                 )  # fmt: skip
-        except (NotTrained, OtherTraining) as error:
+        except (NotTrained, CheckpointMismatch) as error:
             told = {"event": "failed", "kind": type(error).__name__, "message": str(error)}
             ray.get(board.tell.remote(told))
             return

@@ -12,7 +12,7 @@ import numpy as np
 from services.codecs import dead_letters, predictions
 from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
-from services.records import Flag, Predictions, Records, Spelling
+from services.records import AnswerFormat, Flag, Predictions, Records
 
 MODEL, BEFORE = "5f0c1d2e3a4b", "3f9a0c12be77"
 AT_MS = 1_794_698_000_500
@@ -63,13 +63,13 @@ def predicted() -> list[Example]:
     chance = _prediction(
         y=[[21.6, 3.2]], lo=[[20.9, 3.0]], hi=[[22.3, 3.4]], score=[6.5], p=_row([0.0001]), lasting=_row([0.02])
     )
-    steps = _prediction(y=[[21.5, 3.25, 21.75, 3.0]], score=[0.5], spelling=Spelling(2))
+    steps = _prediction(y=[[21.5, 3.25, 21.75, 3.0]], score=[0.5], spelling=AnswerFormat(2))
     labels = _prediction(
         y=[[0]], flags=[Flag.UNKNOWN], top=np.array([[0, 1]], np.int32), prob=_row([[0.97, 0.02]]),
-        spelling=Spelling(1, ("PERSON", "O")),
+        spelling=AnswerFormat(1, ("PERSON", "O")),
     )  # fmt: skip
     texts = _prediction(
-        y=[[0, 1, 2, 3]], flags=[Flag.ENDED], prob=_row([[0.83]]), spelling=Spelling(4, ("s", "i", "x", "<end>"))
+        y=[[0, 1, 2, 3]], flags=[Flag.ENDED], prob=_row([[0.83]]), spelling=AnswerFormat(4, ("s", "i", "x", "<end>"))
     )
     named = {
         "values": (values, "What is expected next, with its band."),

@@ -14,7 +14,7 @@ from services.archive import reading
 from services.archive.layout import Gone
 from services.brokers.devbroker import DevBroker
 from services.codecs.readings_write import encode
-from services.trainer.past import Archived, InKafka, Past
+from services.trainer.past import ArchiveReader, KafkaReader, TopicReader
 from services.trainer.ranges import asked, resolve
 from services.trainer.taken import take
 
@@ -57,19 +57,19 @@ def test_a_training_does_without_it_and_notes_where_it_is(
     send_bombs(broker.bootstrap, topic.name, mib=20, times=2)
     topic.write(0, b"a", encode(waves(50, 1), times(50) + 3_600_000), START_MS + 3_600_000)
 
-    def noted(past: Past) -> tuple[str, ...]:
+    def noted(past: TopicReader) -> tuple[str, ...]:
         found = take(past, resolve(past, asked("0"), 0), features=("flow", "level"))
         assert found.source.rows == {0: 100}
         return found.notes
 
-    first, second, counted = noted(InKafka(topic.options, topic.name, 8 << 20))
+    first, second, counted = noted(KafkaReader(topic.options, topic.name, 8 << 20))
     for at, note in ((50, first), (51, second)):
         assert note.startswith(f"topic {topic.name}, partition 0: The record batch of ")
         assert f"at offsets {at} to {at} unpacks to more than 8 MiB (epoch.max_poll_mib)" in note
     assert counted.startswith("2 records were refused (batch_too_large 2)")
     archive = Archive(tmp_path, broker.bootstrap, topic.name)
     assert archive.once(LIMIT)[0] == 0
-    notes = noted(Archived(topic.options, topic.name, archive.to))
+    notes = noted(ArchiveReader(topic.options, topic.name, archive.to))
     assert [note[:53] for note in notes] == [
         f"offsets {at} to {at} of partition 0 could not be archived" for at in (50, 51)
     ]

@@ -13,7 +13,7 @@ from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_changelog import KafkaChangelog
 from services.brokers.kafka_client import ColumnProducer, read_topic
 from services.brokers.kafka_connect import open_admin, open_producer
-from services.predictor.ports import Refused, Unsettled
+from services.predictor.ports import Refused, Retriable
 
 
 @pytest.fixture(scope="module")
@@ -87,5 +87,5 @@ def test_compacted_rows_an_aborted_end_and_markers(options: dict[str, Any], colu
 def test_a_missing_changelog_is_refused_and_a_silent_broker_is_unsettled(options: dict[str, Any]) -> None:
     with pytest.raises(Refused, match="no-such-changelog does not exist"):
         KafkaChangelog(options, "no-such-changelog").read(0)
-    with pytest.raises(Unsettled, match="does not answer"):
+    with pytest.raises(Retriable, match="does not answer"):
         KafkaChangelog({"bootstrap_servers": "127.0.0.1:1", "bootstrap_timeout_ms": 300}, "t").span(0)

@@ -16,7 +16,7 @@ from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_changelog import KafkaChangelog
 from services.brokers.kafka_client import ColumnProducer
 from services.brokers.kafka_topics import TopicSpec, create
-from services.predictor.ports import Unsettled
+from services.predictor.ports import Retriable
 from services.records import Role
 
 pytestmark = pytest.mark.chaos
@@ -135,16 +135,16 @@ def test_a_restore_that_loses_its_broker_is_unsettled_and_reads_it_all_the_next_
         pieces = changelog.read(0)
         assert 0 < len(next(pieces)) < 2000
         proxy.cut()
-        with pytest.raises(Unsettled):
+        with pytest.raises(Retriable):
             list(pieces)
-        with pytest.raises(Unsettled):
+        with pytest.raises(Retriable):
             changelog.span(0)
         proxy.heal()
         while True:
             try:
                 read = [key for records in changelog.read(0) for key in records.keys]
                 break
-            except Unsettled:
+            except Retriable:
                 continue  # the client is connecting anew
         assert read == keys
     finally:

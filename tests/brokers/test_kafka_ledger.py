@@ -16,9 +16,9 @@ from tcp_proxy import TcpProxy
 from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_client import ColumnProducer, group_lag, group_offsets, read_topic
 from services.brokers.kafka_connect import open_admin, open_producer
-from services.brokers.kafka_ledger import KafkaLedger, fence_all
+from services.brokers.kafka_ledger import KafkaSink, fence_all
 from services.brokers.kafka_topics import TopicSpec, create
-from services.predictor.ports import Fenced, Refused, Unsettled
+from services.predictor.ports import Fenced, Refused, Retriable
 from services.records import Commit, Encoded, Role
 
 
@@ -40,16 +40,14 @@ def names(options: dict[str, Any], pipeline: str) -> dict[Role, str]:
 
 
 @pytest.fixture
-def ledger(options: dict[str, Any], pipeline: str, names: dict[Role, str]) -> Iterator[KafkaLedger]:
+def ledger(options: dict[str, Any], pipeline: str, names: dict[Role, str]) -> Iterator[KafkaSink]:
     made = own(options, pipeline, names)
     yield made
     made.close()
 
 
-def own(options: dict[str, Any], pipeline: str, names: dict[Role, str], **more: Any) -> KafkaLedger:
-    return KafkaLedger(
-        options, group=pipeline, transactional_id=f"{pipeline}-0", topics=names, partitions=(0, 1), **more
-    )
+def own(options: dict[str, Any], pipeline: str, names: dict[Role, str], **more: Any) -> KafkaSink:
+    return KafkaSink(options, group=pipeline, transactional_id=f"{pipeline}-0", topics=names, partitions=(0, 1), **more)
 
 
 def predictions(*values: bytes) -> Encoded:
@@ -76,13 +74,13 @@ def test_missing_topics_and_partitions_are_refused(
     elsewhere = {**names, Role.DEAD_LETTERS: f"{pipeline}.elsewhere"}
     with pytest.raises(Refused, match=r"elsewhere does not exist"):
         own(options, pipeline, elsewhere).fence()
-    ledger = KafkaLedger(options, group=pipeline, transactional_id="x", topics=names, partitions=[2])
+    ledger = KafkaSink(options, group=pipeline, transactional_id="x", topics=names, partitions=[2])
     with pytest.raises(Refused, match="2 partitions and needs 3"):
         ledger.fence()
 
 
 def test_ordinary_tools_see_the_offsets(
-    options: dict[str, Any], pipeline: str, names: dict[Role, str], ledger: KafkaLedger
+    options: dict[str, Any], pipeline: str, names: dict[Role, str], ledger: KafkaSink
 ) -> None:
     with ColumnProducer(options) as producer:
         producer.append(names[Role.READINGS], 0, [b"k"] * 5, [b"v"] * 5, time.time_ns() // 1_000_000)
@@ -97,7 +95,7 @@ def test_ordinary_tools_see_the_offsets(
 
 
 def test_fence_aborts_what_a_dead_owner_left_open(
-    options: dict[str, Any], pipeline: str, names: dict[Role, str], ledger: KafkaLedger
+    options: dict[str, Any], pipeline: str, names: dict[Role, str], ledger: KafkaSink
 ) -> None:
     dead = open_producer(options, transactional_id=f"{pipeline}-0")
     dead.init_transactions()
@@ -113,7 +111,7 @@ def test_fence_aborts_what_a_dead_owner_left_open(
 
 
 def test_readers_stop_at_an_open_transaction(
-    options: dict[str, Any], pipeline: str, names: dict[Role, str], ledger: KafkaLedger
+    options: dict[str, Any], pipeline: str, names: dict[Role, str], ledger: KafkaSink
 ) -> None:
     ledger.fence()
     ledger.commit(Commit({0: 0}, {0: 1}, (predictions(b"seen"),)))
@@ -129,7 +127,7 @@ def test_readers_stop_at_an_open_transaction(
 
 
 def test_fence_all_shuts_out_every_owner(
-    options: dict[str, Any], pipeline: str, names: dict[Role, str], ledger: KafkaLedger
+    options: dict[str, Any], pipeline: str, names: dict[Role, str], ledger: KafkaSink
 ) -> None:
     ledger.fence()
     ledger.commit(Commit({0: 0}, {0: 1}, (predictions(b"seen"),)))
@@ -153,7 +151,7 @@ def test_a_takeover_that_lost_its_connection_before_it_had_signed_is_tried_again
             raise kafka_errors.KafkaConnectionError("the broker was gone for a moment")
 
         broken.setattr(KafkaProducer, "begin_transaction", lost)
-        with pytest.raises(Unsettled, match="gone for a moment"):
+        with pytest.raises(Retriable, match="gone for a moment"):
             ledger.fence()
     ledger.fence()
     ledger.commit(Commit({0: 1}, {0: 2}, (predictions(b"new"),)))
@@ -171,7 +169,7 @@ def test_a_broker_that_is_away_is_unsettled(names: dict[Role, str]) -> None:
     away = {"bootstrap_servers": "127.0.0.1:1", "bootstrap_timeout_ms": 300}
     ledger = own(away, "away", names)
     for call in (ledger.fence, ledger.committed, lambda: ledger.max_value_bytes, lambda: fence_all(away, ["x"])):
-        with pytest.raises(Unsettled, match="does not answer"):
+        with pytest.raises(Retriable, match="does not answer"):
             call()
 
 

@@ -20,9 +20,9 @@ from waiting import wait_for
 from services.brokers.kafka_client import open_producer, read_topic
 from services.brokers.kafka_connect import Misfit, open_admin
 from services.brokers.kafka_logins import Gate
-from services.doctor import Patient, examined
+from services.doctor import Target, examined
 from services.doctor.examination import CHECKS
-from services.predictor.ports import Unsettled
+from services.predictor.ports import Retriable
 from services.settings import Settings
 
 WRONG = "the-wrong-one-5d2"
@@ -99,7 +99,7 @@ def test_each_way_is_told_apart_in_every_client_and_by_the_doctor(secured: Secur
         assert re.search(said, sentence) and re.search(fix, sentence), f"{way}: {sentence}"
         assert WRONG not in sentence and PASSWORD not in sentence
         settings = Settings(kafka=options)
-        (line,) = examined(Patient(settings, 30.0), tuple(one for one in CHECKS if one.name == "kafka"))
+        (line,) = examined(Target(settings, 30.0), tuple(one for one in CHECKS if one.name == "kafka"))
         assert line.level == "fail" and re.search(said, line.said) and re.search(fix, line.fix), f"{way}: {line}"
         assert WRONG not in f"{line.said}{line.fix}"
 
@@ -111,7 +111,7 @@ def misfit(options: dict[str, Any]) -> str:
             return ""
     except Misfit as error:
         return str(error)
-    except Unsettled:
+    except Retriable:
         return ""
 
 

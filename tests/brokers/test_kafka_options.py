@@ -10,7 +10,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
 from services.brokers import kafka_options
 from services.brokers.kafka_connect import open_admin
-from services.predictor.ports import Refused, Unsettled
+from services.predictor.ports import Refused, Retriable
 
 CHOSEN = {*kafka_options.CONNECTION, *kafka_options.CONSUMER_ONLY, *kafka_options.PRODUCER_ONLY}
 
@@ -86,5 +86,5 @@ def test_plain_values_become_what_the_client_library_wants(tmp_path: Path) -> No
 
 
 def test_nobody_at_the_address_is_said_with_the_cause() -> None:
-    with pytest.raises(Unsettled, match=r"127\.0\.0\.1:1 does not answer: .*refused"):
+    with pytest.raises(Retriable, match=r"127\.0\.0\.1:1 does not answer: .*refused"):
         open_admin({"bootstrap_servers": "127.0.0.1:1", "bootstrap_timeout_ms": 300})

@@ -20,10 +20,10 @@ from waiting import wait_for
 from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_client import group_offsets, read_topic
 from services.brokers.kafka_connect import drop, open_admin, open_producer
-from services.brokers.kafka_ledger import KafkaLedger
+from services.brokers.kafka_ledger import KafkaSink
 from services.brokers.kafka_producer import unfit
 from services.brokers.kafka_topics import TopicSpec, create
-from services.predictor.ports import Refused, Unsettled
+from services.predictor.ports import Refused, Retriable
 from services.records import Commit, Encoded, Role
 
 
@@ -45,15 +45,15 @@ def expired() -> list[str]:
 
 
 @pytest.fixture
-def ledger(options: dict[str, Any], pipeline: str, expired: list[str]) -> Iterator[KafkaLedger]:
+def ledger(options: dict[str, Any], pipeline: str, expired: list[str]) -> Iterator[KafkaSink]:
     made = own(options, pipeline, on_expiry=expired.append)
     yield made
     made.close()
 
 
-def own(options: dict[str, Any], pipeline: str, **more: Any) -> KafkaLedger:
+def own(options: dict[str, Any], pipeline: str, **more: Any) -> KafkaSink:
     topics, name = names(pipeline), f"{pipeline}-0"
-    return KafkaLedger(options, group=pipeline, transactional_id=name, topics=topics, partitions=(0, 1), **more)
+    return KafkaSink(options, group=pipeline, transactional_id=name, topics=topics, partitions=(0, 1), **more)
 
 
 def epoch(at: int) -> Commit:
@@ -88,7 +88,7 @@ def test_a_request_that_the_library_lost_is_unsettled_at_once(
     is_kept: bool,
     options: dict[str, Any],
     pipeline: str,
-    ledger: KafkaLedger,
+    ledger: KafkaSink,
     expired: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -100,7 +100,7 @@ def test_a_request_that_the_library_lost_is_unsettled_at_once(
             raise RuntimeError("an exception in a callback, which the library logs and forgets")
 
         broken.setattr(getattr(transaction_manager, f"{lost}Handler"), "handle_response", lose)
-        with pytest.raises(Unsettled, match="has lost a request"):
+        with pytest.raises(Retriable, match="has lost a request"):
             ledger.commit(epoch(1))
     assert ledger.settle(epoch(1)) is is_kept
     if not is_kept:
@@ -111,7 +111,7 @@ def test_a_request_that_the_library_lost_is_unsettled_at_once(
 
 
 def test_a_takeover_whose_request_the_library_lost_can_be_tried_again(
-    ledger: KafkaLedger, expired: list[str], monkeypatch: pytest.MonkeyPatch
+    ledger: KafkaSink, expired: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
 
@@ -119,7 +119,7 @@ def test_a_takeover_whose_request_the_library_lost_can_be_tried_again(
             raise RuntimeError("an exception in a callback, which the library logs and forgets")
 
         broken.setattr(transaction_manager.InitProducerIdHandler, "handle_response", lose)
-        with pytest.raises(Unsettled, match="has lost a request"):
+        with pytest.raises(Retriable, match="has lost a request"):
             ledger.fence()
     ledger.fence()
     ledger.commit(epoch(0))
@@ -127,7 +127,7 @@ def test_a_takeover_whose_request_the_library_lost_can_be_tried_again(
 
 
 def test_a_commit_that_the_library_only_says_to_have_done_is_noticed(
-    options: dict[str, Any], pipeline: str, ledger: KafkaLedger, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], pipeline: str, ledger: KafkaSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger.fence()
     ledger.commit(epoch(0))
@@ -141,7 +141,7 @@ def test_a_commit_that_the_library_only_says_to_have_done_is_noticed(
                 return result
 
         lying.setattr(TransactionManager, "begin_commit", begin)
-        with pytest.raises(Unsettled, match="reported success"):
+        with pytest.raises(Retriable, match="reported success"):
             ledger.commit(epoch(1))
     assert kept(options, pipeline) == [b"0"]
     assert ledger.settle(epoch(1)) is False

@@ -18,7 +18,7 @@ from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_client import ColumnProducer
 from services.brokers.kafka_connect import open_admin, open_producer
 from services.brokers.kafka_source import KafkaSource
-from services.predictor.ports import Refused, Unsettled
+from services.predictor.ports import Refused, Retriable
 from services.records import Records
 
 
@@ -249,7 +249,7 @@ def test_a_broker_that_is_away_gives_nothing_and_is_told_about_once(
         options = {"bootstrap_servers": broker.bootstrap, "bootstrap_timeout_ms": 500}
         events: list[str] = []
         source = opened(options, "topic", [0], notify=lambda event, **fields: events.append(event))
-        with pytest.raises(Unsettled, match="does not answer"):
+        with pytest.raises(Retriable, match="does not answer"):
             source.beginning()
         for _ in range(3):
             assert source.poll(10, 0.1) == []

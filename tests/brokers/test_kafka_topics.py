@@ -14,7 +14,7 @@ from services.brokers import kafka_topics
 from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_connect import open_admin
 from services.brokers.kafka_topics import TopicSpec
-from services.predictor.ports import Refused, Unsettled
+from services.predictor.ports import Refused, Retriable
 from services.records import Role
 
 
@@ -166,5 +166,5 @@ def test_more_replicas_than_brokers_are_refused(options: dict[str, Any], wanted:
 
 
 def test_a_broker_that_is_away_is_not_a_finding(wanted: TopicSpec) -> None:
-    with pytest.raises(Unsettled, match="does not answer"):
+    with pytest.raises(Retriable, match="does not answer"):
         kafka_topics.check({"bootstrap_servers": "127.0.0.1:1", "bootstrap_timeout_ms": 300}, wanted)

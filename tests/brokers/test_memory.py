@@ -14,10 +14,10 @@ from services.brokers.memory import (
     Marker,
     MemoryBroker,
     MemoryChangelog,
-    MemoryLedger,
+    MemorySink,
     MemorySource,
 )
-from services.predictor.ports import Fenced, Refused, Unsettled
+from services.predictor.ports import Fenced, Refused, Retriable
 from services.records import Commit, Encoded, Role
 
 GROUP, OWNER = "streamrnn-test", "streamrnn-test-shard-0"
@@ -47,8 +47,8 @@ def broker(clock: Clock) -> MemoryBroker:
     return broker
 
 
-def ledger(broker: MemoryBroker, faults: Faults | None = None, exactly_once: bool = True) -> MemoryLedger:
-    return MemoryLedger(broker, GROUP, OWNER, (0, 1), exactly_once=exactly_once, faults=faults)
+def ledger(broker: MemoryBroker, faults: Faults | None = None, exactly_once: bool = True) -> MemorySink:
+    return MemorySink(broker, GROUP, OWNER, (0, 1), exactly_once=exactly_once, faults=faults)
 
 
 def epoch(start: int = 0, end: int = 2, word: bytes = b"a") -> Commit:
@@ -136,7 +136,7 @@ def test_markers_take_offsets_and_are_never_delivered(broker: MemoryBroker) -> N
 def test_offsets_are_pending_until_the_transaction_ends(broker: MemoryBroker) -> None:
     producer = broker.init_producer(OWNER)
     broker.write_offsets(GROUP, {0: 3}, OWNER, producer)
-    with pytest.raises(Unsettled, match="open"):
+    with pytest.raises(Retriable, match="open"):
         broker.committed(GROUP, [0, 1])
     assert broker.committed(GROUP, [1]) == {}
     assert broker.committed("another group", [0]) == {}
@@ -198,7 +198,7 @@ def test_a_takeover_in_the_middle_of_a_commit(broker: MemoryBroker, step: FaultP
     zombie = ledger(broker, Faults(take_over))
     zombie.fence()
     if step in (FaultPoint.READ_BACK, FaultPoint.AFTER_END):  # it had been decided; the offsets have moved on since
-        with pytest.raises(Unsettled):
+        with pytest.raises(Retriable):
             zombie.commit(epoch(0, 2, b"zombie"))
         assert found == [{0: 2, 1: 2}]
         assert seen(broker) == everywhere(b"zombie", b"owner")
@@ -214,8 +214,8 @@ def test_a_takeover_in_the_middle_of_a_commit(broker: MemoryBroker, step: FaultP
 
 
 def test_shards_with_different_ids_do_not_disturb_each_other(broker: MemoryBroker) -> None:
-    first = MemoryLedger(broker, GROUP, "shard-0", (0,))
-    second = MemoryLedger(broker, GROUP, "shard-1", (1,))
+    first = MemorySink(broker, GROUP, "shard-0", (0,))
+    second = MemorySink(broker, GROUP, "shard-1", (1,))
     first.fence()
     second.fence()
     first.commit(Commit({0: 0}, {0: 2}, (Encoded(Role.PREDICTIONS, 0, [b"k"], [b"a"], 0),)))
@@ -244,7 +244,7 @@ def test_whatever_fails_all_or_nothing_is_seen(
     before.commit(epoch(0, 1, b"before"))
     owner = ledger(broker, Faults.once(step, fault, nth))
     owner.fence()
-    with pytest.raises(Crash if fault is InjectedFault.CRASH else Unsettled):
+    with pytest.raises(Crash if fault is InjectedFault.CRASH else Retriable):
         owner.commit(epoch(1, 2, b"now"))
     kept = step in (FaultPoint.AFTER_END, FaultPoint.READ_BACK)
     if fault is InjectedFault.LOST:
@@ -257,7 +257,7 @@ def test_whatever_fails_all_or_nothing_is_seen(
 def test_a_lost_epoch_can_be_committed_again_by_the_same_owner(broker: MemoryBroker) -> None:
     owner = ledger(broker, Faults.once(FaultPoint.BEFORE_END, InjectedFault.LOST))
     owner.fence()
-    with pytest.raises(Unsettled):
+    with pytest.raises(Retriable):
         owner.commit(epoch())
     with pytest.raises(RuntimeError, match="settle"):
         owner.commit(epoch())  # it would get into the transaction that is still open
@@ -282,20 +282,20 @@ def test_settling_may_fail_and_be_tried_again(broker: MemoryBroker) -> None:
 
     owner = ledger(broker, Faults(choose))
     owner.fence()
-    with pytest.raises(Unsettled):
+    with pytest.raises(Retriable):
         owner.commit(epoch())
     for _ in range(3):
-        with pytest.raises(Unsettled):
+        with pytest.raises(Retriable):
             owner.settle(epoch())
     assert owner.settle(epoch()) is True
 
 
-def unsettled(broker: MemoryBroker, commit: Commit) -> MemoryLedger:
+def unsettled(broker: MemoryBroker, commit: Commit) -> MemorySink:
     """An owner that has committed offset 1 everywhere and does not know what became of `commit`; it was dropped."""
     owner = ledger(broker, Faults.once(FaultPoint.BEFORE_END, InjectedFault.LOST, nth=2))
     owner.fence()
     owner.commit(epoch(0, 1))
-    with pytest.raises(Unsettled):
+    with pytest.raises(Retriable):
         owner.commit(commit)
     return owner
 
@@ -451,7 +451,7 @@ def test_compaction_keeps_the_last_row_and_its_offset(broker: MemoryBroker, cloc
     owner.fence()
     owner.commit(epoch(0, 1, b"old"))
     owner.commit(epoch(1, 2, b"new"))
-    with pytest.raises(Unsettled):
+    with pytest.raises(Retriable):
         owner.commit(epoch(2, 3, b"aborted"))
     owner.settle(epoch(2, 3, b"aborted"))
     changelog = MemoryChangelog(broker)

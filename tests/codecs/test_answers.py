@@ -8,12 +8,12 @@ import pytest
 
 from services.codecs import predictions
 from services.codecs.contract import PredictionV1
-from services.records import Flag, Predictions, Records, Spelling
+from services.records import AnswerFormat, Flag, Predictions, Records
 
 MODEL = "5f0c1d2e3a4b"
-LABELS = Spelling(1, ("O", "PERSON", 'q"uote', "é"))
-TEXTS = Spelling(4, ("s", "e", "v", "n\n", "<end>"))
-STEPS = Spelling(3)
+LABELS = AnswerFormat(1, ("O", "PERSON", 'q"uote', "é"))
+TEXTS = AnswerFormat(4, ("s", "e", "v", "n\n", "<end>"))
+STEPS = AnswerFormat(3)
 NONE = float("nan")
 
 
@@ -179,7 +179,7 @@ def test_many_rows_in_several_chunks():
 
 def test_different_kinds_are_not_mixed():
     kinds = [
-        made(Spelling(), [[1, 2, 3]]),
+        made(AnswerFormat(), [[1, 2, 3]]),
         made(STEPS, [[1, 2, 3]]),
         made(LABELS, [[1]], top=[[1]], prob=[[1]]),
         made(TEXTS, [[1, 4, NONE, NONE]], prob=[[1]]),
@@ -194,7 +194,7 @@ def test_different_kinds_are_not_mixed():
 
 
 def test_a_prediction_says_something():
-    value = json.loads(predictions.encode(made(Spelling(), [[1]]))[1][0])
+    value = json.loads(predictions.encode(made(AnswerFormat(), [[1]]))[1][0])
     del value["y"]
     with pytest.raises(ValueError, match="neither y nor label nor text"):
         predictions.decode(Records(3, np.arange(1), np.arange(1), [b"k"], [json.dumps(value).encode()]))

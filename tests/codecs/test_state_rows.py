@@ -5,7 +5,7 @@ import pytest
 
 from services.codecs import state_rows
 from services.codecs.state_rows import StateRowRefused
-from services.records import Memory, Records, StateRows
+from services.records import ModelState, Records, StateRows
 
 LAYOUT = "0123456789abcdef" + "00" * 24
 OTHER_LAYOUT = "fedcba9876543210" + "11" * 24
@@ -14,7 +14,7 @@ MODEL, OTHER = "5f0c1d2e3a4b", "c0ffee000000"
 
 def memory(index, row_bytes=37, name=MODEL, layout=LAYOUT, seed=0):
     rows = np.random.default_rng(seed).integers(0, 256, (len(index), row_bytes)).astype(np.uint8)
-    return Memory(name, layout, np.asarray(index, np.int64), rows)
+    return ModelState(name, layout, np.asarray(index, np.int64), rows)
 
 
 def states(n=5, partition=3, seed=0, memories=None):

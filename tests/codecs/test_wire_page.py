@@ -13,7 +13,7 @@ from services.codecs import dead_letters, predictions, state_rows
 from services.codecs.contract import PredictionV1, ReadingV1, SymbolReadingV1, json_schema
 from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
-from services.records import Flag, Predictions, Reason, Records, Spelling
+from services.records import AnswerFormat, Flag, Predictions, Reason, Records
 
 PAGE = (Path(__file__).parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```(\w+)[ ]?([^\n]*)\n(.*?)\n```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -89,14 +89,19 @@ def answer_of(read):
         names = tuple(label for label, _ in read.top[0])
         y = np.array([[names.index(read.label[0])]], np.float32)
         top, prob = np.arange(len(names))[None], np.array([[prob for _, prob in read.top[0]]], np.float32)
-        return {"y": y, "top": top, "prob": prob, "spelling": Spelling(1, names)}
+        return {"y": y, "top": top, "prob": prob, "spelling": AnswerFormat(1, names)}
     if read.text is not None:
         y = np.arange(len(read.text[0]) + 1, dtype=np.float32)[None]
-        return {"y": y, "top": None, "prob": read.prob[:, None], "spelling": Spelling(y.size, (*read.text[0], "<end>"))}
+        return {
+            "y": y,
+            "top": None,
+            "prob": read.prob[:, None],
+            "spelling": AnswerFormat(y.size, (*read.text[0], "<end>")),
+        }
     if read.y.ndim == 2:
         return {"top": None}
     edges = {name: getattr(read, name).reshape(1, -1) for name in ("y", "lo", "hi")}
-    return {**edges, "top": None, "spelling": Spelling(read.y.shape[1])}
+    return {**edges, "top": None, "spelling": AnswerFormat(read.y.shape[1])}
 
 
 def test_the_example_of_a_packed_record(polled):

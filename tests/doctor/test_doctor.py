@@ -35,7 +35,7 @@ from services.brokers.devbroker import DevBroker
 from services.brokers.devbroker.server_settings import free_ports
 from services.brokers.kafka_client import open_producer
 from services.brokers.kafka_connect import close_consumer, open_admin, open_consumer
-from services.doctor import Line, Patient, examined
+from services.doctor import CheckResult, Target, examined
 from services.doctor.examination import CHECKS
 from services.doctor.lines import Check
 from services.fleet.assembly import topic_names
@@ -66,14 +66,14 @@ def make_topics(settings: Settings) -> None:
     kafka_topics.create_events(settings.kafka, settings.topics.events, 1)
 
 
-def said(settings: Settings, *names: str, **more: Any) -> list[Line]:
+def said(settings: Settings, *names: str, **more: Any) -> list[CheckResult]:
     """The lines of some checks."""
     chosen = tuple(Check(check.name, check.look) for check in CHECKS if check.name in names)
     assert len(chosen) == len(names)
-    return list(examined(Patient(settings, 30.0, **more), chosen))
+    return list(examined(Target(settings, 30.0, **more), chosen))
 
 
-def worst(lines: list[Line]) -> list[Line]:
+def worst(lines: list[CheckResult]) -> list[CheckResult]:
     """All that is not well; each says what to do."""
     found = [line for line in lines if line.level != "ok"]
     assert all(line.fix for line in found)
@@ -146,22 +146,22 @@ def test_wrong_settings_are_lines_too(tmp_path: Path) -> None:
 
 
 def test_a_check_that_does_not_end_costs_its_limit_and_no_more(model: Path) -> None:
-    def hangs(_: Patient) -> Iterator[Line]:
-        yield Line("slow", "ok", "one thing")
+    def hangs(_: Target) -> Iterator[CheckResult]:
+        yield CheckResult("slow", "ok", "one thing")
         threading.Event().wait()
 
-    checks = (Check("slow", hangs), Check("quick", lambda _: [Line("quick", "ok", "done")]))
-    lines = list(examined(Patient(Settings(), 0.2), checks))
+    checks = (Check("slow", hangs), Check("quick", lambda _: [CheckResult("quick", "ok", "done")]))
+    lines = list(examined(Target(Settings(), 0.2), checks))
     assert [(line.check, line.level) for line in lines] == [("slow", "ok"), ("slow", "unknown"), ("quick", "ok")]
     assert "no answer within 0.2 s" in lines[1].said
 
 
 def test_an_error_that_nobody_foresaw_is_a_line(model: Path) -> None:
-    def breaks(_: Patient) -> Iterator[Line]:
+    def breaks(_: Target) -> Iterator[CheckResult]:
         raise ZeroDivisionError("by zero")
         yield
 
-    (line,) = examined(Patient(Settings()), (Check("odd", breaks),))
+    (line,) = examined(Target(Settings()), (Check("odd", breaks),))
     assert (line.level, line.said) == ("unknown", "ZeroDivisionError: by zero")
 
 
@@ -307,7 +307,7 @@ def test_models_that_are_missing_or_damaged(tmp_path: Path, model: Path, pipelin
         assert worst_level(said(settings, "model")) == level, name
 
 
-def worst_level(lines: list[Line]) -> str:
+def worst_level(lines: list[CheckResult]) -> str:
     return max((line.level for line in lines), key=("ok", "unknown", "warn", "fail").index)
 
 

@@ -19,7 +19,7 @@ from services.datasets.table_sets import TABLE_SETS
 from services.driver import StreamDriver
 from services.records import Role
 from services.settings.training import TrainingFile, training_file
-from services.tables.material import Material, records
+from services.tables.material import TableDataset, records
 from services.tables.recipes import recipe_of
 from services.tables.sets import material_of
 
@@ -29,7 +29,7 @@ QUICK = {"updates": 6, "least_passes": 1, "lanes": 8, "sequences": 16, "lane_ste
 SHAPES = {"one-to-one", "one-to-many", "many-to-one", "many-to-many", "encoder-decoder"}
 
 
-def small(plan: TrainingFile, folder: Path) -> tuple[Material, Material]:
+def small(plan: TrainingFile, folder: Path) -> tuple[TableDataset, TableDataset]:
     """A little of what the example learns from, and of what it is tested on."""
     name = plan.data.set
     if name in TABLE_SETS:
@@ -69,7 +69,7 @@ def test_an_example_is_learned_served_and_killed(example: str, tmp_path: Path) -
     assert served(tmp_path / "model", late, kills=3) == served(tmp_path / "model", late, kills=0)
 
 
-def served(folder: Path, material: Material, kills: int) -> dict[bytes | None, list[bytes | None]]:
+def served(folder: Path, material: TableDataset, kills: int) -> dict[bytes | None, list[bytes | None]]:
     """What is said of each stream; the shard dies `kills` times, once with an epoch begun and not committed."""
     driver = StreamDriver(folder, slots=16, max_readings=50, flush_after_ms=60_000)
     given = [(key, value) for key, values in records(material) for value in values]

@@ -135,7 +135,9 @@ def test_what_a_look_begins_while_the_fleet_ends_is_cancelled(
     rollout = Rollout(Registry(tmp_path / "registry"), world.settings, 1, world.notify)
     rollout.open()
     slow = Slow(world.settings, world.notify)
-    follower = following.Following(rollout, slow, Events(world.settings.kafka, "events", world.notify), world.notify)
+    follower = following.ModelController(
+        rollout, slow, Events(world.settings.kafka, "events", world.notify), world.notify
+    )
     slow.arrived.wait()
     follower.stop()
     slow.gate.set()

@@ -11,8 +11,8 @@ from rnn.config import ModelConfig
 from rnn.network import Network
 from services.driver import StreamDriver
 from services.fleet.apart import check_left
-from services.fleet.member import BLAMED, Member
-from services.fleet.status import ExitReason, Lineup, Obeyed, ShardExit, ShardStatus
+from services.fleet.member import BLAMED, ShardHandle
+from services.fleet.status import AssignmentResult, ExitReason, ModelAssignment, ShardExit, ShardStatus
 from services.fleet.supervisor import Supervisor
 from services.predictor.ports import Fenced, Refused
 from services.predictor.stats import ShardStats
@@ -28,7 +28,7 @@ class Told(Supervisor):
         self.said: list[str] = []
         super().__init__(Settings(), 2, lambda event, **fields: self.said.append(event))
 
-    def _begin(self, member: Member) -> None:
+    def _begin(self, member: ShardHandle) -> None:
         member.incarnation += 1
 
     def replace(self, shard: int) -> None:
@@ -94,10 +94,10 @@ class Asked:
     """What follows the registry: every shard is to run this."""
 
     def __init__(self) -> None:
-        self.wanted = Lineup("good")
+        self.wanted = ModelAssignment("good")
         self.turned_down: list[str] = []
 
-    def lineup(self, shard: int) -> Lineup:
+    def lineup(self, shard: int) -> ModelAssignment:
         return self.wanted
 
     def refused(self, model: str, reason: str) -> None:
@@ -110,20 +110,20 @@ class Asked:
         pass
 
 
-def following() -> tuple[Told, Asked, Member]:
+def following() -> tuple[Told, Asked, ShardHandle]:
     told, asked = Told(), Asked()
     told._following = asked  # type: ignore[assignment]
     member = told._members[0]
-    member.served = member.lineup = Lineup("good", "tried")
+    member.served = member.lineup = ModelAssignment("good", "tried")
     return told, asked, member
 
 
 def test_a_champion_that_cannot_run_leaves_the_one_that_served() -> None:
     told, asked, member = following()
-    asked.wanted = Lineup("damaged", "good")
+    asked.wanted = ModelAssignment("damaged", "good")
     told.ended(0, ShardExit(ExitReason.REFUSED, "model: damaged", "damaged"))
     assert told.said == ["model_refused", "shard_died"] and asked.turned_down == ["damaged"]
-    assert told._wanted(member) == Lineup("good", "tried")
+    assert told._wanted(member) == ModelAssignment("good", "tried")
     told.ended(0, ShardExit(ExitReason.REFUSED, "model: no room", "good"))  # nothing else to serve with: tried again
     assert told.unready()[0] == "shard 0 is set aside: model: no room" and asked.turned_down == ["damaged"]
     told.ended(1, ShardExit(ExitReason.REFUSED, "model: damaged", "damaged"))  # it has served nothing yet
@@ -133,10 +133,10 @@ def test_a_champion_that_cannot_run_leaves_the_one_that_served() -> None:
 
 def test_a_challenger_that_cannot_run_is_left_out() -> None:
     told, asked, member = following()
-    asked.wanted = member.ordering = Lineup("good", "damaged", 0.5)
-    told._answered(member, Obeyed(model="damaged", reason="damaged"))
+    asked.wanted = member.ordering = ModelAssignment("good", "damaged", 0.5)
+    told._answered(member, AssignmentResult(model="damaged", reason="damaged"))
     assert asked.turned_down == ["damaged"]
-    assert told._wanted(member) == Lineup("good")
+    assert told._wanted(member) == ModelAssignment("good")
 
 
 def test_a_challenger_that_fails_at_its_work_is_refused_and_ordered_no_more() -> None:
@@ -144,7 +144,7 @@ def test_a_challenger_that_fails_at_its_work_is_refused_and_ordered_no_more() ->
     asked.wanted = member.lineup
     status = ShardStatus(0, member.incarnation, 1, "here", ShardStats(), fell=("tried", "out of memory"))
     told._heard(member, status, 0.0)
-    assert asked.turned_down == ["tried"] and member.lineup == told._wanted(member) == Lineup("good")
+    assert asked.turned_down == ["tried"] and member.lineup == told._wanted(member) == ModelAssignment("good")
 
 
 def test_a_challenger_beside_which_a_shard_dies_again_and_again_is_taken_for_the_cause() -> None:
@@ -155,7 +155,7 @@ def test_a_challenger_beside_which_a_shard_dies_again_and_again_is_taken_for_the
         told.ended(0, killed)
     assert not asked.turned_down, "once or twice may be chance"
     told.ended(0, killed)
-    assert asked.turned_down == ["tried"] and told._wanted(member) == Lineup("good")
+    assert asked.turned_down == ["tried"] and told._wanted(member) == ModelAssignment("good")
 
 
 def test_a_shard_that_is_refused_is_set_aside_until_none_is_left() -> None:

@@ -11,7 +11,7 @@ from rnn.config import ModelConfig
 from rnn.network import Network
 from services.brokers.kafka_source import KafkaSource
 from services.driver import START_MS, StreamDriver
-from services.predictor.ports import Ledger, Unsettled
+from services.predictor.ports import Retriable, Sink
 from services.predictor.stats import ShardStats
 from services.records import Commit
 from services.telemetry.collector import StatsCollector, new_registry
@@ -61,19 +61,19 @@ def test_a_shard_whose_readings_cannot_be_polled(nobody: str) -> None:
 class Unreachable:
     """A ledger whose coordinator is away for a while; all else is that of the ledger in it."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Sink) -> None:
         self.ledger, self.tries = ledger, 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.ledger, name)
 
     def commit(self, commit: Commit) -> None:
-        raise Unsettled("nobody answers")
+        raise Retriable("nobody answers")
 
     def settle(self, commit: Commit) -> bool:
         self.tries += 1
         if self.tries < 4:
-            raise Unsettled("nobody answers")
+            raise Retriable("nobody answers")
         return self.ledger.settle(commit)
 
 

@@ -19,7 +19,7 @@ from rnn.network import Network
 from rnn.serving import engine_of
 from services.driver import Prediction, StreamDriver
 from services.predictor.aside import KINDS, Aside
-from services.predictor.seats import Seat
+from services.predictor.seats import DeployedModel
 from services.predictor.stats import ShardStats
 from services.records import Fault, Reason, Rejected, Role
 
@@ -39,7 +39,7 @@ class Driver(StreamDriver):
     error: Exception = IndexError("planted")
     everything = False
 
-    def _seat(self, network: Network, model: str) -> Seat:
+    def _seat(self, network: Network, model: str) -> DeployedModel:
         engine = engine_of(network, self._slots)
         run = engine.run
 
@@ -50,7 +50,7 @@ class Driver(StreamDriver):
             return result
 
         engine.run = raising  # type: ignore[method-assign]
-        return Seat(model, engine)
+        return DeployedModel(model, engine)
 
 
 def bits(made: list[Prediction]) -> list[tuple[Any, ...]]:

@@ -17,8 +17,8 @@ from services.brokers.devbroker import DevBroker
 from services.codecs import predictions
 from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
-from services.predictor.epoch import Origin
-from services.predictor.seats import Seat
+from services.predictor.epoch import EpochContext
+from services.predictor.seats import DeployedModel
 from services.predictor.shard import Shard
 from services.records import Readings, Records, Role
 
@@ -37,7 +37,7 @@ class Decoder(ReadingDecoder):
         return super()._decode(records)
 
 
-def seat() -> Seat:
+def seat() -> DeployedModel:
     """Its engine raises for a reading of `x[0] == BUG`."""
     engine = engine_of(NETWORK, 64)
     run = engine.run
@@ -49,7 +49,7 @@ def seat() -> Seat:
         return result
 
     engine.run = raising  # type: ignore[method-assign]
-    return Seat("0123456789ab", engine)
+    return DeployedModel("0123456789ab", engine)
 
 
 def test_the_loop_goes_on(broker: DevBroker, topic_names: Callable[[], str]) -> None:
@@ -64,7 +64,7 @@ def test_the_loop_goes_on(broker: DevBroker, topic_names: Callable[[], str]) -> 
         world.send(1, keys[:1], list(values[:1]))
         shard = Shard(
             world.source(), world.ledger(), world.changelog(), seat(), Decoder(Schema(FEATURES)),
-            Origin("0123456789ab", world.group, world.names[Role.READINGS]), PARTITIONS,
+            EpochContext("0123456789ab", world.group, world.names[Role.READINGS]), PARTITIONS,
             notify=lambda event, **fields: told.append({"event": event, **fields}),
         )  # fmt: skip
         shard.start()

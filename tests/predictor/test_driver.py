@@ -17,7 +17,7 @@ from rnn.network import Network
 from services.brokers.memory import FaultPoint, Faults, InjectedFault, Isolation, MemoryChangelog
 from services.codecs import sentinels
 from services.driver import GROUP, START_MS, StreamDriver
-from services.predictor.ports import Changelog, Fenced, Refused, Unsettled
+from services.predictor.ports import Changelog, Fenced, Refused, Retriable
 from services.records import Flag, Reason, Records, Role
 
 AT = 1_700_000_000_000
@@ -196,7 +196,7 @@ class Interrupted(StreamDriver):
                     yield records
                     if driver.left:
                         driver.left -= 1
-                        raise Unsettled("nothing came after offset 1 of 3")
+                        raise Retriable("nothing came after offset 1 of 3")
 
         return Away(self.broker, chunk=1)
 
@@ -238,7 +238,7 @@ class Cleaned(StreamDriver):
                     yield records
                     if driver.away:
                         driver.away, driver.cleaned = False, True
-                        raise Unsettled("nothing came after offset 1 of 3")
+                        raise Retriable("nothing came after offset 1 of 3")
 
         return Away(self.broker, chunk=1)
 

@@ -27,9 +27,9 @@ from trial import (
     play,
 )
 
-from services.brokers.memory import InjectedFault, MemoryLedger
+from services.brokers.memory import InjectedFault, MemorySink
 from services.driver import GROUP
-from services.predictor.ports import Ledger, Refused
+from services.predictor.ports import Refused, Sink
 from services.records import NO_SEQ, Commit
 
 TTL_MS = 10_000
@@ -197,19 +197,19 @@ def at_least_once(schedule: Schedule) -> Life:
 class NoTransaction(Life):
     """The shard believes in transactions that are not there."""
 
-    def ledger(self) -> Ledger:
-        return MemoryLedger(self.broker, GROUP, "none", range(self.broker.partitions), False, self.faults)
+    def ledger(self) -> Sink:
+        return MemorySink(self.broker, GROUP, "none", range(self.broker.partitions), False, self.faults)
 
 
 class OffsetsFirst(Life):
     """Offsets are committed in a transaction of their own, before what they stand for."""
 
-    class Ledger(MemoryLedger):
+    class Sink(MemorySink):
         def commit(self, commit: Commit) -> None:
             super().commit(Commit(commit.started, commit.offsets, ()))
             super().commit(commit)
 
-    def ledger(self) -> Ledger:
+    def ledger(self) -> Sink:
         return self.Ledger(self.broker, GROUP, "careless", range(self.broker.partitions), True, self.faults)
 
 

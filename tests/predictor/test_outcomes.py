@@ -17,7 +17,7 @@ from services.codecs.readings_write import encode
 from services.datasets.catalogue import series_of
 from services.datasets.series import Series
 from services.driver import StreamDriver
-from services.quality.prequential import ABSOLUTE, INSIDE, PERSISTENCE, SQUARED, Figures, N
+from services.quality.prequential import ABSOLUTE, INSIDE, PERSISTENCE, SQUARED, N, RunningMetrics
 
 AT = 1_700_000_000_000
 FEATURES = ("flow", "level")
@@ -41,7 +41,7 @@ def household(n: int = 5000) -> Series:
     return Series("house", whole.features, whole.interval_s, whole.at_ms[some], whole.x[some], whole.digest, "UCI")
 
 
-def champions(driver: StreamDriver) -> Figures:
+def champions(driver: StreamDriver) -> RunningMetrics:
     assert driver.shard is not None
     found = driver.shard.outcomes.figures(driver.shard.seats.champion)
     assert found is not None

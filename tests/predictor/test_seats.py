@@ -17,7 +17,7 @@ from services.brokers.memory import Crash, FaultPoint, Faults, InjectedFault
 from services.codecs import state_rows
 from services.driver import Prediction, StreamDriver
 from services.predictor.ports import Refused
-from services.predictor.seats import Seat
+from services.predictor.seats import DeployedModel
 from services.predictor.surprise import calibrated
 from services.predictor.tails import Calibration
 from services.records import RECENT, Flag, Role
@@ -311,8 +311,8 @@ def calibration() -> Calibration:
 class Judging(StreamDriver):
     """A driver whose models come with a calibration of their scores."""
 
-    def _seat(self, network: Network, model: str) -> Seat:
-        return Seat(model, engine_of(network, self._slots), calibration=calibration())
+    def _seat(self, network: Network, model: str) -> DeployedModel:
+        return DeployedModel(model, engine_of(network, self._slots), calibration=calibration())
 
 
 def test_predictions_say_how_improbable_their_reading_was_and_a_crash_changes_nothing() -> None:

@@ -11,7 +11,7 @@ from rnn.config import ModelConfig
 from rnn.network import Network
 from rnn.serving import engine_of
 from services.driver import Prediction, StreamDriver
-from services.predictor.seats import Seat
+from services.predictor.seats import DeployedModel
 
 AT = 1_700_000_000_000
 
@@ -29,7 +29,7 @@ def bits(made: list[Prediction]) -> list[tuple[Any, ...]]:
 class Muted(StreamDriver):
     muted = True
 
-    def _seat(self, network: Network, model: str) -> Seat:
+    def _seat(self, network: Network, model: str) -> DeployedModel:
         engine = engine_of(network, self._slots)
         flush = engine.flush
 
@@ -40,7 +40,7 @@ class Muted(StreamDriver):
             return result
 
         engine.flush = raising  # type: ignore[method-assign]
-        return Seat(model, engine)
+        return DeployedModel(model, engine)
 
 
 @pytest.mark.parametrize("streams", ["b", "abcd"])

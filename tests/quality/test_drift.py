@@ -20,8 +20,8 @@ from services.codecs.readings_write import encode
 from services.datasets.catalogue import series_of
 from services.datasets.series import Series
 from services.driver import StreamDriver
-from services.predictor.seats import Seat
-from services.quality.drift import Drift, First, InputWatch, RecentHistogram
+from services.predictor.seats import DeployedModel
+from services.quality.drift import Drift, InputWatch, RecentHistogram, ReferenceBuilder
 from services.quality.loss_drift import LossWatch
 from services.quality.pipeline import DriftWatch
 from services.quality.reference import Reference, binned
@@ -185,7 +185,7 @@ def test_a_reference_survives_json() -> None:
 
 
 def test_the_first_readings_stand_in_for_a_reference() -> None:
-    first = First(NAMES, readings=5000)
+    first = ReferenceBuilder(NAMES, readings=5000)
     with pytest.raises(ValueError, match="made of readings"):
         first.reference()
     for at in range(0, 6000, 700):
@@ -245,8 +245,8 @@ class Known(StreamDriver):
         self._reference = reference
         super().__init__(network)
 
-    def _seat(self, network: Network, model: str) -> Seat:
-        return Seat(model, engine_of(network, self._slots), self._reference)
+    def _seat(self, network: Network, model: str) -> DeployedModel:
+        return DeployedModel(model, engine_of(network, self._slots), self._reference)
 
 
 def test_kilowatts_that_become_watts_are_told_of_inputs_and_of_the_loss(household: Series) -> None:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from services.backtest.ridge import RidgeVar, filled
 from services.backtest.scores import StreamForecasts, scored
 from services.datasets.catalogue import series_of
-from services.quality.pending import Pending, followed
-from services.quality.prequential import Figures
+from services.quality.pending import ForecastBuffer, followed
+from services.quality.prequential import RunningMetrics
 
 SIZES = st.lists(st.integers(1, 60), min_size=1, max_size=6)
 
@@ -49,7 +49,7 @@ def test_a_truth_meets_what_was_said_of_it_however_batches_fall(
     n = len(numbers)
     truth = np.arange(n, dtype=np.float32)[:, None]
     y = (1000 * np.arange(n)[:, None] + np.arange(1, 8)).astype(np.float32)[:, :, None]  # says who said it, and of what
-    pending, got = Pending(1, sorted(steps)), {step: {} for step in steps}
+    pending, got = ForecastBuffer(1, sorted(steps)), {step: {} for step in steps}
     for some in pieces(n, sizes):
         for one in pending.match(np.array(numbers[some]), truth[some], y[some], y[some] - 0.5, y[some] + 0.5):
             assert (np.diff(one.rows) > 0).all() and one.lo is not None and one.hi is not None
@@ -61,7 +61,7 @@ def test_a_truth_meets_what_was_said_of_it_however_batches_fall(
     assert got == {step: plainly(numbers, truth, y, step) for step in steps}
 
 
-def agree(figures: Figures, runs: list[StreamForecasts], *, banded: bool) -> None:
+def agree(figures: RunningMetrics, runs: list[StreamForecasts], *, banded: bool) -> None:
     """The backtest's definitions, overall and for each target; it prints six digits."""
     names = tuple("abcdefg"[: runs[0].truth.shape[1]])
     theirs = scored(runs, names)
@@ -100,7 +100,7 @@ def test_the_figures_are_those_of_the_backtest(seed: int, sizes: list[int], band
     ]
     numbers = np.tile(np.arange(streams), readings)
     x, y, lo, hi = (each.swapaxes(0, 1).reshape(-1, 3) for each in (x, y, y - width, y + width))
-    pending, figures = Pending(3, banded=banded), Figures(std)
+    pending, figures = ForecastBuffer(3, banded=banded), RunningMetrics(std)
     for some in pieces(len(numbers), sizes):
         band = (lo[some], hi[some]) if banded else (None, None)
         figures.add_matched(x[some], pending.match(numbers[some], x[some], y[some], *band))
@@ -117,7 +117,7 @@ def test_the_figures_are_those_of_the_backtest_on_a_household() -> None:
     y = np.full_like(x, np.nan)
     y[39_999:-1] = said * std + mean
     band = [y - np.float32(0.5) * std.astype(np.float32), y + np.float32(0.5) * std.astype(np.float32)]
-    pending, figures = Pending(x.shape[1]), Figures(std)
+    pending, figures = ForecastBuffer(x.shape[1]), RunningMetrics(std)
     for some in pieces(len(x), [1, 700, 3000]):
         figures.add_matched(x[some], pending.match(np.zeros(some.stop - some.start, np.int64), x[some], y[some],
                                                    band[0][some], band[1][some]))  # fmt: skip
@@ -129,7 +129,7 @@ def test_the_figures_are_those_of_the_backtest_on_a_household() -> None:
 def test_only_what_was_known_when_it_was_said_is_compared() -> None:
     """Persistence three readings ahead is the reading at which it was said, not the one before the truth."""
     truth = np.array([[0.0], [1.0], [3.0], [7.0]], np.float32)
-    pending, figures = Pending(1, (1, 3), banded=False), Figures(np.ones(1), (1, 3))
+    pending, figures = ForecastBuffer(1, (1, 3), banded=False), RunningMetrics(np.ones(1), (1, 3))
     figures.add_matched(truth, pending.match(np.zeros(4, np.int64), truth, np.full((4, 3), 5.0, np.float32)))
     assert figures.figures(3)["persistence_mse"] == 49 and figures.figures(3)["mse"] == 4
     assert figures.figures(1)["persistence_mse"] == pytest.approx((1 + 4 + 16) / 3)
@@ -139,13 +139,13 @@ def test_what_a_truth_or_a_prediction_lacks_does_not_count() -> None:
     nan, inf = np.nan, np.inf
     truth, last = np.array([[nan], [1.0], [1.0], [1.0]]), np.array([[0.0], [nan], [0.0], [0.0]])
     y = np.array([[1.0], [1.0], [inf], [3.0]])
-    figures = Figures(np.array([2.0]))
+    figures = RunningMetrics(np.array([2.0]))
     figures.add(truth, y, y - 3, y + 3, last)
     told = figures.figures()
     assert (told["n"], told["unsaid"], told["mse"], told["persistence_mse"], told["coverage"]) == (1, 1, 1, 0.25, 1)
     np.testing.assert_array_equal(figures.losses(truth, y, last), [nan, nan, inf, 1.0])
     json.dumps(told, allow_nan=False)
-    assert Figures(np.ones(2)).figures(target=1)["mse"] is None
+    assert RunningMetrics(np.ones(2)).figures(target=1)["mse"] is None
 
 
 def test_pinball_is_least_for_a_band_of_its_level() -> None:
@@ -153,7 +153,7 @@ def test_pinball_is_least_for_a_band_of_its_level() -> None:
     truth, zero = random.normal(size=(20_000, 1)), np.zeros((20_000, 1))
     costs = {}
     for half in (0.8, 1.2816, 1.8):  # 1.2816 is the normal distribution's 90th percentile
-        figures = Figures(np.ones(1), level=0.8)
+        figures = RunningMetrics(np.ones(1), level=0.8)
         figures.add(truth, zero, zero - half, zero + half, zero)
         costs[half] = figures.figures()["pinball"]
     assert min(costs, key=lambda half: costs[half]) == 1.2816
@@ -161,7 +161,7 @@ def test_pinball_is_least_for_a_band_of_its_level() -> None:
 
 
 def test_the_present_forgets_and_ever_does_not() -> None:
-    figures, ones, zeros = Figures(np.ones(1), half_life=100), np.ones((100, 1)), np.zeros((100, 1))
+    figures, ones, zeros = RunningMetrics(np.ones(1), half_life=100), np.ones((100, 1)), np.zeros((100, 1))
     for error in [3.0] * 20 + [1.0] * 10:
         figures.add(zeros, error * ones, None, None, zeros)
     assert figures.figures(present=True)["mse"] == pytest.approx(1, abs=0.01)
@@ -172,20 +172,20 @@ def test_the_present_forgets_and_ever_does_not() -> None:
 def test_shards_add_up(seed: int) -> None:
     random = np.random.default_rng(seed)
     parts = [[random.normal(size=(random.integers(0, 20), 2)) for _ in range(1)] for _ in range(4)]
-    whole, sum_of = Figures(np.ones(2)), Figures(np.ones(2))
+    whole, sum_of = RunningMetrics(np.ones(2)), RunningMetrics(np.ones(2))
     for (truth,) in parts:
         y = random.normal(size=truth.shape)
         whole.add(truth, y, y - 1, y + 1, truth * 0)
-        one = Figures(np.ones(2))
+        one = RunningMetrics(np.ones(2))
         one.add(truth, y, y - 1, y + 1, truth * 0)
         sum_of = sum_of + pickle.loads(pickle.dumps(copy.deepcopy(one)))
     np.testing.assert_allclose(sum_of.ever, whole.ever, atol=1e-9)
     with pytest.raises(ValueError, match="different models"):
-        whole + Figures(np.array([1.0, 2.0]))
+        whole + RunningMetrics(np.array([1.0, 2.0]))
 
 
 def test_a_stream_that_ends_is_predicted_anew_and_others_go_on() -> None:
-    pending = Pending(1, (2,), banded=False)
+    pending = ForecastBuffer(1, (2,), banded=False)
 
     def said(value: float, numbers: list[int]) -> dict[int, float]:
         column = np.full((len(numbers), 1), value, np.float32)
@@ -205,7 +205,7 @@ def test_a_stream_that_ends_is_predicted_anew_and_others_go_on() -> None:
 
 @pytest.mark.parametrize(("steps", "banded"), [((1,), True), ((1, 2, 4), True), ((24,), False)])
 def test_memory_is_what_is_said_of_it(steps: tuple[int, ...], banded: bool) -> None:
-    pending = Pending(3, steps, banded=banded)
+    pending = ForecastBuffer(3, steps, banded=banded)
     n = 4096
     y = np.zeros((n, max(steps), 3), np.float32)
     for _ in range(60):
@@ -221,10 +221,10 @@ def test_followed_steps_are_few() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="have 2 steps"):
-        Pending(1, (3,)).match(np.zeros(1, np.int64), np.zeros((1, 1), np.float32), np.zeros((1, 2), np.float32))
+        ForecastBuffer(1, (3,)).match(np.zeros(1, np.int64), np.zeros((1, 1), np.float32), np.zeros((1, 2), np.float32))
     with pytest.raises(ValueError, match="from 1 on"):
-        Pending(1, (0,))
+        ForecastBuffer(1, (0,))
     with pytest.raises(ValueError, match="std is"):
-        Figures(np.array([1.0, 0.0]))
+        RunningMetrics(np.array([1.0, 0.0]))
     with pytest.raises(ValueError, match="step 2 is not one of"):
-        Figures(np.ones(1)).add(np.ones((1, 1)), np.ones((1, 1)), None, None, np.ones((1, 1)), step=2)
+        RunningMetrics(np.ones(1)).add(np.ones((1, 1)), np.ones((1, 1)), None, None, np.ones((1, 1)), step=2)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnn.examples import Examples, held_back
+from rnn.examples import LabeledSeries, held_back
 
 
-def silent(n: int) -> Examples:
-    return Examples(np.zeros((n, 1), np.float32), np.arange(n), np.zeros(n, np.uint8), np.zeros((n, 0), np.float32))
+def silent(n: int) -> LabeledSeries:
+    return LabeledSeries(
+        np.zeros((n, 1), np.float32), np.arange(n), np.zeros(n, np.uint8), np.zeros((n, 0), np.float32)
+    )
 
 
 def test_whole_streams_are_held_back_where_there_are_many():

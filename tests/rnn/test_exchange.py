@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rnn.config import ModelConfig
-from rnn.exchange import Layout, NotThoseWeights, find_prefix, layers_for_torch, layout_of, load_layers, load_linear
+from rnn.exchange import IncompatibleWeights, Layout, find_prefix, layers_for_torch, layout_of, load_layers, load_linear
 from rnn.network import Network
 from rnn.weights import ModelRefused, read_tensors, write_tensors
 
@@ -132,7 +132,7 @@ def test_wrong_weights_are_refused_by_name_and_leave_the_network_alone() -> None
     network = ours("lstm", layers=2)
     before = {name: one.clone() for name, one in network.state_dict().items()}
     for tensors, message in cases:
-        with pytest.raises(NotThoseWeights) as refused:
+        with pytest.raises(IncompatibleWeights) as refused:
             load_layers(network, tensors)
         assert message in str(refused.value)
     assert all(torch.equal(one, before[name]) for name, one in network.state_dict().items())
@@ -150,7 +150,7 @@ def test_wrong_weights_are_refused_by_name_and_leave_the_network_alone() -> None
 )
 def test_a_model_that_does_not_fit_says_in_what(config: dict[str, Any], message: str) -> None:
     given = {"features": ("a", "b"), "cell": "lstm", "hidden": HIDDEN, "layers": 2, **NOW, **config}
-    with pytest.raises(NotThoseWeights) as refused:
+    with pytest.raises(IncompatibleWeights) as refused:
         load_layers(Network(ModelConfig(**given)), theirs("lstm", num_layers=2).state_dict())
     assert message in str(refused.value)
 
@@ -162,7 +162,7 @@ def test_a_head_that_does_not_fit_is_refused_by_name() -> None:
         ({"out.weight": torch.zeros(3, 6)}, "out.weight has shape [3, 6]; it should be [2, 6]"),
         ({"out.weight": torch.full((2, 6), torch.inf)}, "out.weight holds numbers that are not finite"),
     ):
-        with pytest.raises(NotThoseWeights) as refused:
+        with pytest.raises(IncompatibleWeights) as refused:
             load_linear(head, tensors, "out")
         assert message in str(refused.value)
 
@@ -177,7 +177,7 @@ def test_a_head_that_does_not_fit_is_refused_by_name() -> None:
     ],
 )
 def test_what_torch_has_no_module_for_is_not_exported(config: dict[str, Any], word: str) -> None:
-    with pytest.raises(NotThoseWeights, match=word):
+    with pytest.raises(IncompatibleWeights, match=word):
         layers_for_torch(ours(**{"cell": "lstm", **config}))
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rnn import weights
-from rnn.checkpoint import OtherTraining
+from rnn.checkpoint import CheckpointMismatch
 from rnn.config import ModelConfig
 from rnn.engine import Engine
 from rnn.fit import EpochMetrics, fit
@@ -134,7 +134,7 @@ def test_it_goes_on_after_the_last_whole_epoch_of_the_same_training_only(tmp_pat
         (config, other, at_ms, recipe),
         (config, x, at_ms, dataclasses.replace(recipe, seed=1)),
     ):
-        with pytest.raises(OtherTraining, match="another config, recipe or data"):
+        with pytest.raises(CheckpointMismatch, match="another config, recipe or data"):
             fit(*wrong, checkpoint=file)
     told: list[EpochMetrics] = []
     resumed = fit(config, x, at_ms, recipe, told.append, file)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from rnn.checkpoint import OtherTraining
+from rnn.checkpoint import CheckpointMismatch
 from rnn.config import ModelConfig
-from rnn.examples import Examples
+from rnn.examples import LabeledSeries
 from rnn.fit import fit
 from rnn.learn import learn
 from rnn.recipe import Recipe
-from rnn.team import Team
+from rnn.team import ProcessGroup
 
 QUICK = Recipe(updates=40, lanes=8, lane_steps=128, window=32, burn_in=16)
 CONFIG = ModelConfig(features=("a", "b"), hidden=8, interval_s=1.0, linear=2)
@@ -57,7 +57,7 @@ def test_other_weights_to_begin_from_are_another_training(tmp_path: Path) -> Non
 
     with pytest.raises(KeyboardInterrupt):
         fit(CONFIG, x, at_ms, QUICK, cut, file, start=before.network.state_dict())
-    with pytest.raises(OtherTraining, match="another config, recipe or data"):
+    with pytest.raises(CheckpointMismatch, match="another config, recipe or data"):
         fit(CONFIG, x, at_ms, QUICK, checkpoint=file)
 
 
@@ -73,21 +73,23 @@ def test_a_checkpoint_that_was_half_written_is_refused_with_the_reason(tmp_path:
     whole = file.read_bytes()
     for half in (whole[: len(whole) // 2], whole[:3], b""):
         file.write_bytes(half)
-        with pytest.raises(OtherTraining, match=r"standing is damaged: delete it"):
+        with pytest.raises(CheckpointMismatch, match=r"standing is damaged: delete it"):
             fit(CONFIG, x, at_ms, QUICK, checkpoint=file)
 
 
 def test_more_processes_than_lanes_are_refused() -> None:
     x, at_ms = walk()
     with pytest.raises(ValueError, match="9 processes cannot share 8 lanes: start fewer"):
-        fit(CONFIG, x, at_ms, dataclasses.replace(QUICK, lanes=8), team=Team(0, 9))
+        fit(CONFIG, x, at_ms, dataclasses.replace(QUICK, lanes=8), team=ProcessGroup(0, 9))
 
 
 def test_sequences_are_split_as_asked_and_trained_by_one_process() -> None:
     random = np.random.default_rng(0)
     config = ModelConfig(vocabulary=("a", "b", "c"), head="categorical", hidden=8)
     x = random.integers(3, 6, (600, 1)).astype(np.float32)
-    one = Examples(x, np.arange(600) * 1000, (np.arange(600) % 6 == 5).astype(np.uint8), np.zeros((600, 0), np.float32))
+    one = LabeledSeries(
+        x, np.arange(600) * 1000, (np.arange(600) % 6 == 5).astype(np.uint8), np.zeros((600, 0), np.float32)
+    )
     assert learn(config, [one], Recipe(updates=4), learned=[480]).validation_rows == 120
     with pytest.raises(ValueError, match="only forecasts of the next reading are trained by several"):
-        learn(config, [one], Recipe(updates=4), team=Team(0, 2))
+        learn(config, [one], Recipe(updates=4), team=ProcessGroup(0, 2))

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from rnn.checkpoint import OtherTraining
+from rnn.checkpoint import CheckpointMismatch
 from rnn.config import ModelConfig
 from rnn.course import Pass
-from rnn.examples import Examples
+from rnn.examples import LabeledSeries
 from rnn.learn import learn
 from rnn.network import Network
 from rnn.practice import Practice
@@ -23,22 +23,22 @@ QUICK = Practice(updates=200, learning_rate=0.02, lanes=16, lane_steps=128, wind
 WORDS = ("a", "b", "c", "d")
 
 
-def spoken(sequences: list[list[int]], truth: list[list[list[float]]]) -> Examples:
+def spoken(sequences: list[list[int]], truth: list[list[list[float]]]) -> LabeledSeries:
     """Sequences of symbols, one after another in one stream; truth of each reading of each."""
     x = np.array([[symbol + 3.0] for one in sequences for symbol in one], np.float32)
     end = np.concatenate([np.eye(len(one), dtype=np.uint8)[-1] for one in sequences])
     rows = [row for one in truth for row in one]
-    return Examples(x, np.arange(len(x)) * 1000, end, np.array(rows, np.float32).reshape(len(x), -1))
+    return LabeledSeries(x, np.arange(len(x)) * 1000, end, np.array(rows, np.float32).reshape(len(x), -1))
 
 
-def measured(x: np.ndarray, truth: np.ndarray | None = None, end: np.ndarray | None = None) -> Examples:
+def measured(x: np.ndarray, truth: np.ndarray | None = None, end: np.ndarray | None = None) -> LabeledSeries:
     n = len(x)
     x = x.reshape(n, -1).astype(np.float32)
     given = np.zeros((n, 0), np.float32) if truth is None else truth.reshape(n, -1).astype(np.float32)
-    return Examples(x, np.arange(n) * 1000, np.zeros(n, np.uint8) if end is None else end, given)
+    return LabeledSeries(x, np.arange(n) * 1000, np.zeros(n, np.uint8) if end is None else end, given)
 
 
-def served(network: Network, one: Examples) -> Result:
+def served(network: Network, one: LabeledSeries) -> Result:
     n = len(one)
     engine = engine_of(network, 1)
     return engine.run(np.zeros(n, np.int64), one.x, one.at_ms, np.full(n, -1), end=one.end)
@@ -256,7 +256,7 @@ def test_training_goes_on_where_it_stood(tmp_path: Path):
     with pytest.raises(Cut):
         learn(config, [one], short, cut, file)
     assert file.exists()
-    with pytest.raises(OtherTraining, match="another config"):
+    with pytest.raises(CheckpointMismatch, match="another config"):
         learn(config, [one], dataclasses.replace(short, seed=5), None, file)
     numbers: list[int] = []
     resumed = learn(config, [one], short, lambda done: numbers.append(done.number), file)
@@ -296,7 +296,7 @@ def test_bare_ends_end_the_reading_before_them():
     plain = spoken(told, [[[float(s == 0)] for s in words] for words in told])
     at = np.flatnonzero(plain.end) + 1
     end = np.insert(np.where(plain.end, 0, 0), at, 2).astype(np.uint8)
-    bare = Examples(np.insert(plain.x, at, np.nan, axis=0), np.insert(plain.at_ms, at, 0), end,
+    bare = LabeledSeries(np.insert(plain.x, at, np.nan, axis=0), np.insert(plain.at_ms, at, 0), end,
                     np.insert(plain.truth, at, np.nan, axis=0))  # fmt: skip
     config = ModelConfig(vocabulary=WORDS, labels=("n", "y"), head="categorical", predicts="now", hidden=8)
     short = dataclasses.replace(QUICK, updates=3, least_passes=1)
@@ -324,7 +324,7 @@ def test_jitter_is_drawn_by_the_seed_and_leaves_the_task_learnable():
 def test_a_decoder_learns_from_sequences_shorter_than_its_stride():
     x = np.tile(np.array([[0.0], [1.0], [2.0], [3.0], [4.0]]), (60, 1))
     end = (np.arange(len(x)) % 5 == 4).astype(np.uint8)
-    one = Examples(x.astype(np.float32), 1000 * np.arange(len(x)), end, np.zeros((len(x), 0), np.float32))
+    one = LabeledSeries(x.astype(np.float32), 1000 * np.arange(len(x)), end, np.zeros((len(x), 0), np.float32))
     config = ModelConfig(features=("v",), task="encoder-decoder", horizon=2, hidden=8, cell="gru", scaler_memory=0)
     learned = learn(config, [one], dataclasses.replace(QUICK, updates=120, stride=8, burn_in=0, patience=1000))
     assert 0 < learned.best.validation_loss < 0.5 * learned.best.baseline_loss

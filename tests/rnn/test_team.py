@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rnn.team import ALONE, TeamBroken, _total, joined
+from rnn.team import SINGLE_PROCESS, ProcessGroupLost, _total, joined
 from rnn.weights import read_tensors
 
 ALL, FEW = 7, 2
@@ -84,11 +84,11 @@ def test_a_team_whose_group_is_gone_is_broken_and_not_a_wrong_argument(tmp_path:
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     team = dataclasses.replace(joined(), size=2, total=_total)
     distributed.destroy_process_group()
-    with pytest.raises(TeamBroken, match="process group"):
+    with pytest.raises(ProcessGroupLost, match="process group"):
         team.add([torch.ones(3)])
 
 
 def test_one_process_is_a_team_by_itself() -> None:
-    assert ALONE.first and ALONE.share(5) == slice(0, 5, 1) and ALONE.agreed(2.5) == 2.5
+    assert SINGLE_PROCESS.first and SINGLE_PROCESS.share(5) == slice(0, 5, 1) and SINGLE_PROCESS.agreed(2.5) == 2.5
     with pytest.raises(ValueError, match="belongs to no group"):
         joined()

@@ -13,10 +13,10 @@ from serving import streamrnn
 from services.cli.backtest import backtest
 from services.settings.training import DataSection
 from services.tables.frame import Oddity, WrongTable, frame
-from services.tables.material import Material, material
+from services.tables.material import TableDataset, material
 
 
-def read(folder: Path, content: str, **data: Any) -> Material:
+def read(folder: Path, content: str, **data: Any) -> TableDataset:
     path = folder / "t.csv"
     path.write_text(content)
     return material(DataSection(**data), {}, path)

@@ -17,7 +17,7 @@ from services.brokers.devbroker import DevBroker
 from services.brokers.devbroker.server_settings import free_ports
 from services.registry import Registry
 from services.settings import load
-from services.trainer.job import Order, retrain
+from services.trainer.job import RetrainRequest, retrain
 
 
 def test_topics_are_made_as_soon_as_a_broker_in_the_foreground_is_there(
@@ -78,8 +78,11 @@ def test_a_retraining_for_a_scheduler_challenges_the_champion(
     assert "has no champion" in empty.stderr
     ReadingsTopic(broker.bootstrap, name).fill({"a": 0, "b": 1}, 1500)
     model = {"hidden": 8, "targets": ["flow"]}
-    first = retrain(load(config), Order(tmp_path / "runs", None, str(tmp_path / "registry"), workers=0, model=model,
-                    features=("flow", "level"), recipe=quick))  # fmt: skip
+    request = RetrainRequest(
+        tmp_path / "runs", None, str(tmp_path / "registry"), workers=0, model=model, features=("flow", "level"),
+        recipe=quick,
+    )  # fmt: skip
+    first = retrain(load(config), request)
     registry = Registry(tmp_path / "registry")
     assert first.model is not None, first.message
     registry.promote(first.model, reason="first", by="test")

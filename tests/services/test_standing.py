@@ -20,7 +20,7 @@ from waiting import wait_for
 
 from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_connect import Producer, drop, open_admin, open_producer
-from services.doctor import Line, Patient, examined
+from services.doctor import CheckResult, Target, examined
 from services.doctor.examination import CHECKS
 from services.predictor.ports import Refused
 
@@ -36,10 +36,10 @@ def twins(broker: DevBroker, model: Path, tmp_path: Path, topic_names: Callable[
     return Twins(tmp_path, broker.bootstrap, model, topic_names(), epoch={"timeout_s": 5}, kafka=short)
 
 
-def states(twins: Twins) -> list[Line]:
+def states(twins: Twins) -> list[CheckResult]:
     """What the doctor says of what this is about."""
     checks = tuple(check for check in CHECKS if check.name in ("kafka", "topics", "states"))
-    return [line for line in examined(Patient(twins.settings, limit_s=60.0), checks) if line.check == "states"]
+    return [line for line in examined(Target(twins.settings, limit_s=60.0), checks) if line.check == "states"]
 
 
 def start_over(twins: Twins, *more: str) -> str:

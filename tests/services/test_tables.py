@@ -13,12 +13,12 @@ import pytest
 
 from services.settings.training import DataSection, training_file
 from services.tables.frame import WrongTable, frame
-from services.tables.material import Material, material
+from services.tables.material import TableDataset, material
 
 NOW = {"task": "many-to-many", "predicts": "now"}
 
 
-def read(folder: Path, content: str, model: dict[str, Any], **data: Any) -> Material:
+def read(folder: Path, content: str, model: dict[str, Any], **data: Any) -> TableDataset:
     path = folder / "t.csv"
     path.write_text(content)
     return material(DataSection(**data), model, path)

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from services.predictor.spotlight import Points
 from services.predictor.stats import ShardStats
 from services.quality.pipeline import PipelineStats
-from services.quality.prequential import Figures
+from services.quality.prequential import RunningMetrics
 from services.records import Reason
 from services.telemetry.collector import StatsCollector, new_registry
 from services.telemetry.doors import MOST_CALLERS
@@ -73,7 +73,7 @@ def some_stats() -> ShardStats:
     stats.gpu_total_bytes, stats.gpu_free_bytes, stats.gpu_own_bytes = 80_000_000_000, 60_000_000_000, 10_000_000_000
     truth = np.array([[1.0], [2.0]])
     for name in ("figures", "challenger_figures"):
-        figures = Figures(np.array([2.0]))
+        figures = RunningMetrics(np.array([2.0]))
         figures.add(truth, truth + 1, truth - 1, truth + 3, truth - 2)
         setattr(stats, name, figures)
     return stats

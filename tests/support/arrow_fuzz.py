@@ -26,7 +26,7 @@ from services.codecs import predictions, predictions_packed
 from services.codecs.naming import naming
 from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
-from services.records import Predictions, Reason, Records, Spelling
+from services.records import AnswerFormat, Predictions, Reason, Records
 from services.tables.frame import WrongTable, frame
 
 BYTES = (0, 1, 2, 3, 4, 7, 8, 127, 128, 255)
@@ -84,10 +84,10 @@ def answers() -> list[bytes]:
     """Packed predictions of every kind."""
     n, found = 4, []
     for spelling, width in (
-        (Spelling(), 2),
-        (Spelling(3), 6),
-        (Spelling(1, ("a", "bb")), 1),
-        (Spelling(3, ("a", "b")), 3),
+        (AnswerFormat(), 2),
+        (AnswerFormat(3), 6),
+        (AnswerFormat(1, ("a", "bb")), 1),
+        (AnswerFormat(3, ("a", "b")), 3),
     ):
         y = np.ones((n, width), np.float32) if not spelling.classes else np.zeros((n, width), np.float32)
         label = bool(spelling.classes) and not spelling.generated

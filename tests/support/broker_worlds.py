@@ -9,14 +9,14 @@ from typing import Protocol, TypeVar
 from services.brokers.kafka_changelog import KafkaChangelog
 from services.brokers.kafka_client import ColumnProducer, read_topic
 from services.brokers.kafka_connect import Producer, drop, open_admin, open_producer
-from services.brokers.kafka_ledger import KafkaLedger
+from services.brokers.kafka_ledger import KafkaSink
 from services.brokers.kafka_source import KafkaSource
 from services.brokers.kafka_topics import TopicSpec, create
-from services.brokers.memory import Isolation, MemoryBroker, MemoryChangelog, MemoryLedger, MemorySource
-from services.predictor.ports import Changelog, Ledger, Source
+from services.brokers.memory import Isolation, MemoryBroker, MemoryChangelog, MemorySink, MemorySource
+from services.predictor.ports import Changelog, Sink, Source
 from services.records import Encoded, Header, Records, Role
 
-Port = TypeVar("Port", bound=Source | Ledger | Changelog)
+Port = TypeVar("Port", bound=Source | Sink | Changelog)
 
 PARTITIONS = (0, 1)
 GROUP = "streamrnn-contract"
@@ -28,7 +28,7 @@ class World(Protocol):
     null_headers: bool  # a header can be written without a value, and a record without key and value
 
     def source(self, partitions: Sequence[int] = PARTITIONS) -> Source: ...
-    def ledger(self, owner: str = "shard-0", exactly_once: bool = True) -> Ledger: ...
+    def ledger(self, owner: str = "shard-0", exactly_once: bool = True) -> Sink: ...
     def changelog(self) -> Changelog: ...
     def send(
         self,
@@ -65,8 +65,8 @@ class MemoryWorld:
     def source(self, partitions: Sequence[int] = PARTITIONS) -> Source:
         return MemorySource(self.broker, partitions)
 
-    def ledger(self, owner: str = "shard-0", exactly_once: bool = True) -> Ledger:
-        return MemoryLedger(self.broker, GROUP, owner, PARTITIONS, exactly_once=exactly_once)
+    def ledger(self, owner: str = "shard-0", exactly_once: bool = True) -> Sink:
+        return MemorySink(self.broker, GROUP, owner, PARTITIONS, exactly_once=exactly_once)
 
     def changelog(self) -> Changelog:
         return MemoryChangelog(self.broker)
@@ -109,14 +109,14 @@ class KafkaWorld:
         create(self.options, TopicSpec(self.names, len(PARTITIONS)))
         self.producer = ColumnProducer(self.options, bulk=fast)
         self.foreign: Producer | None = None
-        self.opened: list[Source | Ledger | Changelog] = []
+        self.opened: list[Source | Sink | Changelog] = []
 
     def source(self, partitions: Sequence[int] = PARTITIONS) -> Source:
         return self._kept(KafkaSource(self.options, self.names[Role.READINGS], partitions, columnar=self.fast))
 
-    def ledger(self, owner: str = "shard-0", exactly_once: bool = True) -> KafkaLedger:
+    def ledger(self, owner: str = "shard-0", exactly_once: bool = True) -> KafkaSink:
         return self._kept(
-            KafkaLedger(
+            KafkaSink(
                 self.options,
                 group=self.group,
                 transactional_id=f"{self.group}-{owner}",

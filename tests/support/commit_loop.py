@@ -14,8 +14,8 @@ import sys
 import time
 
 from services.brokers.kafka_client import read_topic
-from services.brokers.kafka_ledger import KafkaLedger
-from services.predictor.ports import Unsettled
+from services.brokers.kafka_ledger import KafkaSink
+from services.predictor.ports import Retriable
 from services.records import Commit, Encoded, Role
 
 ROWS = 3
@@ -50,7 +50,7 @@ def offset(epochs: int) -> int:
 def run(bootstrap: str, pipeline: str, epochs: int, timeout_s: float, bulk: bool) -> None:
     """Commits until there are so many epochs."""
     options = {"bootstrap_servers": bootstrap, "bootstrap_timeout_ms": 1000, "reconnect_backoff_max_ms": 200}
-    ledger = KafkaLedger(
+    ledger = KafkaSink(
         options,
         group=pipeline,
         transactional_id=f"{pipeline}-shard-0",
@@ -71,7 +71,7 @@ def run(bootstrap: str, pipeline: str, epochs: int, timeout_s: float, bulk: bool
         commit = commit_of(epoch)
         try:
             ledger.commit(commit)
-        except Unsettled as error:
+        except Retriable as error:
             say(f"unsettled {epoch}: {error}")
             kept = patiently(lambda commit=commit: ledger.settle(commit))
             say(f"settled {epoch}: {kept}")
@@ -87,7 +87,7 @@ def patiently(call):
     while True:
         try:
             return call()
-        except Unsettled as error:
+        except Retriable as error:
             say(f"waits: {error}")
             if told:
                 raise SystemExit("told to end while the broker is away") from error

@@ -10,7 +10,7 @@ import pytest
 from otlp import Collector
 
 from services.predictor.ports import Refused
-from services.predictor.traced import Traced
+from services.predictor.traced import EpochTrace
 from services.settings import Settings
 from services.telemetry.traces import Traces, check
 
@@ -19,10 +19,10 @@ def settings(endpoint: str | None, share: float = 1.0) -> Settings:
     return Settings(pipeline="traced", telemetry={"traces": endpoint, "traces_share": share})
 
 
-def traced(epoch: int, kept: bool = True) -> Traced:
+def traced(epoch: int, kept: bool = True) -> EpochTrace:
     now_ns = time.time_ns()
     phases = (("poll", now_ns - 9, now_ns - 7), ("encode", now_ns - 7, now_ns - 5), ("encode", now_ns - 5, now_ns))
-    return Traced(epoch, "3f9a0c12be77", phases, {0: 8, 2: 9}, readings=5, predictions=5, rejected=1, kept=kept)
+    return EpochTrace(epoch, "3f9a0c12be77", phases, {0: 8, 2: 9}, readings=5, predictions=5, rejected=1, kept=kept)
 
 
 def test_a_dropped_epoch_is_an_error_and_phases_add_up(collector: Collector) -> None:

@@ -12,10 +12,10 @@ from readings_topic import START_MS, times, waves
 
 from rnn.card import TrainingSource
 from rnn.config import ModelConfig
-from rnn.examples import Examples
-from services.tables.material import Material
+from rnn.examples import LabeledSeries
+from services.tables.material import TableDataset
 from services.trainer.learning import OutOfTime
-from services.trainer.making import Ears, Made, Way, make
+from services.trainer.making import Callbacks, TrainedModel, TrainOptions, make
 from services.trainer.ranges import WrongRange
 from services.trainer.taken import TopicDataset
 
@@ -26,14 +26,16 @@ ENDLESS: dict[str, Any] = {**QUICK, "updates": 1_000_000, "patience": 1_000_000}
 def taken(x: np.ndarray, targets: tuple[str, ...] = ("flow",), first: int = 0) -> TopicDataset:
     """One stream, its readings the offsets from `first` on."""
     n = len(x)
-    one = Examples(x.astype(np.float32), times(n), np.zeros(n, np.uint8), np.zeros((n, 0), np.float32))
+    one = LabeledSeries(x.astype(np.float32), times(n), np.zeros(n, np.uint8), np.zeros((n, 0), np.float32))
     config = ModelConfig(features=("flow", "level"), targets=targets, interval_s=60.0, hidden=4)
     source = TrainingSource("t", {0: (first, first + n)}, {0: n}, 1, 0, 0)
-    return TopicDataset(Material(config, (one,), ("a",), "digest"), source, START_MS, int(times(n)[-1]))
+    return TopicDataset(TableDataset(config, (one,), ("a",), "digest"), source, START_MS, int(times(n)[-1]))
 
 
-def made(one: TopicDataset, runs: Path, way: Way | None = None, ears: Ears | None = None, **recipe: object) -> Made:
-    return make(one, runs, way or Way(), recipe=recipe or QUICK, seed=1, ears=ears or Ears())
+def made(
+    one: TopicDataset, runs: Path, way: TrainOptions | None = None, ears: Callbacks | None = None, **recipe: object
+) -> TrainedModel:
+    return make(one, runs, way or TrainOptions(), recipe=recipe or QUICK, seed=1, ears=ears or Callbacks())
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,7 @@ def test_a_target_that_stands_still_beside_others_is_noted(tmp_path: Path) -> No
     x = waves(1000, 0)
     x[:850, 0] = 7.0
     told: list[str] = []
-    report = made(taken(x, ("flow", "level")), tmp_path, ears=Ears(noted=told.append)).report
+    report = made(taken(x, ("flow", "level")), tmp_path, ears=Callbacks(noted=told.append)).report
     (note,) = report["notes"]
     assert note.startswith("flow never changes in the 800 readings that are learned from, those before 2026-09-22T03")
     assert told == [note] and report["scores"]["mse"] is not None
@@ -91,17 +93,17 @@ def test_what_the_whole_range_says_is_not_said_of_a_part_once_more(tmp_path: Pat
 def test_a_range_that_has_moved_on_names_the_run_that_could_go_on(tmp_path: Path) -> None:
     x = waves(1100, 0)
     with pytest.raises(OutOfTime):
-        made(taken(x[:1000]), tmp_path, Way(limit_s=0.001), **ENDLESS)
+        made(taken(x[:1000]), tmp_path, TrainOptions(limit_s=0.001), **ENDLESS)
     (begun,) = tmp_path.iterdir()
     told: list[str] = []
-    ears, short = Ears(noted=told.append), {**ENDLESS, "budget_s": 0.1}
-    made(taken(x[100:], first=100), tmp_path, Way(resume=True), ears, **short)
+    ears, short = Callbacks(noted=told.append), {**ENDLESS, "budget_s": 0.1}
+    made(taken(x[100:], first=100), tmp_path, TrainOptions(resume=True), ears, **short)
     could = f"run {begun.name} came to no end, its range is --from 0:0 --to 0:1000"
     assert told == [f"nothing to resume in {tmp_path}: training from the beginning; {could}"]
-    made(taken(x[:1000]), tmp_path, Way(resume=True), ears, **short)
+    made(taken(x[:1000]), tmp_path, TrainOptions(resume=True), ears, **short)
     assert f"run {begun.name} of this range came to no end, but its model, recipe or readings were other" in told[1]
     with pytest.raises(OutOfTime):
-        made(taken(x[:1000]), tmp_path, Way(resume=True, limit_s=0.001), ears, **ENDLESS)
+        made(taken(x[:1000]), tmp_path, TrainOptions(resume=True, limit_s=0.001), ears, **ENDLESS)
     assert len(told) == 2
     events = [json.loads(line)["event"] for line in (begun / "events.jsonl").read_text().splitlines()]
     assert "resumed" in events

@@ -12,7 +12,7 @@ from readings_topic import START_MS, ReadingsTopic, times, waves
 
 from services.brokers.devbroker import DevBroker
 from services.codecs.readings_write import encode
-from services.trainer.past import Archived, InKafka
+from services.trainer.past import ArchiveReader, KafkaReader
 from services.trainer.ranges import WrongRange, asked, resolve
 from services.trainer.taken import take
 
@@ -29,7 +29,7 @@ def test_what_was_lost_before_it_was_archived_is_noted_and_passed_over(
     topic.write(0, b"a", encode(waves(100, 1), times(100) + DAY_MS), START_MS + DAY_MS)
     topic.forget(0, 130)
     assert archive.once()[0] == 0
-    both = Archived(topic.options, topic.name, archive.to)
+    both = ArchiveReader(topic.options, topic.name, archive.to)
     found = take(both, resolve(both, asked("20"), 0), features=("flow", "level"))
     assert found.source.rows == {0: 150} and found.source.partitions == {0: (20, 200)}
     (note,) = found.notes
@@ -45,7 +45,7 @@ def test_what_retention_has_eaten_is_read_from_the_archive(
     topic = ReadingsTopic(broker.bootstrap, topic_names(), partitions=1)
     for day in range(3):
         topic.write(0, b"a", encode(waves(100, day), times(100) + day * DAY_MS), START_MS + day * DAY_MS)
-    kafka = InKafka(topic.options, topic.name)
+    kafka = KafkaReader(topic.options, topic.name)
     since = asked(str(START_MS + DAY_MS))
     before = take(kafka, resolve(kafka, since, 0), features=("flow", "level"))
     archive = Archive(tmp_path, broker.bootstrap, topic.name)
@@ -55,7 +55,7 @@ def test_what_retention_has_eaten_is_read_from_the_archive(
 
     with pytest.raises(WrongRange, match="eaten everything before offset 250"):
         resolve(kafka, since, 0)
-    both = Archived(topic.options, topic.name, archive.to)
+    both = ArchiveReader(topic.options, topic.name, archive.to)
     assert both.spans() == {0: (0, 350)}
     assert dict(resolve(both, since, 0).partitions) == {0: (100, 350)}
     assert dict(resolve(both, asked("0:7"), 0).partitions) == {0: (7, 350)}

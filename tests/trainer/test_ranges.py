@@ -9,7 +9,7 @@ from readings_topic import START_MS, ReadingsTopic, times, waves
 
 from services.brokers.devbroker import DevBroker
 from services.codecs.readings_write import encode
-from services.trainer.past import InKafka
+from services.trainer.past import KafkaReader
 from services.trainer.ranges import Range, WrongRange, asked, resolve
 
 HOUR_MS = 3_600_000
@@ -28,7 +28,7 @@ def topic(broker: DevBroker, topic_names: Callable[[], str]) -> ReadingsTopic:
 
 
 def spans(topic: ReadingsTopic, begin: str | None = None, end: str | None = None, last: str | None = None) -> object:
-    return dict(resolve(InKafka(topic.options, topic.name), asked(begin, end, last), NOW_MS).partitions)
+    return dict(resolve(KafkaReader(topic.options, topic.name), asked(begin, end, last), NOW_MS).partitions)
 
 
 def test_a_range_is_asked_for_in_offsets_times_and_from_the_end(topic: ReadingsTopic) -> None:
@@ -83,11 +83,11 @@ def test_what_retention_has_eaten_is_named_with_what_is_left(topic: ReadingsTopi
     assert spans(topic, str(START_MS + 5 * HOUR_MS)) == {0: (50, 100)}
     assert spans(topic) == {0: (35, 100), 1: (0, 40)}
     assert spans(topic, last="9d") == {0: (35, 100), 1: (0, 40)}
-    (note,) = resolve(InKafka(topic.options, topic.name), asked(last="9d"), NOW_MS).notes
+    (note,) = resolve(KafkaReader(topic.options, topic.name), asked(last="9d"), NOW_MS).notes
     assert "was to begin at 2026-09-13T00:13:20Z, and retention has eaten everything before offset 35 of" in note
     assert "of partition 0, 2026-09-21T17:13:20Z: training does with what is left" in note and "partition 1" not in note
     for enough in ("7h", "5h", "50"):  # offset 35 is of seven hours ago
-        assert resolve(InKafka(topic.options, topic.name), asked(last=enough), NOW_MS).notes == ()
+        assert resolve(KafkaReader(topic.options, topic.name), asked(last=enough), NOW_MS).notes == ()
 
 
 def test_an_empty_topic_is_said_to_be_empty(broker: DevBroker, topic_names: Callable[[], str]) -> None:

@@ -11,7 +11,7 @@ from readings_topic import times, waves
 from rnn.config import ModelConfig
 from rnn.course import Pass
 from rnn.evaluate import evaluate
-from rnn.examples import Examples
+from rnn.examples import LabeledSeries
 from rnn.fit import fit
 from rnn.network import Network
 from rnn.recipe import Recipe
@@ -24,9 +24,9 @@ QUICK = Recipe(updates=60, lanes=8, lane_steps=256, window=32, burn_in=16)
 PASSES = [Pass(1, 1, 0.5, 0.4, 0.6, None, 1.0, True)]
 
 
-def examples(x: np.ndarray) -> Examples:
+def examples(x: np.ndarray) -> LabeledSeries:
     n = len(x)
-    return Examples(x, times(n), np.zeros(n, np.uint8), np.zeros((n, 0), np.float32))
+    return LabeledSeries(x, times(n), np.zeros(n, np.uint8), np.zeros((n, 0), np.float32))
 
 
 def test_one_stream_is_scored_as_evaluate_scores_it() -> None:

@@ -6,17 +6,17 @@ import numpy as np
 from readings_topic import times, waves
 
 from rnn.config import ModelConfig
-from rnn.examples import Examples
+from rnn.examples import LabeledSeries
 from rnn.practice import Practice
-from services.trainer.learning import Work
+from services.trainer.learning import TrainingTask
 from services.trainer.search import KEPT, Candidate, Tried, candidates, chosen, search
 
 
-def work(hidden: int = 4) -> Work:
+def work(hidden: int = 4) -> TrainingTask:
     n = 1500
-    one = Examples(waves(n, 0), times(n), np.zeros(n, np.uint8), np.zeros((n, 0), np.float32))
+    one = LabeledSeries(waves(n, 0), times(n), np.zeros(n, np.uint8), np.zeros((n, 0), np.float32))
     config = ModelConfig(features=("a", "b"), interval_s=60.0, hidden=hidden)
-    return Work(config, (one,), (1300,), Practice(updates=160, lanes=4, lane_steps=128, burn_in=8, window=32))
+    return TrainingTask(config, (one,), (1300,), Practice(updates=160, lanes=4, lane_steps=128, burn_in=8, window=32))
 
 
 def test_all_are_tried_a_little_and_the_best_with_the_default_for_longer() -> None:

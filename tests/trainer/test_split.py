@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnn.examples import Examples
+from rnn.examples import LabeledSeries
 from rnn.practice import Practice
 from services.trainer.ranges import WrongRange
 from services.trainer.split import clock, fitting, split
 
 
-def series(at_ms: list[int]) -> Examples:
+def series(at_ms: list[int]) -> LabeledSeries:
     n = len(at_ms)
     none = np.zeros((n, 0), np.float32)
-    return Examples(np.zeros((n, 1), np.float32), np.array(at_ms, np.int64), np.zeros(n, np.uint8), none)
+    return LabeledSeries(np.zeros((n, 1), np.float32), np.array(at_ms, np.int64), np.zeros(n, np.uint8), none)
 
 
 @given(st.lists(st.lists(st.integers(0, 400), min_size=1, max_size=60), min_size=1, max_size=5))

@@ -17,7 +17,7 @@ from rnn.engine import Engine
 from rnn.network import Network
 from services.brokers.devbroker import DevBroker
 from services.codecs.readings_write import encode
-from services.trainer.past import InKafka
+from services.trainer.past import KafkaReader
 from services.trainer.ranges import Range, WrongRange, asked, resolve
 from services.trainer.taken import TopicDataset, take
 
@@ -28,7 +28,7 @@ def topic(broker: DevBroker, topic_names: Callable[[], str]) -> ReadingsTopic:
 
 
 def taken(topic: ReadingsTopic, **more: object) -> TopicDataset:
-    past = InKafka(topic.options, topic.name)
+    past = KafkaReader(topic.options, topic.name)
     return take(past, resolve(past, asked(), 0), **more)  # type: ignore[arg-type]
 
 
@@ -120,7 +120,7 @@ def test_a_dead_and_a_constant_value_are_noted_and_do_no_harm(topic: ReadingsTop
 def test_networks_that_learn_from_labels_are_sent_to_a_table(topic: ReadingsTopic) -> None:
     labels = ModelConfig(features=("flow", "level"), labels=("x", "y"), head="categorical", predicts="now")
     with pytest.raises(WrongRange, match="learns from truths"):
-        take(InKafka(topic.options, topic.name), Range(topic.name, {0: (0, 1)}), parent=labels)
+        take(KafkaReader(topic.options, topic.name), Range(topic.name, {0: (0, 1)}), parent=labels)
 
 
 def test_a_card_carries_the_range_and_cards_without_one_are_read(topic: ReadingsTopic, tmp_path: Path) -> None:

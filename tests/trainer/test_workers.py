@@ -18,19 +18,19 @@ from readings_topic import times, waves
 
 from rnn.config import ModelConfig
 from rnn.course import Pass
-from rnn.examples import Examples
+from rnn.examples import LabeledSeries
 from rnn.practice import Practice
 from services.fleet import on_ray
 from services.trainer import workers
-from services.trainer.learning import NotTrained, OutOfTime, Work, train
+from services.trainer.learning import NotTrained, OutOfTime, TrainingTask, train
 from services.trainer.runs import Run, open_run
 
 
-def work(n: int = 6000, updates: int = 120, config: ModelConfig | None = None) -> Work:
+def work(n: int = 6000, updates: int = 120, config: ModelConfig | None = None) -> TrainingTask:
     x = waves(n, 0)
-    one = Examples(x, times(n), np.zeros(n, np.uint8), np.zeros((n, 0), np.float32))
+    one = LabeledSeries(x, times(n), np.zeros(n, np.uint8), np.zeros((n, 0), np.float32))
     usual = ModelConfig(features=("a", "b"), interval_s=60.0, hidden=16, linear=2)
-    return Work(
+    return TrainingTask(
         config or usual, (one,), (n * 9 // 10,), Practice(updates=updates, lanes=16, lane_steps=256, burn_in=16)
     )
 
@@ -40,7 +40,7 @@ def workers_into(there: list[dict[str, Any]]) -> Callable[[dict[str, Any]], None
     return lambda event: there.append(event) if event["event"] == "worker" else None
 
 
-def run_of(folder: Path, what: Work) -> Run:
+def run_of(folder: Path, what: TrainingTask) -> Run:
     return open_run(folder, what.identity(), {})
 
 
