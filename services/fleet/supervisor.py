@@ -294,11 +294,10 @@ class Supervisor:
         for old in list(self._replaced):
             ready_s = self._members[old.shard].ready_s
             left, _ = ray.wait([old.run], timeout=0)
-            if left:
-                self._notify("replaced_actor_left", shard=old.shard, incarnation=old.incarnation,
-                             end=outcome_of(old.run).end.value)  # fmt: skip
-            elif now_s < old.due_s and not (ready_s is not None and now_s > ready_s + GRACE_S):
+            if not left and now_s < old.due_s and not (ready_s is not None and now_s > ready_s + GRACE_S):
                 continue
+            end = outcome_of(old.run).end.value if left else "killed"
+            self._notify("replaced_actor_left", shard=old.shard, incarnation=old.incarnation, end=end)
             kill(old.actor)
             self._replaced.remove(old)
 
