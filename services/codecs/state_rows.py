@@ -54,7 +54,7 @@ class StateRowDamaged(StateRowRefused):
 
 
 class StateRowForeign(StateRowRefused):
-    """Records at `offsets` are state rows of another partition or layout."""
+    """Records at `offsets` are state rows of another version, partition or layout."""
 
     def __init__(self, offsets: NDArray[np.int64], sentence: str) -> None:
         super().__init__(sentence)
@@ -125,12 +125,12 @@ def decode(records: Records, wanted: Mapping[str, tuple[str, int]] | None = None
     The sentinel (`services.codecs.sentinels`) is left out.
 
     wanted: memory -> (layout, bytes) that it must have. Others come back as they are.
-    Raises StateRowDamaged for a record without key or a damaged one, StateRowForeign for one of another partition, and
-    for a memory of `wanted` that is of another layout, StateRowRefused for one of another version.
+    Raises StateRowDamaged for a record without key or a damaged one, StateRowForeign for one of another version or
+    partition, and for a memory of `wanted` that is of another layout.
     """
     records = _without_sentinel(newest(records))
     if None in records.keys:
-        raise _refused(records, records.keys.index(None), "has no key", "a stream's name")
+        raise _damaged(records, records.keys.index(None), "has no key", "a stream's name")
     index = np.array([i for i, value in enumerate(records.values) if value is not None], np.int64)
     tombstones: list[Any] = [key for key, value in zip(records.keys, records.values, strict=True) if value is None]
     values = [value for value in records.values if value is not None]
@@ -171,7 +171,7 @@ def _memories(
         wrong = (lengths[rows] != width) | (counts[rows] != len(entries))
         if wrong.any():
             row = rows[int(np.argmax(wrong))]
-            raise _refused(records, int(index[row]), f"has {len(values[row])} bytes", f"{width}, as its directory says")
+            raise _damaged(records, int(index[row]), f"has {len(values[row])} bytes", f"{width}, as its directory says")
         whole = np.frombuffer(b"".join([values[row] for row in rows]), np.uint8).reshape(len(rows), width)
         at = start + len(directory)
         for name, layout, size in entries.tolist():
@@ -197,7 +197,9 @@ def _checked_version(records: Records, index: NDArray[np.int64], values: list[by
     _check(records, index, head["mark"] == _MARK, "starts with {}", head["mark"], f"{_MARK!r}, as state rows do")
     version: NDArray[np.int64] = head["version"].astype(np.int64)
     known = (version == VERSION) | ((version == 1) & (lengths >= VERSION_1.itemsize))
-    _check(records, index, known, "has version {}", version, f"{VERSION} or 1", whole=True)
+    if not known.all():
+        found = f"has version {int(version[int(np.argmin(known))])}"
+        raise _foreign(records, index[~known], found, f"{VERSION} or 1")
     return version
 
 
@@ -228,16 +230,12 @@ def _check(
     found: str,
     column: NDArray[Any],
     expected: str,
-    *,
-    whole: bool = False,
 ) -> None:
-    """Raises for the first row that is not good; `index` [n] is where each row stands in `records`. `whole`: it is a
-    state row, but another's.
-    """
+    """Raises StateRowDamaged for the first row that is not good; `index` [n] is where each stands in `records`."""
     if not good.all():
         row = int(np.argmin(good))
         value = column[row]
-        raise _refused(records, int(index[row]), found.format(_text(value)), expected, whole=whole)
+        raise _damaged(records, int(index[row]), found.format(_text(value)), expected)
 
 
 def _text(value: Any) -> Any:
@@ -246,8 +244,8 @@ def _text(value: Any) -> Any:
     return value.decode() if value.isalnum() and value.isascii() else value.hex()
 
 
-def _refused(records: Records, i: int, found: str, expected: str, *, whole: bool = False) -> StateRowRefused:
-    return (StateRowRefused if whole else StateRowDamaged)(_sentence(records, i, found, expected))
+def _damaged(records: Records, i: int, found: str, expected: str) -> StateRowDamaged:
+    return StateRowDamaged(_sentence(records, i, found, expected))
 
 
 def _foreign(records: Records, rows: NDArray[np.int64], found: str, expected: str) -> StateRowForeign:

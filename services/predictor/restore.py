@@ -89,10 +89,6 @@ def _read(
                 strays.update(dict.fromkeys(error.offsets.tolist(), str(error)))
                 its = state_rows.newest(its)  # what is older than a stray row of its stream does not count
                 its = its.take(np.flatnonzero(~np.isin(its.offsets, error.offsets)).tolist())
-            except state_rows.StateRowDamaged:
-                raise
-            except state_rows.StateRowRefused as error:
-                raise Refused(str(error)) from error
         raise Refused(said)
 
     everything = np.arange(len(records))

@@ -18,6 +18,8 @@ from services.records import RECENT
 
 MOST = 10
 """Strays that a shard sets aside, where it has more rows of its own; more are a mistake of whoever pointed it here."""
+ONE_IN = 100
+"""So many rows of its own excuse one more: beside very many, a handful is no mistake of that kind."""
 
 
 def check_foreign(store: StateStore, aside: Aside, foreign: Mapping[int, str]) -> None:
@@ -75,4 +77,4 @@ def _set_aside(store: StateStore, aside: Aside, numbers: NDArray[np.int64], sent
 
 
 def _are_few(strays: int, own: int) -> bool:
-    return strays <= min(MOST, own - 1)
+    return strays <= min(max(MOST, own // ONE_IN), own - 1)

@@ -101,6 +101,7 @@ def rewritten(row: bytes, **changed: Any) -> bytes:
 STRAYS: dict[str, dict[str, Any]] = {
     "of a reading that has not been": {"offset": 1 << 62},
     "of the reading that comes next": {"offset": 6},
+    "of another release": {"version": 3},
     "of another partition": {"partition": 3},
     "of another layout": {"layout": 7},
     "of a larger network": {"bytes": 100_000},
@@ -129,6 +130,18 @@ def test_many_rows_that_cannot_be_true_are_a_mistake_of_a_person(
         driver.broker.append(Role.CHANGELOG, 0, b"stray-%d" % i, row)
     with pytest.raises(Refused, match="start over with `streamrnn topics start-over`"):
         driver.restart()
+
+
+@pytest.mark.parametrize("stray", STRAYS.values(), ids=STRAYS)
+def test_a_handful_beside_very_many_rows_is_no_mistake_of_that_kind(stray: dict[str, Any]) -> None:
+    own = 1200
+    driver = served(*[f"own-{i}" for i in range(own)])
+    at_end = {field: 2 * own if value == 6 else value for field, value in stray.items()}
+    for i in range(11):
+        row = rewritten(row_of(driver, "own-0"), **at_end)
+        driver.broker.append(Role.CHANGELOG, 0, b"stray-%d" % i, row)
+    driver.restart()
+    assert driver.shard is not None and driver.shard.stats.unreadable_streams == 11
 
 
 def test_rows_of_very_many_layouts_cost_no_look_each(monkeypatch: pytest.MonkeyPatch) -> None:
