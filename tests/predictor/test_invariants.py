@@ -204,13 +204,13 @@ class NoTransaction(Life):
 class OffsetsFirst(Life):
     """Offsets are committed in a transaction of their own, before what they stand for."""
 
-    class Sink(MemorySink):
+    class Careless(MemorySink):
         def commit(self, commit: Commit) -> None:
             super().commit(Commit(commit.started, commit.offsets, ()))
             super().commit(commit)
 
     def ledger(self) -> Sink:
-        return self.Ledger(self.broker, GROUP, "careless", range(self.broker.partitions), True, self.faults)
+        return self.Careless(self.broker, GROUP, "careless", range(self.broker.partitions), True, self.faults)
 
 
 def found(what: str, make: Callable[[Schedule], Life], watch: bool = False) -> Schedule:
