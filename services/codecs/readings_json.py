@@ -62,7 +62,11 @@ class JsonReadings:
         """Why values are larger than a reading can be, by row: a parser would take a second for a few MiB, and many
         times their size. One pass in C when none is.
         """
-        if max(map(len, filter(None, values)), default=0) <= self._most_bytes:
+        try:
+            largest = max(map(len, values), default=0)  # type: ignore[arg-type]
+        except TypeError:  # tombstones; to look for them first would cost as much again
+            largest = max(map(len, filter(None, values)), default=0)
+        if largest <= self._most_bytes:
             return {}
         found: dict[int, Why] = {}
         for i, value in enumerate(values):
