@@ -27,6 +27,7 @@ class Reason(enum.StrEnum):
     MISSING_KEY = "missing_key"  # null or empty key: no stream to step
     KEY_TOO_LONG = "key_too_long"  # more than 256 bytes
     NOT_JSON = "not_json"  # neither JSON nor Arrow
+    TOO_LARGE = "too_large"  # more bytes than a JSON reading can have, or more headers than are read
     TOO_DEEP = "too_deep"  # JSON nested beyond any reading
     WRONG_VERSION = "wrong_version"  # a contract version this release does not read
     WRONG_SCHEMA = "wrong_schema"  # a field is missing, unknown or of the wrong type

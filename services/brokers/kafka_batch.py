@@ -20,7 +20,7 @@ from kafka.record.util import calc_crc32c
 from numpy.typing import NDArray
 
 from services.brokers.kafka_unpack import UNPACKERS, TooLarge, unpack
-from services.records import Header, Records
+from services.records import Header, Reason, Records
 
 HEAD = struct.Struct(">qiibIhiqqqhii")
 FRAME_BYTES = 12  # base offset and length, which the length does not count
@@ -29,6 +29,10 @@ CODEC, LOG_APPEND_TIME, TRANSACTIONAL, CONTROL = 0x07, 0x08, 0x10, 0x20
 
 RECORD_BYTES = 200
 """About what a record takes in memory beside its bytes, as two byte strings and some numbers."""
+HEADER_BYTES = 200
+"""About what a header takes beside its bytes, as a tuple of two strings; in a batch it may be two bytes long."""
+MAX_HEADERS = 1000
+"""Of one record. Producers send a few; one with more is refused, and its headers are never made."""
 CODECS = {1: ("gzip", codec.has_gzip), 2: ("snappy", codec.has_snappy), 3: ("lz4", codec.has_lz4),
           4: ("zstd", codec.has_zstd)}  # fmt: skip
 PAD = bytes(64)  # the three varints before a key may be read past a malformed last record; longer than they can be
@@ -133,25 +137,27 @@ def decode(
     batches: Sequence[RecordBatch],
     buffer: memoryview,
     known: Mapping[int, bytes | memoryview | None] = MappingProxyType({}),
+    most: int = sys.maxsize,
 ) -> Records:
-    """The records of `batches`, in order. `known`: what is unpacked already, by the start of its batch. Raises
-    MalformedRecords.
+    """The records of `batches`, in order; one with more than MAX_HEADERS is refused, and has none. `known`: what is
+    unpacked already, by the start of its batch. Raises MalformedRecords, and TooLarge where the headers of all would
+    take more than `most` bytes of memory, before any of them is made.
     """
     bodies = [known.get(batch.start) or body_of(buffer, batch) for batch in batches]
     ends = list(accumulate(map(len, bodies)))
     try:
-        return _columns(partition, batches, b"".join([*bodies, PAD]), ends)
+        return _columns(partition, batches, b"".join([*bodies, PAD]), ends, most)
     except IndexError:
         raise MalformedRecords("a record is cut off") from None
 
 
-def _columns(partition: int, batches: Sequence[RecordBatch], data: bytes, ends: Sequence[int]) -> Records:
+def _columns(partition: int, batches: Sequence[RecordBatch], data: bytes, ends: Sequence[int], most: int) -> Records:
     counts = [batch.records for batch in batches]
     starts, stops = _bounds(data, counts, ends)
     columns = _RecordColumns(data, starts, stops)
     after_ms, after = columns.numbers(), columns.numbers()
     keys, values = columns.blobs(), columns.blobs()
-    headers = columns.headers()
+    headers, many = columns.headers(most)
     offsets = np.repeat(np.array([batch.base_offset for batch in batches], np.int64), counts) + after
     firsts = np.cumsum([0, *counts[:-1]])
     lasts = np.repeat(np.array([batch.next_offset - batch.base_offset for batch in batches], np.int64), counts)
@@ -163,7 +169,13 @@ def _columns(partition: int, batches: Sequence[RecordBatch], data: bytes, ends: 
     if any(batch.attributes & LOG_APPEND_TIME for batch in batches):
         stamped = np.repeat([bool(batch.attributes & LOG_APPEND_TIME) for batch in batches], counts)
         times_ms = np.where(stamped, np.repeat([batch.max_ms for batch in batches], counts), times_ms)
-    return Records(partition, offsets, times_ms, keys, values, headers)
+    refused = {row: (Reason.TOO_LARGE, _too_many(int(offsets[row]), count)) for row, count in many.items()}
+    return Records(partition, offsets, times_ms, keys, values, headers, refused)
+
+
+def _too_many(offset: int, count: int) -> str:
+    limit = f"at most {MAX_HEADERS:,} are read. None of them is kept; send what they say in fewer"
+    return f"The record at offset {offset} has {count:,} headers; {limit}."
 
 
 def _bounds(data: bytes, counts: Sequence[int], ends: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -243,14 +255,22 @@ class _RecordColumns:
             blobs[row] = None
         return blobs
 
-    def headers(self) -> dict[int, list[Header]]:
-        """Row -> its headers, of the rows that have any; checks that every record ends where it should."""
+    def headers(self, most: int) -> tuple[dict[int, list[Header]], dict[int, int]]:
+        """Row -> its headers, of the rows that have any; row -> how many, of those that have too many. Checks that
+        every record but these ends where it should. Raises TooLarge where headers would take more than `most` bytes.
+        """
         begins = self.at
         counts = self.numbers()
-        found = {row: self._headers(int(begins[row]), int(self.stops[row])) for row in np.flatnonzero(counts).tolist()}
+        if (counts > (self.stops - self.at) // 2).any():  # the lengths of its name and its value take a byte each
+            raise MalformedRecords("more headers than a record has bytes for, or bytes left over at its end")
         if (self.at[counts == 0] != self.stops[counts == 0]).any():
             raise MalformedRecords("bytes are left over at the end of a record")
-        return found
+        many = {row: int(counts[row]) for row in np.flatnonzero(counts > MAX_HEADERS).tolist()}
+        counts[list(many)] = 0
+        if HEADER_BYTES * int(counts.sum()) > most:
+            raise TooLarge
+        rows = np.flatnonzero(counts).tolist()
+        return {row: self._headers(int(begins[row]), int(self.stops[row])) for row in rows}, many
 
     def _headers(self, at: int, stop: int) -> list[Header]:
         count, at = _number(self.data, at)

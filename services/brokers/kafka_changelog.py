@@ -12,6 +12,7 @@ from kafka import KafkaConsumer, TopicPartition
 from services.brokers import kafka_fetch, kafka_stable
 from services.brokers.kafka_connect import ANSWER_MS, asked, check_partitions, close_consumer, open_consumer
 from services.brokers.kafka_fetch import READ_BYTES, PollBudget
+from services.brokers.kafka_merged import merged
 from services.brokers.kafka_options import Options
 from services.predictor.ports import Refused, Retriable
 from services.predictor.topic_ids import START_OVER
@@ -108,7 +109,7 @@ def read_span(
     while position < end:
         kafka_fetch.renew(consumer)
         fetched = asked(options, f"reading {tp.topic}", consumer.poll, 500, max_records=CHUNK_RECORDS)
-        part = up_to(kafka_fetch.merged(tp.partition, fetched.get(tp, [])), end)
+        part = up_to(merged(tp.partition, fetched.get(tp, [])), end)
         if otherwise is not None and part.refused:
             _, why = part.refused[min(part.refused)]
             raise Refused(f"topic {tp.topic}, partition {tp.partition}: {why} {otherwise}".rstrip())

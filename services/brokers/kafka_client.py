@@ -10,7 +10,7 @@ from kafka import TopicPartition
 from services.brokers import kafka_append, kafka_connect
 from services.brokers.kafka_changelog import open_reader, read_span, span
 from services.brokers.kafka_connect import asked, check_partitions, close_consumer, drop, open_admin
-from services.brokers.kafka_fetch import merged
+from services.brokers.kafka_merged import merged
 from services.brokers.kafka_options import Options
 from services.brokers.kafka_topics import max_message_bytes
 from services.records import Encoded, Header, Records, Role

@@ -23,6 +23,7 @@ from kafka.protocol.consumer import IsolationLevel
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 
 from services.brokers.kafka_batch import (
+    HEADER_BYTES,
     RECORD_BYTES,
     CodecMissing,
     MalformedRecords,
@@ -33,9 +34,10 @@ from services.brokers.kafka_batch import (
     is_intact,
     next_batch,
 )
+from services.brokers.kafka_merged import after, merged
 from services.brokers.kafka_unpack import TooLarge
 from services.predictor.ports import Refused
-from services.records import Header, Reason, Records
+from services.records import Reason, Records
 
 TESTED = (3, 0, 12)
 """The oldest client whose private names were read; later ones of the same minor version are tried out by `unfit`."""
@@ -119,7 +121,7 @@ class ColumnarRecords(Fetcher.PartitionRecords):
     def _unpack_records(self, tp: TopicPartition, records: MemoryRecords, *_: Any) -> Iterator[Records]:
         buffer = memoryview(records._buffer)
         batches: list[RecordBatch] = []
-        rows = at = 0
+        rows = headers = at = 0
         where = self.fetch_offset
         try:
             while (batch := next_batch(buffer, at)) is not None:
@@ -130,11 +132,14 @@ class ColumnarRecords(Fetcher.PartitionRecords):
                     self._make_room(buffer, batch)
                     batches.append(batch)
                     rows += batch.records
+                    headers += len(self._bodies[batch.start] or b"") // 2  # there cannot be more
                 self.leader_epoch = batch.leader_epoch
                 self.next_fetch_offset = max(self.next_fetch_offset, batch.next_offset)
-                if (rows >= self._wanted or self.room.left_bytes <= 0) and batches and at < len(buffer):
+                # What headers take shows when they are made: a chunk ends before those of many batches can be too much.
+                is_full = self.room.left_bytes <= 0 or HEADER_BYTES * headers > self.room.most_bytes
+                if (is_full or rows >= self._wanted) and batches and at < len(buffer):
                     yield from self._chunk(tp, batches, buffer)
-                    batches, rows = [], 0
+                    batches, rows, headers = [], 0, 0
             self.bytes_read = at
             chunk = self._chunk(tp, batches, buffer)
         except MalformedRecords as error:
@@ -183,13 +188,16 @@ class ColumnarRecords(Fetcher.PartitionRecords):
             body = self._bodies[batch.start] = body_of(buffer, batch, self.room.most_bytes)
             self.room.left_bytes -= len(body) + RECORD_BYTES * batch.records
         except TooLarge:
-            limit = f"{self.room.most_bytes >> 20} MiB (epoch.max_poll_mib)"
-            fix = "If that is meant, raise it and read again; else let the producer send smaller batches (batch.size)"
-            self._refuse(batch, Reason.BATCH_TOO_LARGE, f"unpacks to more than {limit}. {fix}.")
+            self._too_large(batch)
         except CodecMissing:
             raise
         except MalformedRecords as error:
             self._spoilt(batch, error)
+
+    def _too_large(self, batch: RecordBatch, what: str = "") -> None:
+        limit = f"{self.room.most_bytes >> 20} MiB{what} (epoch.max_poll_mib)"
+        fix = "If that is meant, raise it and read again; else let the producer send smaller batches (batch.size)"
+        self._refuse(batch, Reason.BATCH_TOO_LARGE, f"unpacks to more than {limit}. {fix}.")
 
     def _spoilt(self, batch: RecordBatch, error: MalformedRecords) -> None:
         if not self.room.refuses:
@@ -216,11 +224,16 @@ class ColumnarRecords(Fetcher.PartitionRecords):
 
     def _decoded(self, tp: TopicPartition, batches: Sequence[RecordBatch], buffer: memoryview) -> list[Records]:
         try:
-            return [decode(tp.partition, batches, buffer, self._bodies)]
-        except MalformedRecords as error:
+            decoded = decode(tp.partition, batches, buffer, self._bodies, self.room.most_bytes)
+            self.room.left_bytes -= HEADER_BYTES * sum(map(len, decoded.headers.values()))
+            return [decoded]
+        except (MalformedRecords, TooLarge) as error:
             if len(batches) > 1:
                 return [one for batch in batches for one in self._decoded(tp, [batch], buffer)]
-            self._spoilt(batches[0], error)
+            if isinstance(error, MalformedRecords):
+                self._spoilt(batches[0], error)
+            else:
+                self._too_large(batches[0], " of headers")
             return [self._refused(batches[0])]
 
     def _refused(self, batch: RecordBatch) -> Records:
@@ -271,53 +284,6 @@ def unfit() -> str | None:
         return None if same else "kafka-python reads a sample in another way"
     except Exception as error:
         return f"kafka-python's fetcher has changed: {type(error).__name__}: {error}"
-
-
-def merged(partition: int, fetched: Sequence[Any]) -> Records:
-    """What a poll gave for one partition, as one `Records`: chunks of ours, or the library's record objects."""
-    if len(fetched) == 0:
-        none = np.zeros(0, np.int64)
-        return Records(partition, none, none, [], [])
-    chunks = list(fetched)
-    if not isinstance(chunks[0], Records):
-        return _columns(partition, chunks)
-    if len(chunks) == 1:
-        return chunks[0]
-    headers: dict[int, Sequence[Header]] = {}
-    refused: dict[int, tuple[Reason, str]] = {}
-    begins: dict[int, int] = {}
-    rows = 0
-    for chunk in chunks:
-        headers.update({row + rows: found for row, found in chunk.headers.items()})
-        refused.update({row + rows: why for row, why in chunk.refused.items()})
-        begins.update({row + rows: first for row, first in chunk.begins.items()})
-        rows += len(chunk)
-    return Records(
-        partition,
-        np.concatenate([chunk.offsets for chunk in chunks]),
-        np.concatenate([chunk.timestamps_ms for chunk in chunks]),
-        [key for chunk in chunks for key in chunk.keys],
-        [value for chunk in chunks for value in chunk.values],
-        headers,
-        refused,
-        begins,
-    )
-
-
-def after(records: Records, offset: int) -> Records:
-    """The rows from `offset` on: a fetch begins with the whole batch that holds the offset asked for."""
-    return records.rows(int(np.searchsorted(records.offsets, offset)), len(records))
-
-
-def _columns(partition: int, records: Sequence[Any]) -> Records:
-    return Records(
-        partition,
-        np.array([record.offset for record in records], np.int64),
-        np.array([record.timestamp for record in records], np.int64),
-        [record.key for record in records],
-        [record.value for record in records],
-        {row: list(record.headers) for row, record in enumerate(records) if record.headers},
-    )
 
 
 def _sample(offset: int, codec: int) -> bytes:

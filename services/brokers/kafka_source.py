@@ -30,6 +30,7 @@ from services.brokers.kafka_connect import (
     refused_login,
 )
 from services.brokers.kafka_fetch import Unreadable
+from services.brokers.kafka_merged import merged
 from services.brokers.kafka_options import Options, brokers
 from services.predictor.ports import Refused, Retriable
 from services.records import Records
@@ -136,10 +137,10 @@ class KafkaSource:
             self._silent()
         for tp in fetched:
             self._readable(tp.partition)
-        polled = {tp.partition: kafka_fetch.merged(tp.partition, chunks) for tp, chunks in fetched.items()}
+        polled = {tp.partition: merged(tp.partition, chunks) for tp, chunks in fetched.items()}
         for partition, records in polled.items():
-            for _, why in records.refused.values():
-                self._notify("batch_refused", partition=partition, error=why)
+            for row in records.begins:  # of single records there may be thousands; they are counted
+                self._notify("batch_refused", partition=partition, error=records.refused[row][1])
         return self._given(polled, max_records)
 
     def lag(self) -> Mapping[int, int]:

@@ -37,7 +37,9 @@ class ReadingDecoder:
         self._json = JsonReadings(schema)
         self._packed = PackedReadings(schema, max_rows)
         self.progress: Callable[[], object] = lambda: None
-        """Told between two attempts to find what cannot be decoded, of which there may be thousands."""
+        """Told between two attempts to find what cannot be decoded, and before each value that is looked at closely:
+        there may be thousands.
+        """
 
     def weigh(self, records: Records) -> NDArray[np.int64]:
         """Readings that each record [n] may hold, at least 1 and at most one more than may be; without decoding it."""
@@ -82,10 +84,14 @@ class ReadingDecoder:
         return Records(0, np.zeros(1, np.int64), np.zeros(1, np.int64), [b"sample"], [value])
 
     def _decode(self, records: Records) -> tuple[Readings, dict[int, Why]]:
-        columns, refusals, others = self._json.decode(records.values)
+        values = records.values
+        oversized = self._json.oversized(values)
+        if oversized or records.refused:  # nobody looks at their bytes
+            values = [None if i in oversized or i in records.refused else value for i, value in enumerate(values)]
+        columns, refusals, others = self._json.decode(values, self.progress)
         packed: list[tuple[int, PackedRows]] = []
         for i in others:
-            value = records.values[i]
+            value = values[i]
             if value is None:
                 refusals[i] = _TOMBSTONE
                 continue
@@ -95,8 +101,9 @@ class ReadingDecoder:
                 refusals[i] = refusal.why
         keyless = _bad_keys(records.keys)
         for i in others:
-            keyless.pop(i, None)  # a packed record may name its streams itself
-        refusals |= keyless
+            if i not in oversized:
+                keyless.pop(i, None)  # a packed record may name its streams itself
+        refusals |= oversized | keyless
         refusals |= {row: Why(*why) for row, why in records.refused.items()}
         index, at_ms, x, seq, end = columns.index, columns.at_ms, columns.x, columns.seq, columns.end
         if keyless:

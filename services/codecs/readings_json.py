@@ -9,7 +9,7 @@ msgspec, numpy and `services.records`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, repeat
@@ -22,10 +22,13 @@ from numpy.typing import NDArray
 from services.codecs.readings_contract import MAX_SEQ, VERSION, JsonContract, Reading, times
 from services.codecs.refusal import Refusal, Why
 from services.codecs.schema import MAX_SYMBOL_BYTES, UNKNOWN_SYMBOL, Schema
-from services.records import NO_SEQ, SequenceEnd
+from services.records import NO_SEQ, Reason, SequenceEnd
 
 PACKED = b"\xff"
 """First byte of an Arrow IPC stream, and of no UTF-8 text."""
+
+MAX_BYTES, FEATURE_BYTES = 1 << 20, 64
+"""What a value may have, in bytes, and how much more for each feature, beside its name with every character escaped."""
 
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')  # what msgspec does not take in the name of a field
 _SURE = range(1, MAX_SYMBOL_BYTES // 4 + 1)  # characters that are never too many bytes, nor too few
@@ -47,6 +50,7 @@ class JsonReadings:
 
     def __init__(self, schema: Schema) -> None:
         self._features = schema.features
+        self._most_bytes = MAX_BYTES + sum(FEATURE_BYTES + 6 * len(name.encode()) for name in schema.features)
         self._contract = JsonContract(schema)
         self._numbers: dict[str | None, float] | None = None
         if schema.symbolic:
@@ -54,9 +58,29 @@ class JsonReadings:
             self._numbers.update(schema.numbers())
         self._compiled = _compiled(schema)
 
-    def decode(self, values: Sequence[bytes | None]) -> tuple[JsonColumns, dict[int, Why], list[int]]:
+    def oversized(self, values: Sequence[bytes | None]) -> dict[int, Why]:
+        """Why values are larger than a reading can be, by row: a parser would take a second for a few MiB, and many
+        times their size. One pass in C when none is.
+        """
+        try:
+            largest = max(map(len, values), default=0)  # type: ignore[arg-type]
+        except TypeError:  # tombstones; to look for them first would cost as much again
+            largest = max(map(len, filter(None, values)), default=0)
+        if largest <= self._most_bytes:
+            return {}
+        found: dict[int, Why] = {}
+        for i, value in enumerate(values):
+            if value is not None and len(value) > self._most_bytes and value[:1] != PACKED:
+                limit = f"a JSON reading of this model has at most {self._most_bytes:,}; send one reading a record"
+                found[i] = Why(Reason.TOO_LARGE, f"The value has {len(value):,} bytes; {limit}.")
+        return found
+
+    def decode(
+        self, values: Sequence[bytes | None], progress: Callable[[], object] = lambda: None
+    ) -> tuple[JsonColumns, dict[int, Why], list[int]]:
         """The readings among the values, why others are none, and the indices of those that are not text at all
-        (tombstones and packed records). Every index is in exactly one of the three; all are in order.
+        (tombstones and packed records). Every index is in exactly one of the three; all are in order. `progress` is
+        told before each value that is looked at closely, which may take a second.
         """
         taken: list[Any] = []
         odd: list[int] = []
@@ -80,6 +104,7 @@ class JsonReadings:
                 if value is None or value[:1] == PACKED:
                     others.append(i)
                     continue
+                progress()
                 try:
                     taken[i] = self._contract.read(value)
                 except Refusal as refusal:
@@ -103,6 +128,7 @@ class JsonReadings:
         bad |= np.isinf(x).any(axis=1)
         if bad.any():
             for i in index[bad].tolist():
+                progress()
                 if isinstance(why := self._second_look(values[i]), Why):
                     refusals[i] = why
             refusals = dict(sorted(refusals.items()))

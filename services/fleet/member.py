@@ -24,7 +24,7 @@ YOUNG_S = 60.0
 CALM_S = 60.0
 """An incarnation that is ready for so long starts the row of deaths anew."""
 DYING = 3
-"""Deaths in a row after which a shard is not ready, however often it comes back."""
+"""Deaths and stalls in a row after which a shard is not ready, however often it comes back."""
 HOPELESS = 6
 """Deaths in a row after which nobody expects the next incarnation to live."""
 
@@ -57,7 +57,8 @@ class ShardHandle:
     ready_s: float | None = None  # monotonic, when this incarnation was first seen ready
     refused: str = ""  # why it is set aside: going on would break a promise; empty: it is not
     failures: int = 0  # restarts in a row
-    died_of: str = ""  # the last line of what it died of, the last time
+    stalls: int = 0  # replacements in a row that were begun at once, for it had stalled
+    died_of: str = ""  # the last line of what it died of, or that it stalled, the last time
     doubted_s: float = 0.0  # monotonic; until then a stalled predecessor may wake up and shut it out
     due_s: float | None = None  # monotonic, when to start the next incarnation
     restarts: dict[str, int] = field(default_factory=dict)  # cause -> count
@@ -85,6 +86,16 @@ class ShardHandle:
         self.due_s = time.monotonic() + wait_s
         return wait_s
 
+    def stalled(self, seconds: float) -> None:
+        """It made no progress for so long. Its replacement is due at once, and no challenger is to blame."""
+        self.count("stalled")
+        self.stalls += 1
+        self.died_of = f"no progress for {seconds:g} s"
+
+    def lasted(self) -> None:
+        """This incarnation has outlived what the ones before it died of: the row begins anew."""
+        self.failures = self.stalls = 0
+
     def set_aside(self, why: str) -> None:
         """Going on would break a promise; it is tried again after REFUSED_S."""
         self.refused, self.status, self.due_s = why, None, time.monotonic() + REFUSED_S
@@ -94,9 +105,11 @@ class ShardHandle:
         young = self.ready_s is None or time.monotonic() < self.ready_s + YOUNG_S
         return self.lineup.challenger if young and self.failures >= BLAMED else ""
 
-    def calm(self, now_s: float) -> bool:
-        """Whether it has outlived what others died of, though it may have committed nothing."""
-        return self.ready_s is not None and now_s - self.ready_s > CALM_S
+    def calm(self) -> bool:
+        """Whether it has outlived what others died of, though it may have committed nothing: one that stalls goes on
+        telling its status, so only progress counts.
+        """
+        return self.ready_s is not None and self.moved_s - self.ready_s > CALM_S
 
     def unready(self, now_s: float, patience_s: float) -> list[str]:
         """What keeps it from serving all its streams, a sentence each; without progress it is for `patience_s`."""
@@ -107,8 +120,9 @@ class ShardHandle:
             why.append(f"shard {self.shard} is restoring state: {self.status.stats.restore_done:.0%}")
         elif now_s - self.moved_s > patience_s:
             why.append(f"shard {self.shard} has made no progress for {now_s - self.moved_s:.0f} s")
-        if self.failures >= DYING:
-            why.append(f"shard {self.shard} has died {self.failures} times in a row, the last time of: {self.died_of}")
+        if (times := self.failures + self.stalls) >= DYING:
+            failed = "died or stalled" if self.stalls else "died"
+            why.append(f"shard {self.shard} has {failed} {times} times in a row, the last time of: {self.died_of}")
         if self.status is not None and (streams := self.status.stats.unreadable_streams):
             what = "the state row of 1 stream" if streams == 1 else f"the state rows of {streams} streams"
             why.append(f"shard {self.shard} cannot read {what}; see the alert StreamrnnInternalError")

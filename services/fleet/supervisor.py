@@ -271,8 +271,8 @@ class Supervisor:
         if status.fell is not None:
             member.lineup = ModelAssignment(member.lineup.champion)
             self._refuse(*status.fell)
-        if status.stats.epochs["kept"] or member.calm(now_s):
-            member.failures = 0
+        if status.stats.epochs["kept"] or member.calm():
+            member.lasted()
         if self._following is not None:
             self._following.heard(status.rounds)
             self._following.saw({one.shard: one.status.stats for one in self._members if one.status is not None})
@@ -281,7 +281,7 @@ class Supervisor:
         stalled = RetiredActor(
             member.shard, member.incarnation, member.actor, member.run, time.monotonic() + REPLACED_S
         )
-        member.count("stalled")
+        member.stalled(self.settings.fleet.stall_timeout_s if member.beats else START_S)
         self._notify("shard_stalled", shard=member.shard, incarnation=member.incarnation,
                      seconds=self.settings.fleet.stall_timeout_s)  # fmt: skip
         member.doubted_s = stalled.due_s + REPLACED_S

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bombs import BOMB_MIB, send_bombs, taking
+from bombs import BOMB_MIB, send_bombs, send_odd, taking
 
 from services.brokers import kafka_range, kafka_sentinels
 from services.brokers.devbroker import DevBroker
@@ -16,8 +16,12 @@ from services.brokers.kafka_changelog import KafkaChangelog
 from services.brokers.kafka_client import ColumnProducer, read_topic
 from services.brokers.kafka_connect import open_admin
 from services.brokers.kafka_named import models_named
+from services.brokers.kafka_source import KafkaSource
+from services.codecs import dead_letters
+from services.codecs.readings import ReadingDecoder
+from services.codecs.schema import Schema
 from services.predictor.ports import Refused
-from services.records import Reason, Records
+from services.records import Encoded, Reason, Records
 
 FEW_MIB = 60
 """Less than any of the bombs but one, and more than reading takes."""
@@ -95,6 +99,45 @@ def test_many_small_batches_are_not_held_at_once(broker: DevBroker, options: dic
     sizes, more_mib = taking(sizes_mib)
     assert sizes == [20] * 20
     assert more_mib < 300
+
+
+def test_one_of_too_many_headers_and_one_of_too_much_json_are_dead_letters_and_what_is_behind_them_is_read(
+    broker: DevBroker, options: dict[str, Any], topic: str
+) -> None:
+    good = b'{"at":2,"x":[2.0]}'
+    send_odd(broker.bootstrap, topic, headers=2_000_000, lists=5_000_000)
+    write(options, topic, good)
+    decoder = ReadingDecoder(Schema(("flow",)))
+    told: list[str] = []
+
+    def read() -> tuple[list[int], list[Encoded]]:
+        offsets: list[int] = []
+        letters: list[Encoded] = []
+        source = KafkaSource(options, topic, [0], max_poll_bytes=64 << 20, notify=lambda event, **_: told.append(event))
+        try:
+            while 2 not in offsets:
+                for records in source.poll(1000, 1.0):
+                    readings, rejected = decoder.decode(records)
+                    offsets += readings.offsets.tolist()
+                    letters.append(dead_letters.encode(rejected, topic, "group", 0))
+        finally:
+            source.close()
+        return offsets, letters
+
+    (offsets, letters), more_mib = taking(read)
+    assert offsets == [2] and more_mib < 2 * FEW_MIB  # unpacked they have 23 MiB, for a moment three times
+    assert not told  # of single records the dead letters tell
+    found = [(value, dict(own)) for one in letters for value, own in zip(one.values, one.headers or [], strict=True)]
+    assert [own["streamrnn.reason"] for _, own in found] == [b"too_large"] * 2
+    assert found[0][0] == b'{"at":1,"x":[1.0]}' and "ab" not in found[0][1]
+    assert found[0][1]["__connect.errors.exception.message"].startswith(b"The record at offset 0 has 2,000,000 headers")
+    assert found[1][1]["__connect.errors.exception.message"].startswith(b"The value has 15,000,0")
+    # So do an archive and a training, which take ranges, and the doctor, who looks at what comes next.
+    parts, more_mib = taking(lambda: ranged(options, topic, 0, 3, 64 << 20))
+    refused = {int(part.offsets[row]): why for part in parts for row, (why, _) in part.refused.items()}
+    assert sum(map(len, parts)) == 3 and refused == {0: Reason.TOO_LARGE} and more_mib < 2 * FEW_MIB
+    ((said, trouble),) = kafka_range.unreadable(options, topic, {0: [0, 2]}, {0: (0, 3)}, 64 << 20)
+    assert trouble == "refused" and "partition 0: The record at offset 0 has 2,000,000 headers" in said
 
 
 def test_a_changelog_is_refused_with_what_to_do_and_not_passed_over(

@@ -17,7 +17,9 @@ from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 from kafka.record.util import calc_crc32c
 
 from services.brokers import kafka_append, kafka_fetch
-from services.brokers.kafka_fetch import ColumnarRecords, Unreadable, merged
+from services.brokers.kafka_batch import HEADER_BYTES, MAX_HEADERS
+from services.brokers.kafka_fetch import ColumnarRecords, Unreadable
+from services.brokers.kafka_merged import merged
 from services.predictor.ports import Refused
 from services.records import Reason, Records
 
@@ -181,3 +183,54 @@ def test_a_batch_that_its_producer_has_spoilt_is_one_refused_record_and_its_neig
     assert "at offsets 4 to 6 has the right checksum" in read.refused[4][1]
     part = ColumnarRecords(0, TP, MemoryRecords(batch(0, 4) + bad + batch(7, 4)))
     assert merged(TP.partition, part.take(1000)).offsets.tolist() == [0, 1, 2, 3]  # a reader that passes over nothing
+
+
+def headed(offset: int, *counts: int) -> bytes:
+    """A batch of records with so many headers each."""
+    builder = MemoryRecordsBuilder(2, 1, 1 << 24)
+    for count in counts:
+        builder.append(offset, b"key", b"value", [("", None)] * count)
+    builder.close()
+    return struct.pack(">q", offset) + bytes(builder.buffer())[8:]
+
+
+def test_a_record_of_too_many_headers_is_refused_and_its_neighbours_are_read() -> None:
+    raw = headed(0, 1, MAX_HEADERS + 1, MAX_HEADERS, 0, 500_000, 2)
+    read = merged(TP.partition, ColumnarRecords(0, TP, MemoryRecords(raw)).take(1000))
+    assert read.offsets.tolist() == [0, 1, 2, 3, 4, 5] and read.values == [b"value"] * 6
+    assert {row: len(found) for row, found in read.headers.items()} == {0: 1, 2: MAX_HEADERS, 5: 2}
+    assert {row: reason for row, (reason, _) in read.refused.items()} == dict.fromkeys((1, 4), Reason.TOO_LARGE)
+    assert read.refused[4][1].startswith("The record at offset 4 has 500,000 headers; at most 1,000 are read.")
+    assert not read.begins
+
+
+def test_more_headers_than_a_record_has_bytes_for_are_malformed() -> None:
+    raw = bytearray(batch(0, 1))
+    raw[61] += 2 * 3  # three bytes longer
+    raw[-1:] = b"\xfe\xff\xff\x0f"  # 16 million headers
+    with pytest.raises(Unreadable, match="more headers than a record has bytes for"):
+        ColumnarRecords(0, TP, MemoryRecords(signed(raw))).take(1000)
+
+
+def test_headers_are_of_what_a_poll_may_hold() -> None:
+    most = 2 << 20
+    ordinary = [headed(10 * number, *[MAX_HEADERS] * 10) for number in range(20)]
+    part = ColumnarRecords(
+        0, TP, MemoryRecords(b"".join([*ordinary[:19], headed(190, *[MAX_HEADERS] * 11), batch(201, 2)]))
+    )
+    part.room = kafka_fetch.PollBudget(most)
+    chunks: list[Records] = []
+    while part:
+        part.room.renew()
+        while part and part.room.left_bytes > 0:
+            chunks += part.take(1000)
+        held = sum(len(found) for chunk in chunks for found in chunk.headers.values())
+        assert HEADER_BYTES * held <= 2 * most
+        whole = merged(TP.partition, chunks)
+        chunks = []
+        if whole.refused:
+            assert [why for why, _ in whole.refused.values()] == [Reason.BATCH_TOO_LARGE]
+            assert (
+                "at offsets 190 to 200 unpacks to more than 2 MiB of headers" in next(iter(whole.refused.values()))[1]
+            )
+            assert whole.offsets.tolist()[-3:] == [200, 201, 202]

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,7 +128,7 @@ REFUSED = [
     (b"{'at':1,'x':[1,2,3]}", Reason.NOT_JSON),
     (b'{"at":1,"x":[1,2,3]/**/}', Reason.NOT_JSON),
     (b"[" * (1 << 20), Reason.TOO_DEEP),
-    (b'{"a":' * (1 << 18), Reason.TOO_DEEP),
+    (b'{"a":' * (1 << 17), Reason.TOO_DEEP),
     (b"[" * (1 << 19) + b"]" * (1 << 19), Reason.TOO_DEEP),
     (b'{"at":1,"x":' + b"[" * 40 + b"]" * 40 + b"}", Reason.TOO_DEEP),
     (b"[" * 20 + b"]" * 20, Reason.WRONG_SCHEMA),
@@ -301,3 +302,43 @@ def test_features_must_be_distinct():
     for features in ((), ("a", "a")):
         with pytest.raises(ValueError, match="distinct"):
             Schema(features)
+
+
+def test_a_value_larger_than_a_reading_can_be_is_refused_unread(decoder, polled):
+    lists = b'{"at":1,"x":[' + b"[]," * 5_000_000 + b"1]}"
+    readings, rejected = decoder.decode(polled([GOOD, lists, GOOD, b"?" * len(lists), None]))
+    assert readings.offsets.tolist() == [100, 104]
+    assert rejected.reasons == [Reason.TOO_LARGE, Reason.TOO_LARGE, Reason.TOMBSTONE]
+    assert rejected.records.values == [lists, b"?" * len(lists), None]
+    assert rejected.details[0].startswith(
+        "The value has 15,000,016 bytes; a JSON reading of this model has at most 1,048,"
+    )
+    assert one(decoder, polled, lists, key=None)[1].reasons == [Reason.MISSING_KEY]
+
+
+def test_the_limit_leaves_room_for_wide_models(polled):
+    names = tuple(f"a feature with a long name, number {i}" for i in range(10_000))
+    value = json.dumps({"at": 1, "x": dict.fromkeys(names, 0.1234567890123456)}).encode()
+    escaped = value.replace(b"a feature", b"\\u0061 feature").replace(b"0.1234", b"0." + b"0" * 20 + b"1234")
+    readings, rejected = ReadingDecoder(Schema(names)).decode(polled([value, escaped]))
+    assert not rejected.details and len(readings) == 2
+
+
+def test_packed_records_have_no_such_limit(decoder, polled, arrow, vectors):
+    columns = {"at": np.arange(100), "x": vectors(np.ones((100, 3), np.float32))}
+    value = arrow(columns, {"padding": "x" * (2 << 20)})
+    assert not decoder.decode(polled([value]))[1].details
+
+
+def test_a_record_that_was_refused_before_is_not_read(decoder, polled):
+    records = replace(polled([GOOD, GOOD]), refused={0: (Reason.TOO_LARGE, "because")})
+    readings, rejected = decoder.decode(records)
+    assert readings.offsets.tolist() == [102]
+    assert (rejected.reasons, rejected.details, rejected.records.values) == ([Reason.TOO_LARGE], ["because"], [GOOD])
+
+
+def test_progress_is_told_before_each_value_that_is_looked_at_closely(polled):
+    decoder, told = ReadingDecoder(Schema(FEATURES)), []
+    decoder.progress = lambda: told.append(1)
+    decoder.decode(polled([GOOD, b"{", obj(x="[1,2,1e300]"), GOOD]))
+    assert len(told) == 2

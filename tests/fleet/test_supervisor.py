@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,6 +75,35 @@ def test_a_shard_that_dies_again_and_again_shows() -> None:
     for _ in range(6):
         told.ended(0, ShardExit(ExitReason.CRASHED, "IndexError"))
     assert told.hopeless()
+
+
+def test_a_shard_that_stalls_again_and_again_is_not_ready_until_one_has_lasted() -> None:
+    told = Told()
+    stalled, other = told._members
+
+    def heard(at_s: float, beats: int, kept: int = 0) -> None:
+        """It answers whether or not it makes progress."""
+        stats = replace(ShardStats(), ready=True, beats=beats)
+        stats.epochs["kept"] = kept
+        for member in (stalled, other):
+            told._heard(member, ShardStatus(member.shard, member.incarnation, 1, "here", stats), at_s)
+
+    now_s = time.monotonic()
+    for member in (stalled, other):
+        member.incarnation, member.run = 0, object()
+    heard(now_s, 1)
+    assert told.unready() == []
+    for _ in range(3):
+        told.replace(0)
+        assert stalled.due_s is None and stalled.run is not None  # the next one has begun
+        heard(now_s, 1)
+    sentence = "shard 0 has died or stalled 3 times in a row, the last time of: no progress for 30 s"
+    assert told.unready() == [sentence] and told.restarts()[0] == {"stalled": 3}
+    heard(now_s + 100, 1)  # it answers and makes no progress: that is no calm
+    assert sentence in told.unready()
+    assert not told.hopeless() and not stalled.suspect()
+    heard(now_s, 2, kept=1)
+    assert told.unready() == []
 
 
 def test_a_wall_clock_that_steps_back_is_no_lack_of_progress() -> None:

@@ -39,6 +39,26 @@ def send_bombs(
     subprocess.run([sys.executable, "-c", SEND, bootstrap, topic, kind, *numbers], check=True)
 
 
+ODD = """
+import sys
+from services.brokers.kafka_connect import open_producer
+bootstrap, topic, headers, lists = sys.argv[1:]
+producer = open_producer({"bootstrap_servers": bootstrap}, compression_type="gzip", max_request_size=1 << 30)
+good = b'{"at":1,"x":[1.0]}'
+producer.send(topic, key=b"pump-1", value=good, headers=[("ab", b"")] * int(headers), partition=0)
+producer.flush(150)
+sent = producer.send(topic, key=b"pump-1", value=b'{"at":1,"x":[' + b"[]," * int(lists) + b"1]}", partition=0)
+producer.flush(150)
+sent.get(150)
+producer.close()
+"""
+
+
+def send_odd(bootstrap: str, topic: str, *, headers: int, lists: int) -> None:
+    """Writes a good reading with so many headers, and then JSON of so many empty lists, each a batch of its own."""
+    subprocess.run([sys.executable, "-c", ODD, bootstrap, topic, str(headers), str(lists)], check=True)
+
+
 def highest_mib(process: int) -> int:
     """The most memory that a process has ever held, or since `taking` began."""
     (found,) = re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{process}/status").read_text())
