@@ -68,6 +68,40 @@ def test_a_record_too_large_for_its_topic_is_refused_before_anything_is_written(
     assert read_topic(options, names[Role.PREDICTIONS])[0].values == [b"x" * limit, b"last"]
 
 
+@pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
+@pytest.mark.parametrize("bulk", [True, False])
+def test_a_record_whose_time_the_broker_never_takes_is_refused_with_its_topic_and_the_setting(
+    options: dict[str, Any], pipeline: str, names: dict[Role, str], bulk: bool, delivery: str
+) -> None:
+    ledger = own(options, pipeline, names, bulk=bulk, delivery=delivery)
+    ledger.fence()
+    early = Encoded(Role.PREDICTIONS, 0, [b"key"], [b"early"], time.time_ns() // 1_000_000 + 7_200_000)
+    states = Encoded(Role.CHANGELOG, 0, [b"key"], [b"state"], time.time_ns() // 1_000_000)
+    with pytest.raises(Refused, match=rf"{names[Role.PREDICTIONS]} is refused .*clock.*timestamp\.after\.max\.ms"):
+        ledger.commit(Commit({0: 0}, {0: 1}, (states, early)))
+    ledger.fence()
+    ledger.commit(Commit({0: 0}, {0: 1}, (states, predictions(b"now"))))
+    ledger.close()
+    assert read_topic(options, names[Role.PREDICTIONS])[0].values == [b"now"]
+
+
+def test_a_dead_letter_without_a_key_is_refused_where_its_topic_is_compacted(
+    options: dict[str, Any], pipeline: str, names: dict[Role, str]
+) -> None:
+    compacted = f"{pipeline}.compacted"
+    with open_admin(options) as admin:
+        configs = {"cleanup.policy": "compact"}
+        admin.create_topics({compacted: {"num_partitions": 2, "replication_factor": 1, "configs": configs}})
+        admin.wait_for_topics([compacted])
+    ledger = own(options, pipeline, {**names, Role.DEAD_LETTERS: compacted})
+    ledger.fence()
+    letter = Encoded(Role.DEAD_LETTERS, 0, [None], [b"no reading"], time.time_ns() // 1_000_000)
+    with pytest.raises(Refused, match=rf"topic {compacted} is refused .*cleanup\.policy of {compacted} back to delete"):
+        ledger.commit(Commit({0: 0}, {0: 1}, (predictions(b"never to be seen"), letter)))
+    ledger.close()
+    assert len(read_topic(options, names[Role.PREDICTIONS])[0]) == 0
+
+
 def test_missing_topics_and_partitions_are_refused(
     options: dict[str, Any], pipeline: str, names: dict[Role, str]
 ) -> None:
