@@ -120,6 +120,8 @@ class KafkaSink:
             self.signed = any(before)
         for ids in before if not self._anew else ():
             self.check_topics(ids)
+        if sign and self._transactional_id is None:
+            self._group.check_committable()
         own: dict[str, Any] = dict(self._timeouts_ms)
         doing = "opening a producer"
         if self._transactional_id is not None:
@@ -247,8 +249,7 @@ class KafkaSink:
         states = [part for part in parts if part.encoded.role is Role.CHANGELOG]
         self._append([part for part in parts if part.encoded.role is not Role.CHANGELOG])
         self._append(states)
-        offsets_now = self._group.signed(offsets, self._tried)
-        self._group.consumer().commit(offsets_now, timeout_ms=round(self._timeout_s * 1000))
+        self._group.commit(self._group.signed(offsets, self._tried), round(self._timeout_s * 1000))
 
     def _append(self, parts: Sequence[PartitionAppend]) -> None:
         assert self._appender is not None and self._producer is not None

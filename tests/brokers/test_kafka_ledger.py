@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 from tcp_proxy import TcpProxy
+from waiting import wait_for
 
 from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_client import ColumnProducer, group_lag, group_offsets, read_topic
@@ -100,6 +101,34 @@ def test_a_dead_letter_without_a_key_is_refused_where_its_topic_is_compacted(
         ledger.commit(Commit({0: 0}, {0: 1}, (predictions(b"never to be seen"), letter)))
     ledger.close()
     assert len(read_topic(options, names[Role.PREDICTIONS])[0]) == 0
+
+
+def test_a_group_that_somebody_has_joined_is_refused_before_predictions_are_written_again(
+    options: dict[str, Any], pipeline: str, names: dict[Role, str]
+) -> None:
+    def written() -> list[bytes | None]:
+        return read_topic(options, names[Role.PREDICTIONS])[0].values
+
+    ledger = own(options, pipeline, names, delivery="at_least_once")
+    ledger.fence()
+    ledger.commit(Commit({0: 0}, {0: 1}, (predictions(b"one"),)))
+    member = KafkaConsumer(names[Role.READINGS], group_id=pipeline, enable_auto_commit=False, **options)
+    wait_for(lambda: member.poll(100) or member.assignment(), "it has joined")
+    refused = rf"group {pipeline}, .*has joined it.*End the consumer .*`group`"
+    with pytest.raises(Refused, match=refused):
+        ledger.commit(Commit({0: 1}, {0: 2}, (predictions(b"two"),)))
+    ledger.close()
+    again = own(options, pipeline, names, delivery="at_least_once")
+    for _ in range(3):
+        with pytest.raises(Refused, match=refused):
+            again.fence()
+    assert written() == [b"one", b"two"]
+    member.close()
+    again.fence()
+    assert again.committed() == {0: 1}
+    again.commit(Commit({0: 1}, {0: 2}, (predictions(b"two"),)))
+    again.close()
+    assert written() == [b"one", b"two", b"two"]
 
 
 def test_missing_topics_and_partitions_are_refused(
