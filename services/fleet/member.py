@@ -25,6 +25,8 @@ CALM_S = 60.0
 """An incarnation that is ready for so long starts the row of deaths anew."""
 DYING = 3
 """Deaths in a row after which a shard is not ready, however often it comes back."""
+DROPPING = 10
+"""Epochs dropped in a row after which a shard is not ready: it reads and computes, and nothing comes of it."""
 HOPELESS = 6
 """Deaths in a row after which nobody expects the next incarnation to live."""
 
@@ -109,6 +111,11 @@ class ShardHandle:
             why.append(f"shard {self.shard} has made no progress for {now_s - self.moved_s:.0f} s")
         if self.failures >= DYING:
             why.append(f"shard {self.shard} has died {self.failures} times in a row, the last time of: {self.died_of}")
+        if self.status is not None and (epochs := self.status.stats.dropped_in_row) >= DROPPING:
+            why.append(
+                f"shard {self.shard} has dropped its last {epochs} epochs, the last one because "
+                f"{self.status.stats.dropped_for}"
+            )
         if self.status is not None and (streams := self.status.stats.unreadable_streams):
             what = "the state row of 1 stream" if streams == 1 else f"the state rows of {streams} streams"
             why.append(f"shard {self.shard} cannot read {what}; see the alert StreamrnnInternalError")
