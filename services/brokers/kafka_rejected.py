@@ -46,7 +46,10 @@ def refusal_of(futures: Iterable[Any]) -> Refused | None:
 def _remedy(error: BaseException, topic: str) -> str:
     if isinstance(error, TOO_LARGE):
         return f"Was max.message.bytes of {topic} lowered? Raise it again"
-    if isinstance(error, kafka_errors.InvalidTimestampError):
+    said = str(
+        error
+    ).lower()  # of a batch with several such records the library makes InvalidRecordError, whatever it is
+    if isinstance(error, kafka_errors.InvalidTimestampError) or "timestamp" in said:
         return (
             f"Set this machine's clock right, or raise message.timestamp.after.max.ms of {topic} "
             "(message.timestamp.before.max.ms, should the clock be behind)"
@@ -55,6 +58,6 @@ def _remedy(error: BaseException, topic: str) -> str:
         return f"Ask whoever runs Kafka which policy {topic} is under"
     if isinstance(error, kafka_errors.UnsupportedForMessageFormatError):
         return f"Give {topic} a message format of Kafka 0.11 or newer (message.format.version)"
-    if "compacted" in str(error).lower():
+    if "compacted" in said:
         return f"A record without a key cannot be compacted: set cleanup.policy of {topic} back to delete"
-    return f"Undo what was changed in the settings of {topic} (cleanup.policy, message.timestamp.*)"
+    return f"Undo what was changed in the settings of {topic}"

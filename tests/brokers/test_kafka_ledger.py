@@ -70,13 +70,14 @@ def test_a_record_too_large_for_its_topic_is_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
+@pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("bulk", [True, False])
 def test_a_record_whose_time_the_broker_never_takes_is_refused_with_its_topic_and_the_setting(
-    options: dict[str, Any], pipeline: str, names: dict[Role, str], bulk: bool, delivery: str
+    options: dict[str, Any], pipeline: str, names: dict[Role, str], bulk: bool, delivery: str, rows: int
 ) -> None:
     ledger = own(options, pipeline, names, bulk=bulk, delivery=delivery)
     ledger.fence()
-    early = Encoded(Role.PREDICTIONS, 0, [b"key"], [b"early"], time.time_ns() // 1_000_000 + 7_200_000)
+    early = Encoded(Role.PREDICTIONS, 0, [b"key"] * rows, [b"early"] * rows, time.time_ns() // 1_000_000 + 7_200_000)
     states = Encoded(Role.CHANGELOG, 0, [b"key"], [b"state"], time.time_ns() // 1_000_000)
     with pytest.raises(Refused, match=rf"{names[Role.PREDICTIONS]} is refused .*clock.*timestamp\.after\.max\.ms"):
         ledger.commit(Commit({0: 0}, {0: 1}, (states, early)))
