@@ -46,9 +46,8 @@ def refusal_of(futures: Iterable[Any]) -> Refused | None:
 def _remedy(error: BaseException, topic: str) -> str:
     if isinstance(error, TOO_LARGE):
         return f"Was max.message.bytes of {topic} lowered? Raise it again"
-    said = str(
-        error
-    ).lower()  # of a batch with several such records the library makes InvalidRecordError, whatever it is
+    # Of a batch with several such records the library makes InvalidRecordError, whatever their errors are.
+    said = str(error).lower()
     if isinstance(error, kafka_errors.InvalidTimestampError) or "timestamp" in said:
         return (
             f"Set this machine's clock right, or raise message.timestamp.after.max.ms of {topic} "
