@@ -1,8 +1,8 @@
 """The consumer group's committed offsets: reading them, and the signatures beside them that say whose they are.
 
 A signature is `server/incarnation/number/topics`, the number being that of the owner's commit (ADR 3 and 6), and the
-last part the ids of the four topics (ADR 26). Nobody subscribes: the group has offsets and no members. kafka-python
-lives here.
+last part the ids of the four topics (ADR 26). Nobody subscribes: the group has offsets and no members, and where it has
+one Kafka takes offsets from members only. kafka-python lives here.
 """
 
 from __future__ import annotations
@@ -12,12 +12,21 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import errors as kafka_errors
 
 from services.brokers.kafka_connect import ANSWER_MS, asked, close_consumer, open_consumer
 from services.brokers.kafka_options import Options
 from services.predictor import topic_ids
-from services.predictor.ports import Fenced
+from services.predictor.ports import Fenced, Refused
 from services.records import TopicIds
+
+HAS_MEMBERS = (
+    kafka_errors.CommitFailedError,
+    kafka_errors.UnknownMemberIdError,
+    kafka_errors.IllegalGenerationError,
+    kafka_errors.RebalanceInProgressError,
+)
+"""What Kafka answers when offsets come from outside of a group that has members, and how the library wraps it."""
 
 
 class CommittedOffset(NamedTuple):
@@ -71,6 +80,24 @@ class Group:
             return found
         each = {tp: consumer.committed(tp, metadata=True, timeout_ms=timeout_ms) for tp in self._partitions.values()}
         return {tp: offset for tp, offset in each.items() if offset is not None}
+
+    def commit(self, offsets: Found, timeout_ms: int) -> None:
+        """Outside of a transaction. Raises Refused when the group has a member, the library's errors otherwise."""
+        try:
+            self.consumer().commit(offsets, timeout_ms=timeout_ms)
+        except HAS_MEMBERS as error:
+            raise Refused(
+                f"Kafka takes no offsets of group {self.name}, for a consumer has joined it ({error}). End the "
+                "consumer that uses this group, or give this pipeline another `group` (or `pipeline`)"
+            ) from error
+
+    def check_committable(self) -> None:
+        """Commits the offsets as they are, with the signatures that they have: whoever cannot, and finds out only after
+        predictions were written, writes them again with every attempt. Raises Retriable, Refused.
+        """
+        doing = f"committing the offsets of group {self.name} as they are"
+        if found := asked(self._options, doing, self.fetch, ANSWER_MS):
+            asked(self._options, doing, self.commit, found, ANSWER_MS)
 
     def ends(self) -> dict[int, int]:
         """Stable end of each partition. Raises Retriable."""

@@ -24,18 +24,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from kafka import TopicPartition
-from kafka import errors as kafka_errors
 
-from services.brokers import kafka_append, kafka_group, kafka_topics
+from services.brokers import kafka_append, kafka_group, kafka_rejected, kafka_topics
 from services.brokers.kafka_append import PartitionAppend
-from services.brokers.kafka_connect import (
-    ANSWER_MS,
-    asked,
-    drop,
-    is_fenced,
-    meaning,
-    open_producer,
-)
+from services.brokers.kafka_connect import ANSWER_MS, asked, drop, is_fenced, meaning, open_producer
 from services.brokers.kafka_encode import HEAD_BYTES, RECORD_BYTES
 from services.brokers.kafka_group import CommittedOffset, Group, offsets_of
 from services.brokers.kafka_options import Options
@@ -52,7 +44,6 @@ Delivery = Literal["exactly_once", "at_least_once"]
 KEY_BYTES = 256
 SLACK_S = 5.0
 """The watchdog waits so much longer than Kafka's transaction timeout: by then the transaction has ended by itself."""
-TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
 
 
 class KafkaSink:
@@ -129,6 +120,8 @@ class KafkaSink:
             self.signed = any(before)
         for ids in before if not self._anew else ():
             self.check_topics(ids)
+        if sign and self._transactional_id is None:
+            self._group.check_committable()
         own: dict[str, Any] = dict(self._timeouts_ms)
         doing = "opening a producer"
         if self._transactional_id is not None:
@@ -256,12 +249,17 @@ class KafkaSink:
         states = [part for part in parts if part.encoded.role is Role.CHANGELOG]
         self._append([part for part in parts if part.encoded.role is not Role.CHANGELOG])
         self._append(states)
-        offsets_now = self._group.signed(offsets, self._tried)
-        self._group.consumer().commit(offsets_now, timeout_ms=round(self._timeout_s * 1000))
+        self._group.commit(self._group.signed(offsets, self._tried), round(self._timeout_s * 1000))
 
     def _append(self, parts: Sequence[PartitionAppend]) -> None:
         assert self._appender is not None and self._producer is not None
-        self._producer.await_records(self._appender.append(parts), self._timeout_s)
+        futures = self._appender.append(parts)
+        try:
+            self._producer.await_records(futures, self._timeout_s)
+        except Exception as error:
+            if (refused := kafka_rejected.refusal_of(futures)) is None:
+                raise
+            raise refused from error
 
     def _failed(self, error: Exception, took_s: float) -> Exception:
         """Drops the producer and names the error. Fenced only when somebody else was the cause for certain: Kafka says
@@ -271,9 +269,8 @@ class KafkaSink:
         self._let_go()
         if (is_fenced(error) or is_fenced(last)) and took_s < self._timeout_s:
             return Fenced(f"{self._transactional_id} has another owner: {error}")
-        if isinstance(error, TOO_LARGE):
-            return Refused(f"a batch was refused as too large ({error}); was max.message.bytes of a topic lowered?")
-        return meaning(error, self._options, "a commit")
+        meant = meaning(error, self._options, "a commit")
+        return meant if isinstance(meant, Refused) else kafka_rejected.refusal(last) or meant
 
     def _let_go(self) -> None:
         producer, self._producer, self._appender = self._producer, None, None

@@ -149,9 +149,9 @@ class KafkaSource:
         for partition, tp in self._tps.items():
             end = self._ends.get(partition, 0)
             position: int | None = self._next.get(partition)
-            if self._consumer is not None and partition not in self._wanted:
+            if self._consumer is not None:
                 end = max(end, self._consumer.highwater(tp) or 0)
-                if partition not in self._held:
+                if partition not in self._wanted and partition not in self._held:
                     position = self._consumer.position(tp, timeout_ms=0)
             lags[partition] = max(0, end - (position or 0))
         return lags

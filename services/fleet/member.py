@@ -10,6 +10,8 @@ from services.fleet.status import ModelAssignment, ShardStatus
 
 BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Waits before the n-th restart in a row; an incarnation that has committed something starts the row anew."""
+START_S = 600.0
+"""How long an actor may take to its first progress."""
 GRACE_S = 5.0
 """How long a replaced actor may live on once its replacement is ready."""
 REPLACED_S = 30.0
@@ -25,6 +27,8 @@ CALM_S = 60.0
 """An incarnation that is ready for so long starts the row of deaths anew."""
 DYING = 3
 """Deaths and stalls in a row after which a shard is not ready, however often it comes back."""
+DROPPING = 10
+"""Epochs dropped in a row after which a shard is not ready: it reads and computes, and nothing comes of it."""
 HOPELESS = 6
 """Deaths in a row after which nobody expects the next incarnation to live."""
 
@@ -86,11 +90,14 @@ class ShardHandle:
         self.due_s = time.monotonic() + wait_s
         return wait_s
 
-    def stalled(self, seconds: float) -> None:
-        """It made no progress for so long. Its replacement is due at once, and no challenger is to blame."""
+    def retired(self, patience_s: float) -> RetiredActor:
+        """Its actor, which has made no progress for so long. A replacement is due at once, no challenger to blame."""
         self.count("stalled")
         self.stalls += 1
-        self.died_of = f"no progress for {seconds:g} s"
+        self.died_of = f"no progress for {patience_s:g} s"
+        due_s = time.monotonic() + REPLACED_S
+        self.doubted_s = due_s + REPLACED_S
+        return RetiredActor(self.shard, self.incarnation, self.actor, self.run, due_s)
 
     def lasted(self) -> None:
         """This incarnation has outlived what the ones before it died of: the row begins anew."""
@@ -123,6 +130,11 @@ class ShardHandle:
         if (times := self.failures + self.stalls) >= DYING:
             failed = "died or stalled" if self.stalls else "died"
             why.append(f"shard {self.shard} has {failed} {times} times in a row, the last time of: {self.died_of}")
+        if self.status is not None and (epochs := self.status.stats.dropped_in_row) >= DROPPING:
+            why.append(
+                f"shard {self.shard} has dropped its last {epochs} epochs, the last one because "
+                f"{self.status.stats.dropped_for}"
+            )
         if self.status is not None and (streams := self.status.stats.unreadable_streams):
             what = "the state row of 1 stream" if streams == 1 else f"the state rows of {streams} streams"
             why.append(f"shard {self.shard} cannot read {what}; see the alert StreamrnnInternalError")

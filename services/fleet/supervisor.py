@@ -17,7 +17,7 @@ from typing import Any
 from services.fleet.actor import ShardActor
 from services.fleet.apart import check_left, unready
 from services.fleet.following import ModelController, follow
-from services.fleet.member import BLAMED, GRACE_S, HOPELESS, REFUSED_S, REPLACED_S, RetiredActor, ShardHandle
+from services.fleet.member import BLAMED, GRACE_S, HOPELESS, REFUSED_S, START_S, RetiredActor, ShardHandle
 from services.fleet.on_ray import join_or_start, kill, outcome_of, own_signals, prepare
 from services.fleet.ray_head import HeadWatch
 from services.fleet.status import (
@@ -34,8 +34,6 @@ from services.predictor.spotlight import Points
 from services.quality.pipeline import PipelineStats
 from services.settings import Settings
 
-START_S = 600.0
-"""How long an actor may take to its first progress."""
 STOP_S = 8.0
 """After this an actor that was asked to stop is killed; its open transaction is aborted by the next owner's fence."""
 
@@ -211,7 +209,7 @@ class Supervisor:
         # Before its first progress it may be waiting for a node, an image or its imports; its death would be seen.
         patience_s = self.settings.fleet.stall_timeout_s if member.beats else START_S
         if now_s - member.moved_s > patience_s:
-            self._replace(member)
+            self._replace(member, patience_s)
 
     def _order(self, member: ShardHandle) -> None:
         """Tells a shard that is ready which models it is to run, where that has changed."""
@@ -277,16 +275,10 @@ class Supervisor:
             self._following.heard(status.rounds)
             self._following.saw({one.shard: one.status.stats for one in self._members if one.status is not None})
 
-    def _replace(self, member: ShardHandle) -> None:
-        stalled = RetiredActor(
-            member.shard, member.incarnation, member.actor, member.run, time.monotonic() + REPLACED_S
-        )
-        member.stalled(self.settings.fleet.stall_timeout_s if member.beats else START_S)
-        self._notify("shard_stalled", shard=member.shard, incarnation=member.incarnation,
-                     seconds=self.settings.fleet.stall_timeout_s)  # fmt: skip
-        member.doubted_s = stalled.due_s + REPLACED_S
+    def _replace(self, member: ShardHandle, patience_s: float) -> None:
+        self._replaced.append(member.retired(patience_s))
+        self._notify("shard_stalled", shard=member.shard, incarnation=member.incarnation, seconds=patience_s)
         self._begin(member)
-        self._replaced.append(stalled)
 
     def _clear_replaced(self, now_s: float) -> None:
         import ray

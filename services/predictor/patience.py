@@ -1,4 +1,4 @@
-"""Trying again for as long as the broker is away. Imports ports."""
+"""Trying again for as long as the broker is away; a commit's outcome. Imports ports, stats and records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from services.predictor.ports import Retriable, Source
+from services.predictor.ports import Retriable, Sink, Source
+from services.predictor.stats import ShardStats
+from services.records import Commit
 
 T = TypeVar("T")
 
@@ -60,3 +62,18 @@ class Patience:
         since_s = (self._since_s, getattr(source, "away_since_s", None))
         away = [one for one in since_s if one is not None]
         return time.monotonic() - min(away) if away else 0.0
+
+
+def settled(ledger: Sink, commit: Commit, patiently: Patience, stats: ShardStats, notify: Callable[..., None]) -> bool:
+    """Commits, and finds out whether that was kept, however long the broker is away. False: nothing of it happened, and
+    `stats` say why. Raises Fenced, Refused or Forgotten.
+    """
+    try:
+        ledger.commit(commit)
+        return True
+    except Retriable as error:
+        stats.dropped_for = str(error)
+        notify("unsettled", error=stats.dropped_for)
+    kept = patiently(ledger.settle, commit)
+    notify("settled", kept=kept)
+    return kept

@@ -31,19 +31,19 @@ from services.predictor.lag import Lag, skipped
 from services.predictor.options import Notify, ShardOptions
 from services.predictor.outcomes import OnlineEvaluator
 from services.predictor.pace import Pace
-from services.predictor.patience import Patience
+from services.predictor.patience import Patience, settled
 from services.predictor.portions import Portions
-from services.predictor.ports import Changelog, Fenced, Retriable, Sink, Source
+from services.predictor.ports import Changelog, Fenced, Sink, Source
 from services.predictor.restore import Restoring
 from services.predictor.seats import DeployedModel, ModelSet
 from services.predictor.slots import Slots
 from services.predictor.spotlight import lit
 from services.predictor.state_store import StateStore
-from services.predictor.stats import ShardStats, add
+from services.predictor.stats import ShardStats
 from services.predictor.strays import check_memories
 from services.predictor.traced import PhaseTimer, Tracer, traced
 from services.predictor.waiting import Waiting, flush_after_ms
-from services.records import Commit, ModelState, Records
+from services.records import ModelState, Records
 
 
 class Shard:
@@ -252,9 +252,9 @@ class Shard:
         commit = epoch.seal(self.ledger.topic_ids, self._first)
         self._phase("encode", began)
         began = time.perf_counter()
-        kept = self._commit(commit)
+        kept = settled(self.ledger, commit, self._patiently, self.stats, self._notify)
         self._phase("commit", began)
-        add(self.stats.epochs, "kept" if kept else "dropped", 1)
+        self.stats.count_epoch(kept, self._clock_ms())
         if self._phase.tracer is not None:
             self._phase.tracer(traced(self.stats, self._phase, epoch, commit, kept))
         if not kept:
@@ -266,7 +266,6 @@ class Shard:
         self.position.update({part.partition: part.next_offset for part in epoch.batch.parts})
         self._committed.update(commit.offsets)
         self._signed_ms = epoch.now_ms if signs else self._signed_ms
-        self.stats.last_epoch_s = self._clock_ms() / 1000
         return True
 
     def _placed(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -304,17 +303,7 @@ class Shard:
         its, memories = numbers[changed], self.seats.memories(slots[changed])
         return Stepped(its, self.store.offsets[its], memories, None)
 
-    # ---- commit -----------------------------------------------------------------------------------------------------
-
-    def _commit(self, commit: Commit) -> bool:
-        try:
-            self.ledger.commit(commit)
-            return True
-        except Retriable as error:
-            self._notify("unsettled", error=str(error))
-        kept = self._patiently(lambda: self.ledger.settle(commit))
-        self._notify("settled", kept=kept)
-        return kept
+    # ---- end --------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Lets go of the adapters. Nothing is committed: between turns there is nothing to commit."""

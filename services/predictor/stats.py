@@ -114,6 +114,8 @@ class ShardStats:
     last_progress_s: float = 0.0  # wall clock (s since 1970) when the loop last got on: a turn, an epoch, a wave
     beats: int = 0  # how often it has got on; what the supervisor watches, for a wall clock may jump
     last_epoch_s: float = 0.0  # wall clock when an epoch was last kept; 0: none since the start
+    dropped_in_row: int = 0  # epochs that were dropped since one was kept
+    dropped_for: str = ""  # why the last commit failed that did
     gpu_total_bytes: int | None = None  # of the shard's GPU; None: it has none
     gpu_free_bytes: int | None = None  # of them, free for anyone
     gpu_own_bytes: int | None = None  # of them, reserved by this shard
@@ -138,6 +140,12 @@ class ShardStats:
             took_ms = now_ms - batch.column("arrived_ms").astype(np.float64)
             self.latency_s.observe(np.maximum(took_ms, 0) / 1000)  # a producer's clock may be ahead
             self.count_predictions(flags)
+
+    def count_epoch(self, kept: bool, now_ms: int) -> None:
+        """An epoch that was settled."""
+        add(self.epochs, "kept" if kept else "dropped", 1)
+        self.dropped_in_row = 0 if kept else self.dropped_in_row + 1
+        self.last_epoch_s = now_ms / 1000 if kept else self.last_epoch_s
 
     def count_rejected(self, reasons: Sequence[Reason]) -> None:
         """Dead letters that were committed."""

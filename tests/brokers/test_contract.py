@@ -117,6 +117,19 @@ def test_lag_is_what_is_left_to_read(world: World) -> None:
     assert source.lag() == {0: 0, 1: 0}
 
 
+def test_what_was_read_and_is_to_be_read_again_is_behind(world: World) -> None:
+    source = world.source()
+    source.seek({0: 0, 1: 0})
+    source.poll(10, 0.05)
+    world.send(0, [b"k"] * 10, numbered(10))  # after the source was opened
+    until(source, 10)
+    source.seek({0: 3, 1: 0})  # as after an epoch that was dropped
+    assert source.lag() == {0: 7, 1: 0}
+    until(source, 7)
+    source.poll(10, 0.05)
+    assert source.lag() == {0: 0, 1: 0}
+
+
 # ---- ledger ----------------------------------------------------------------------------------------------------------
 
 

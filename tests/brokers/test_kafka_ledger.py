@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 from tcp_proxy import TcpProxy
+from waiting import wait_for
 
 from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_client import ColumnProducer, group_lag, group_offsets, read_topic
@@ -66,6 +67,69 @@ def test_a_record_too_large_for_its_topic_is_refused_before_anything_is_written(
     ledger.commit(Commit({0: 0}, {0: 1}, (predictions(b"x" * limit, b"last"),)))  # the ledger goes on
     ledger.close()
     assert read_topic(options, names[Role.PREDICTIONS])[0].values == [b"x" * limit, b"last"]
+
+
+@pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("bulk", [True, False])
+def test_a_record_whose_time_the_broker_never_takes_is_refused_with_its_topic_and_the_setting(
+    options: dict[str, Any], pipeline: str, names: dict[Role, str], bulk: bool, delivery: str, rows: int
+) -> None:
+    ledger = own(options, pipeline, names, bulk=bulk, delivery=delivery)
+    ledger.fence()
+    early = Encoded(Role.PREDICTIONS, 0, [b"key"] * rows, [b"early"] * rows, time.time_ns() // 1_000_000 + 7_200_000)
+    states = Encoded(Role.CHANGELOG, 0, [b"key"], [b"state"], time.time_ns() // 1_000_000)
+    with pytest.raises(Refused, match=rf"{names[Role.PREDICTIONS]} is refused .*clock.*timestamp\.after\.max\.ms"):
+        ledger.commit(Commit({0: 0}, {0: 1}, (states, early)))
+    ledger.fence()
+    ledger.commit(Commit({0: 0}, {0: 1}, (states, predictions(b"now"))))
+    ledger.close()
+    assert read_topic(options, names[Role.PREDICTIONS])[0].values == [b"now"]
+
+
+def test_a_dead_letter_without_a_key_is_refused_where_its_topic_is_compacted(
+    options: dict[str, Any], pipeline: str, names: dict[Role, str]
+) -> None:
+    compacted = f"{pipeline}.compacted"
+    with open_admin(options) as admin:
+        configs = {"cleanup.policy": "compact"}
+        admin.create_topics({compacted: {"num_partitions": 2, "replication_factor": 1, "configs": configs}})
+        admin.wait_for_topics([compacted])
+    ledger = own(options, pipeline, {**names, Role.DEAD_LETTERS: compacted})
+    ledger.fence()
+    letter = Encoded(Role.DEAD_LETTERS, 0, [None], [b"no reading"], time.time_ns() // 1_000_000)
+    with pytest.raises(Refused, match=rf"topic {compacted} is refused .*cleanup\.policy of {compacted} back to delete"):
+        ledger.commit(Commit({0: 0}, {0: 1}, (predictions(b"never to be seen"), letter)))
+    ledger.close()
+    assert len(read_topic(options, names[Role.PREDICTIONS])[0]) == 0
+
+
+def test_a_group_that_somebody_has_joined_is_refused_before_predictions_are_written_again(
+    options: dict[str, Any], pipeline: str, names: dict[Role, str]
+) -> None:
+    def written() -> list[bytes | None]:
+        return read_topic(options, names[Role.PREDICTIONS])[0].values
+
+    ledger = own(options, pipeline, names, delivery="at_least_once")
+    ledger.fence()
+    ledger.commit(Commit({0: 0}, {0: 1}, (predictions(b"one"),)))
+    member = KafkaConsumer(names[Role.READINGS], group_id=pipeline, enable_auto_commit=False, **options)
+    wait_for(lambda: member.poll(100) or member.assignment(), "it has joined")
+    refused = rf"group {pipeline}, .*has joined it.*End the consumer .*`group`"
+    with pytest.raises(Refused, match=refused):
+        ledger.commit(Commit({0: 1}, {0: 2}, (predictions(b"two"),)))
+    ledger.close()
+    again = own(options, pipeline, names, delivery="at_least_once")
+    for _ in range(3):
+        with pytest.raises(Refused, match=refused):
+            again.fence()
+    assert written() == [b"one", b"two"]
+    member.close()
+    again.fence()
+    assert again.committed() == {0: 1}
+    again.commit(Commit({0: 1}, {0: 2}, (predictions(b"two"),)))
+    again.close()
+    assert written() == [b"one", b"two", b"two"]
 
 
 def test_missing_topics_and_partitions_are_refused(

@@ -10,9 +10,10 @@ import pytest
 
 from rnn.config import ModelConfig
 from rnn.network import Network
-from services.driver import StreamDriver
+from services.brokers.memory import FaultPoint, Faults, InjectedFault
+from services.driver import START_MS, StreamDriver
 from services.fleet.apart import check_left
-from services.fleet.member import BLAMED, ShardHandle
+from services.fleet.member import BLAMED, DROPPING, ShardHandle
 from services.fleet.status import AssignmentResult, ExitReason, ModelAssignment, ShardExit, ShardStatus
 from services.fleet.supervisor import Supervisor
 from services.predictor.ports import Fenced, Refused
@@ -118,6 +119,30 @@ def test_a_wall_clock_that_steps_back_is_no_lack_of_progress() -> None:
         driver.now_ms -= 3_600_000
         shard.turn()
     assert told.unready() == []
+
+
+def test_epochs_that_are_dropped_again_and_again_show_until_one_is_kept() -> None:
+    broken = [True]
+    faults = Faults(lambda at: InjectedFault.LOST if broken and at is FaultPoint.BEFORE_END else None)
+    told, driver = Told(), StreamDriver(Network(ModelConfig(("flow",), hidden=4)), faults=faults)
+    shard = driver.restart()
+    driver.send("pump-1", at=START_MS, x=[1.0])
+    for member in told._members:
+        member.incarnation, member.run = 0, object()
+
+    def after_turns(n: int) -> list[str]:
+        for _ in range(n):
+            shard.turn()
+        for member in told._members:
+            told._heard(member, ShardStatus(member.shard, 0, 1, "here", shard.stats.snapshot()), time.monotonic())
+        return told.unready()
+
+    assert after_turns(DROPPING - 1) == []
+    why = f"has dropped its last {DROPPING} epochs, the last one because connection lost at before_end"
+    assert after_turns(1) == [f"shard {n} {why}" for n in range(2)]
+    assert shard.stats.lag == {0: 1} and shard.stats.lag_s > 0
+    broken.clear()
+    assert after_turns(1) == [] and shard.stats.lag == {0: 0}
 
 
 class Asked:
