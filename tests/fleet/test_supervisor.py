@@ -34,7 +34,7 @@ class Told(Supervisor):
         member.incarnation += 1
 
     def replace(self, shard: int) -> None:
-        self._replace(self._members[shard])
+        self._replace(self._members[shard], self.settings.fleet.stall_timeout_s)
 
     def ended(self, shard: int, outcome: ShardExit) -> Any:
         self._ended(self._members[shard], outcome)
