@@ -239,8 +239,8 @@ def test_names_follow_the_conventions() -> None:
             assert metric.unit in metric.name, metric.name
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     shown = {metric.field for metric in METRICS if metric.of in ("shard", "shards")}
-    # Drift, what forecasts are worth of all shards, what the supervisor alone asks, and the reasons behind `set_aside`.
-    elsewhere = {"inputs", "figures", "challenger_figures", "beats", "unreadable"}
+    # Drift, what forecasts are worth of all shards, what the supervisor alone asks, reasons that a person reads.
+    elsewhere = {"inputs", "figures", "challenger_figures", "beats", "unreadable", "dropped_in_row", "dropped_for"}
     every = {name for name, value in vars(ShardStats).items() if isinstance(value, property)}
     assert shown - {""} == (every | set(ShardStats.__dataclass_fields__)) - elsewhere
     pipeline = {metric.field for metric in METRICS if metric.of == "pipeline"}
