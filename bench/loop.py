@@ -1,4 +1,4 @@
-"""A shard's own loop without a broker: readings that lie ready in memory, a ledger that keeps nothing.
+"""A shard's own loop without a broker: readings that lie ready in memory, a sink that keeps nothing.
 
 Imports services and rnn; torch inside functions.
 """

@@ -2,7 +2,7 @@
 
     python -m bench.swap
 
-One process and the shard's own loop, over readings that lie ready in memory and a ledger that keeps nothing: what is
+One process and the shard's own loop, over readings that lie ready in memory and a sink that keeps nothing: what is
 measured is ours, and shares of a turn are greater than they are on Kafka. Shards that are compared take turns, turn by
 turn, and their lower quartiles are compared, so that other work on the machine meets all and counts little. The last
 line is one JSON object.

@@ -211,7 +211,7 @@ class StreamDriver:
         champion, schema = self._seat(self.network, self.model), Schema(config.features, config.vocabulary)
         shard = Shard(
             MemorySource(self.broker, partitions, self._poll_size),
-            self.ledger(),
+            self.sink(),
             self.changelog(),
             champion,
             ReadingDecoder(schema, most_rows(champion.engine, self._options.max_readings)),
@@ -229,7 +229,7 @@ class StreamDriver:
         self.shard = shard
         return shard
 
-    def ledger(self) -> Sink:
+    def sink(self) -> Sink:
         """What the next owner commits with. Override it to see what another one would do."""
         partitions = range(self.broker.partitions)
         return MemorySink(self.broker, GROUP, f"{GROUP}-shard-0", partitions, self._options.exactly_once, self._faults)

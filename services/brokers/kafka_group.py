@@ -93,7 +93,8 @@ class Group:
 
     def check_committable(self) -> None:
         """Commits the offsets as they are, with the signatures that they have: whoever cannot, and finds out only after
-        predictions were written, writes them again with every attempt. Raises Retriable, Refused.
+        predictions were written, writes them again with every attempt. An owner that commits at this very moment is
+        set back, and what it wrote comes again, as after a crash. Raises Retriable, Refused.
         """
         doing = f"committing the offsets of group {self.name} as they are"
         if found := asked(self._options, doing, self.fetch, ANSWER_MS):

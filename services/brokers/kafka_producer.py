@@ -6,7 +6,7 @@ result, and the call waits for ever. `Client` gives the sender what it expects, 
 coordinator is looked up again. Whatever else loses a request (an exception in one of the library's callbacks is logged
 and gone) is found by looking: a request that is awaited, and was in neither place for LOST_S, is Retriable.
 
-Two private names are needed for that look; `unfit` tries them. Without them the ledger's watchdog is the only end.
+Two private names are needed for that look; `unfit` tries them. Without them the sink's watchdog is the only end.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from services.brokers import kafka_stable, kafka_survey, kafka_topics
 from services.brokers.kafka_changelog import KafkaChangelog
 from services.brokers.kafka_fetch import READ_BYTES
 from services.brokers.kafka_group import Group, offsets_of, topics_of
-from services.brokers.kafka_ledger import KafkaSink, fence_all
 from services.brokers.kafka_options import Options
+from services.brokers.kafka_sink import KafkaSink, fence_all
 from services.codecs import sentinels
 from services.codecs.sentinels import Search, Sentinel
 from services.predictor.ports import Fenced, Refused
@@ -102,7 +102,7 @@ class StartOver:
         """Forgets states and moves the group, in one transaction. Raises Retriable: then nothing of it has happened, or
         all of it; Fenced when a server has started meanwhile.
         """
-        ledger = KafkaSink(
+        sink = KafkaSink(
             self._options,
             group=self._group,
             transactional_id=self._ids[0],
@@ -112,22 +112,22 @@ class StartOver:
             anew=True,
         )
         try:
-            ledger.fence()
-            started = ledger.committed()
+            sink.fence()
+            started = sink.committed()
             if any(started.get(partition, place.stands) != place.stands for partition, place in plan.places.items()):
                 raise Fenced("a server has committed meanwhile: stop it, and start over again")
             now_ms = time.time_ns() // 1_000_000
             writes = []
             first = kafka_survey.spans(self._options, self._names[Role.CHANGELOG], len(plan.places))
             for partition, place in plan.places.items():
-                sentinel = Sentinel(partition, place.start, first[partition].first, ledger.topic_ids)
+                sentinel = Sentinel(partition, place.start, first[partition].first, sink.topic_ids)
                 keys: list[bytes | None] = [*place.streams, sentinels.KEY]
                 values: list[bytes | None] = [*[None] * len(place.streams), sentinels.encode(sentinel)]
                 writes.append(Encoded(Role.CHANGELOG, partition, keys, values, now_ms))
             offsets = {partition: place.start for partition, place in plan.places.items()}
-            ledger.commit(Commit(started, offsets, tuple(writes)))
+            sink.commit(Commit(started, offsets, tuple(writes)))
         finally:
-            ledger.close()
+            sink.close()
 
     def _changelog(self, partitions: int) -> tuple[dict[int, list[bytes]], dict[int, Sentinel]]:
         """The streams that have a state, and the sentinels, by partition."""

@@ -125,7 +125,7 @@ _commits = itertools.count()
 class MemorySink:
     """`ports.Sink` over the broker.
 
-    A zombie is simply an older ledger that is used after another one with the same `transactional_id` has called
+    A zombie is simply an older sink that is used after another one with the same `transactional_id` has called
     `fence`. With `exactly_once=False` records are written as they come and nobody is fenced. A commit writes the
     offsets of all partitions and leaves a note beside them, by which `settle` tells it from another owner's.
     """

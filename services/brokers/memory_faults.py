@@ -1,4 +1,4 @@
-"""Where the in-memory ledger can be made to fail, step by step. Standard library and ports only."""
+"""Where the in-memory sink can be made to fail, step by step. Standard library and ports only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Crash(BaseException):
 
 
 class FaultPoint(enum.StrEnum):
-    """A boundary between two things that a ledger asks of the broker."""
+    """A boundary between two things that a sink asks of the broker."""
 
     FENCE = "fence"  # before the transactional id is initialised
     COMMITTED = "committed"  # before the group's offsets are read

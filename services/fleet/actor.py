@@ -48,16 +48,16 @@ class ShardActor:
         self._shard: Any = None
         self._traces: Any = None
         self._stats = ShardStats()
-        self._lineup = ModelAssignment()
+        self._assignment = ModelAssignment()
         # Champion, challenger and its share of the streams, that are to sit down before the next turn.
         self._seats: tuple[Any, Any, float] | None = None
         self._ordering = threading.Lock()
         self._fell: tuple[str, str] | None = None  # a challenger that failed at its work, to be told
         self._problem = ""  # of the registry, said last
 
-    def run(self, shard: int, incarnation: int, lineup: ModelAssignment) -> ShardExit:
+    def run(self, shard: int, incarnation: int, assignment: ModelAssignment) -> ShardExit:
         """The loop of one shard. Returns when it was stopped, fenced or refused; a crash is a value too."""
-        self._shard_index, self._incarnation, self._lineup = shard, incarnation, lineup
+        self._shard_index, self._incarnation, self._assignment = shard, incarnation, assignment
         try:
             self._shard = self._build()
             self._stats = self._shard.stats
@@ -74,7 +74,7 @@ class ShardActor:
             return ShardExit(ExitReason.FENCED, str(error))
         except Refused as error:
             blamed = isinstance(error, ModelUnfit) and self._shard is None
-            return ShardExit(ExitReason.REFUSED, str(error), lineup.champion if blamed else "")
+            return ShardExit(ExitReason.REFUSED, str(error), assignment.champion if blamed else "")
         except Exception:
             return ShardExit(ExitReason.CRASHED, traceback.format_exc(limit=-12))
         finally:
@@ -100,7 +100,7 @@ class ShardActor:
                     self._settings,
                     self._shard_index,
                     self._partitions,
-                    self._lineup,
+                    self._assignment,
                     self._models,
                     server=self._server,
                     incarnation=self._incarnation,
@@ -124,7 +124,7 @@ class ShardActor:
         """Asks the loop to end after the epoch it is in."""
         self._stop.set()
 
-    def order(self, lineup: ModelAssignment) -> AssignmentResult:
+    def order(self, assignment: ModelAssignment) -> AssignmentResult:
         """Other models are to run. They are loaded here, beside the loop, which changes them between two epochs; where
         one cannot be run all stays as it is.
         """
@@ -136,7 +136,7 @@ class ShardActor:
                 return AssignmentResult()
             sitting = {seat.model: seat for seat in (*shard.seats.all(), *(self._seats or ())[:2]) if seat is not None}
             seats: list[Any] = []
-            for model in filter(None, (lineup.champion, lineup.challenger)):
+            for model in filter(None, (assignment.champion, assignment.challenger)):
                 try:
                     seats.append(sitting[model] if model in sitting else self._models.seat(model, beside=True))
                     why = misfit(shard.engine.config, seats[-1].engine.config)
@@ -151,7 +151,7 @@ class ShardActor:
                     self._notify("model_refused", model=model, reason=why)
                     return AssignmentResult(model=model, reason=why)
             self._problem = ""
-            self._seats = (seats[0], seats[1] if len(seats) > 1 else None, lineup.share)
+            self._seats = (seats[0], seats[1] if len(seats) > 1 else None, assignment.share)
             return AssignmentResult(done=True)
 
     def _sit_down(self) -> None:

@@ -39,7 +39,7 @@ def preload() -> None:
     import rnn.serving
     import rnn.weights  # noqa: F401
     import services.brokers.kafka_changelog
-    import services.brokers.kafka_ledger
+    import services.brokers.kafka_sink
     import services.brokers.kafka_source
     import services.codecs.readings
     import services.predictor.shard  # noqa: F401
@@ -49,7 +49,7 @@ def build_shard(
     settings: Settings,
     shard: int,
     partitions: int,
-    lineup: ModelAssignment,
+    assignment: ModelAssignment,
     models: Models,
     *,
     server: str = "",
@@ -65,7 +65,7 @@ def build_shard(
 
     from services.brokers import kafka_expiry
     from services.brokers.kafka_changelog import KafkaChangelog
-    from services.brokers.kafka_ledger import KafkaSink
+    from services.brokers.kafka_sink import KafkaSink
     from services.brokers.kafka_source import KafkaSource
     from services.codecs.readings import ReadingDecoder
     from services.codecs.schema import Schema
@@ -75,9 +75,9 @@ def build_shard(
     from services.predictor.shard import Shard
 
     torch.set_num_threads(settings.fleet.torch_threads)
-    champion = models.seat(lineup.champion)
+    champion = models.seat(assignment.champion)
     engine, config = champion.engine, champion.engine.config
-    challenger = _challenger(lineup.challenger, config, models) if lineup.challenger else None
+    challenger = _challenger(assignment.challenger, config, models) if assignment.challenger else None
     if champion.broken:
         notify("rows_depend_on_neighbours", buckets=list(champion.broken))
 
@@ -91,7 +91,7 @@ def build_shard(
         notify=notify,
         spares=True,
     )
-    ledger = KafkaSink(
+    sink = KafkaSink(
         settings.kafka,
         group=settings.group,
         transactional_id=transactional_id(settings.group, shard),
@@ -104,21 +104,21 @@ def build_shard(
     )
     changelog = KafkaChangelog(settings.kafka, topics[Role.CHANGELOG], most_bytes=max_poll_bytes)
     needed = max(engine.table.row_bytes, answer_bytes(config)) + OVERHEAD_BYTES
-    if needed > ledger.max_value_bytes:
+    if needed > sink.max_value_bytes:
         outputs = [topics[role] for role in (Role.PREDICTIONS, Role.CHANGELOG, Role.DEAD_LETTERS)]
         raise Refused(
             f"max.message.bytes of one of the topics {', '.join(outputs)} leaves room for values of "
-            f"{ledger.max_value_bytes} bytes; states and predictions of this model need {needed}. Raise it"
+            f"{sink.max_value_bytes} bytes; states and predictions of this model need {needed}. Raise it"
         )
     schema = Schema(config.features, config.vocabulary)
     ttl_days, flush_after_s = settings.state.ttl_days, settings.state.flush_after_s
     return Shard(
         source,
-        ledger,
+        sink,
         changelog,
         champion,
         ReadingDecoder(schema, most_rows(engine, settings.epoch.max_readings)),
-        EpochContext(champion.model, settings.group, topics[Role.READINGS], ledger.max_value_bytes - OVERHEAD_BYTES),
+        EpochContext(champion.model, settings.group, topics[Role.READINGS], sink.max_value_bytes - OVERHEAD_BYTES),
         mine,
         ShardOptions(
             exactly_once=settings.delivery == "exactly_once",
@@ -134,7 +134,7 @@ def build_shard(
             held_open_s=2 * settings.epoch.timeout_s,
         ),
         challenger=challenger,
-        share=lineup.share,
+        share=assignment.share,
         pause=pause,
         notify=notify,
         tracer=tracer,

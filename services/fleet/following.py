@@ -49,9 +49,9 @@ class ModelController:
         self._thread = threading.Thread(target=self._run, name="streamrnn-following", daemon=True)
         self._thread.start()
 
-    def lineup(self, shard: int) -> ModelAssignment:
+    def assignment(self, shard: int) -> ModelAssignment:
         """What a shard is to run now."""
-        return self._rollout.lineup(shard)
+        return self._rollout.assignment(shard)
 
     def heard(self, rounds: Sequence[Paired]) -> None:
         """Rounds that a shard has closed."""

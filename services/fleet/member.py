@@ -66,7 +66,7 @@ class ShardHandle:
     doubted_s: float = 0.0  # monotonic; until then a stalled predecessor may wake up and shut it out
     due_s: float | None = None  # monotonic, when to start the next incarnation
     restarts: dict[str, int] = field(default_factory=dict)  # cause -> count
-    lineup: ModelAssignment = field(default_factory=ModelAssignment)  # what it was told to run
+    assignment: ModelAssignment = field(default_factory=ModelAssignment)  # what it was told to run
     ordered: Any = None  # reference to the answer of an order under way
     ordering: ModelAssignment | None = None  # the order under way
     served: ModelAssignment | None = None  # what it ran last, in this incarnation or an earlier one; None: nothing yet
@@ -110,7 +110,7 @@ class ShardHandle:
     def suspect(self) -> str:
         """The challenger that may be what kills this shard: it sat in each life, and none lasted. Empty: nobody."""
         young = self.ready_s is None or time.monotonic() < self.ready_s + YOUNG_S
-        return self.lineup.challenger if young and self.failures >= BLAMED else ""
+        return self.assignment.challenger if young and self.failures >= BLAMED else ""
 
     def calm(self) -> bool:
         """Whether it has outlived what others died of, though it may have committed nothing: one that stalls goes on

@@ -38,7 +38,7 @@ Notify = Callable[..., None]
 
 
 class Rollout:
-    """Of one pipeline. `open`, then `look` every second or so; `lineup` says what a shard is to run."""
+    """Of one pipeline. `open`, then `look` every second or so; `assignment` says what a shard is to run."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Rollout:
     ) -> None:
         self.registry, self.rules, self.shards = registry, settings.rollout, shards
         self._model, self._notify, self._clock_ms = settings.model, notify, clock_ms
-        # The aliases, and when the champion became it: one value, for lineups are asked for from another thread.
+        # The aliases, and when the champion became it: one value, for assignments are asked for from another thread.
         self._seen: tuple[Aliases | None, int] = (None, 0)
         self.verdicts: dict[str, int] = {}  # outcome -> count, of this server
         self._pair, self._trial = ("", ""), False  # champion and challenger of the contest; whether it is a trial
@@ -92,7 +92,7 @@ class Rollout:
         except Exception as error:
             raise Refused(f"model {self._model}: {unforeseen(error)}") from error
 
-    def lineup(self, shard: int) -> ModelAssignment:
+    def assignment(self, shard: int) -> ModelAssignment:
         """What a shard is to run now."""
         aliases, since_ms = self._seen
         assert aliases is not None and aliases.champion is not None

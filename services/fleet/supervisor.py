@@ -67,7 +67,7 @@ class Supervisor:
         prepare()
         import ray
 
-        from services.brokers.kafka_ledger import fence_all
+        from services.brokers.kafka_sink import fence_all
 
         if self.settings.registry is not None and self._following is None:
             self._following = follow(self.settings, len(self._members), self._notify)
@@ -175,8 +175,8 @@ class Supervisor:
         member.next_incarnation()
         spare, self._spare = self._spare, None
         member.actor = spare or self._actor()
-        member.lineup = self._wanted(member)
-        member.run = member.actor.run.remote(member.shard, member.incarnation, member.lineup)
+        member.assignment = self._wanted(member)
+        member.run = member.actor.run.remote(member.shard, member.incarnation, member.assignment)
         self._notify(
             "shard_started",
             shard=member.shard,
@@ -225,13 +225,13 @@ class Supervisor:
                 self._answered(member, ray.get(member.ordered))
             member.ordered = member.ordering = None
         wanted = self._wanted(member)
-        if wanted != member.lineup:
+        if wanted != member.assignment:
             member.ordering, member.ordered = wanted, member.actor.order.remote(wanted)
 
     def _answered(self, member: ShardHandle, obeyed: AssignmentResult) -> None:
         assert member.ordering is not None
         if obeyed.done:
-            member.lineup = member.served = member.ordering
+            member.assignment = member.served = member.ordering
         elif obeyed.model:
             self._refuse(obeyed.model, obeyed.reason)
 
@@ -244,7 +244,7 @@ class Supervisor:
         """What the registry asks for, without what a shard has just refused: the champion that served serves on."""
         if self._following is None:
             return ModelAssignment()
-        wanted, now_s = self._following.lineup(member.shard), time.monotonic()
+        wanted, now_s = self._following.assignment(member.shard), time.monotonic()
         if now_s < self._refused.get(wanted.champion, 0.0) and member.served is not None:
             return member.served
         return ModelAssignment(wanted.champion) if now_s < self._refused.get(wanted.challenger, 0.0) else wanted
@@ -264,10 +264,10 @@ class Supervisor:
         if status.stats.ready and member.ready_s is None:
             member.ready_s, member.refused = now_s, ""
             if not status.stats.challenger:  # it cannot run, or the registry was away: it is ordered again
-                member.lineup = ModelAssignment(member.lineup.champion)
-            member.served = member.lineup
+                member.assignment = ModelAssignment(member.assignment.champion)
+            member.served = member.assignment
         if status.fell is not None:
-            member.lineup = ModelAssignment(member.lineup.champion)
+            member.assignment = ModelAssignment(member.assignment.champion)
             self._refuse(*status.fell)
         if status.stats.epochs["kept"] or member.calm():
             member.lasted()

@@ -64,16 +64,16 @@ class Patience:
         return time.monotonic() - min(away) if away else 0.0
 
 
-def settled(ledger: Sink, commit: Commit, patiently: Patience, stats: ShardStats, notify: Callable[..., None]) -> bool:
+def settled(sink: Sink, commit: Commit, patiently: Patience, stats: ShardStats, notify: Callable[..., None]) -> bool:
     """Commits, and finds out whether that was kept, however long the broker is away. False: nothing of it happened, and
     `stats` say why. Raises Fenced, Refused or Forgotten.
     """
     try:
-        ledger.commit(commit)
+        sink.commit(commit)
         return True
     except Retriable as error:
         stats.dropped_for = str(error)
         notify("unsettled", error=stats.dropped_for)
-    kept = patiently(ledger.settle, commit)
+    kept = patiently(sink.settle, commit)
     notify("settled", kept=kept)
     return kept

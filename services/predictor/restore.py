@@ -162,14 +162,14 @@ class Restoring:
     def __init__(
         self,
         changelog: Changelog,
-        ledger: Sink,
+        sink: Sink,
         store: StateStore,
         wanted: Wanted,
         aside: Aside,
         patiently: Patience,
         options: ShardOptions,
     ) -> None:
-        self._changelog, self._ledger, self._store = changelog, ledger, store
+        self._changelog, self._sink, self._store = changelog, sink, store
         self._wanted, self._aside, self._patiently, self._options = wanted, aside, patiently, options
         self._searches: dict[int, Search] = {}  # by partition
         self._first: dict[int, int] = {}  # by partition, of the changelog
@@ -193,14 +193,14 @@ class Restoring:
                 yield records, (done + share) / len(partitions)
         for partition, search in self._searches.items():
             if search.found is None and search.other is not None:
-                self._ledger.check_topics(search.other.topic_ids)
+                self._sink.check_topics(search.other.topic_ids)
             if search.stray is not None:
                 self._aside.unreadable(partition, None, search.stray.offset, fault_of(search.stray))
         check_foreign(self._store, self._aside, self._foreign)
         check_readable(self._store, self._aside)
 
     def _is_ours(self, sentinel: Sentinel) -> bool:
-        return not made_anew(sentinel.topic_ids, self._ledger.topic_ids)
+        return not made_anew(sentinel.topic_ids, self._sink.topic_ids)
 
     def _pieces(self, partition: int) -> Iterator[tuple[int, float]]:
         """Those of `restore`, which begins anew when the broker has gone away in the middle."""
@@ -223,12 +223,12 @@ class Restoring:
 
     def stand(self, committed: Mapping[int, int], beginning: Mapping[int, int], notify: Callable[..., None]) -> Stand:
         """Where the shard begins. Raises as `standing`."""
-        found, ends = self._found, self._patiently(self._ledger.ends)
+        found, ends = self._found, self._patiently(self._sink.ends)
         self._check_ahead(committed, ends)
         at = standing(committed, found, self._store, self._options.exactly_once)
         bare = sorted(committed.keys() - found.keys())
         # Where a stray record has made compaction drop the sentinel, the group's offset alone says where it stands.
-        lost = [one for one in bare if self._searches[one].stray is None] if self._ledger.signed else []
+        lost = [one for one in bare if self._searches[one].stray is None] if self._sink.signed else []
         if lost and self._options.exactly_once:
             raise Refused(
                 f"partition {lost[0]}: the group's committed offset is {committed[lost[0]]}, but the changelog holds "

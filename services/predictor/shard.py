@@ -1,10 +1,10 @@
 """The loop over the partitions that one actor owns: poll, decode, batch, step, encode, commit. One epoch a batch.
 
     seal      a batch's predictions, state rows, dead letters and next offsets become a Commit     (a value)
-    commit    the ledger makes all of it visible, or none                                          (the only write)
+    commit    the sink makes all of it visible, or none                                          (the only write)
     kept      -> the state store takes the rows; slots become clean
     dropped   -> dirty streams lose their slots; the source goes back to where the epoch started
-    unsettled -> the ledger finds out which of the two it was, however long the broker is away
+    unsettled -> the sink finds out which of the two it was, however long the broker is away
 
 The device's state is a working copy: after a drop it is thrown away and loaded again from the store, never undone.
 With `seats` the only module of this room that may import rnn.
@@ -52,7 +52,7 @@ class Shard:
     def __init__(
         self,
         source: Source,
-        ledger: Sink,
+        sink: Sink,
         changelog: Changelog,
         champion: DeployedModel,
         decoder: ReadingDecoder,
@@ -68,7 +68,7 @@ class Shard:
         notify: Notify = lambda event, **fields: None,
         tracer: Tracer | None = None,
     ) -> None:
-        self.ledger, self.changelog, self.decoder = ledger, changelog, decoder
+        self.sink, self.changelog, self.decoder = sink, changelog, decoder
         self.source, decoder.progress = Portions(source, decoder.weigh), self._alive
         self.partitions = tuple(partitions)
         self._origin, self._clock_ms, self._steady_ms, self._notify = origin, clock_ms, steady_ms, notify
@@ -118,10 +118,10 @@ class Shard:
 
     def start(self) -> None:
         """Fence, restore, check, seek: in this order. Raises Refused when state and offsets disagree."""
-        self._patiently(self.ledger.fence)
+        self._patiently(self.sink.fence)
         began = time.monotonic()
         start = Restoring(
-            self.changelog, self.ledger, self.store, self.seats.wanted(), self.aside, self._patiently, self.options
+            self.changelog, self.sink, self.store, self.seats.wanted(), self.aside, self._patiently, self.options
         )
         for records, done in start.of(self.partitions):
             self.stats.restored, self.stats.restore_done = self.stats.restored + records, done
@@ -129,7 +129,7 @@ class Shard:
         self.stats.restore_done, self.stats.restore_s = 1.0, time.monotonic() - began
         self.stats.live_streams = self.store.live
         check_memories(self.store, self.aside, self.origin.model, self.seats.recent is not None)
-        committed, beginning = self._patiently(self.ledger.committed), self._patiently(self.source.beginning)
+        committed, beginning = self._patiently(self.sink.committed), self._patiently(self.source.beginning)
         stand = start.stand(committed, beginning, self._notify)
         self._committed, self.position, self._first = dict(stand.committed), dict(stand.position), stand.first
         self._signed_ms = None if stand.unsigned else self._clock_ms()
@@ -249,10 +249,10 @@ class Shard:
         epoch.add_states(self.store, numbers, offsets, seen_ms, memories)
         if signs := self.options.is_to_sign(self._signed_ms, epoch.now_ms):
             epoch.add_still(self._committed)
-        commit = epoch.seal(self.ledger.topic_ids, self._first)
+        commit = epoch.seal(self.sink.topic_ids, self._first)
         self._phase("encode", began)
         began = time.perf_counter()
-        kept = settled(self.ledger, commit, self._patiently, self.stats, self._notify)
+        kept = settled(self.sink, commit, self._patiently, self.stats, self._notify)
         self._phase("commit", began)
         self.stats.count_epoch(kept, self._clock_ms())
         if self._phase.tracer is not None:
@@ -307,7 +307,7 @@ class Shard:
 
     def close(self) -> None:
         """Lets go of the adapters. Nothing is committed: between turns there is nothing to commit."""
-        for port in (self.source, self.changelog, self.ledger):
+        for port in (self.source, self.changelog, self.sink):
             with suppress(Fenced):
                 port.close()
 

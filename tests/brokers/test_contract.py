@@ -130,16 +130,16 @@ def test_what_was_read_and_is_to_be_read_again_is_behind(world: World) -> None:
     assert source.lag() == {0: 0, 1: 0}
 
 
-# ---- ledger ----------------------------------------------------------------------------------------------------------
+# ---- sink ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_commit_shows_all_of_itself_in_order(world: World) -> None:
-    ledger = world.ledger()
-    ledger.fence()
-    assert ledger.committed() == {}
-    ledger.commit(epoch(0, 5, b"a"))
-    ledger.commit(epoch(5, 9, b"b"))
-    assert ledger.committed() == {0: 9, 1: 9}
+    sink = world.sink()
+    sink.fence()
+    assert sink.committed() == {}
+    sink.commit(epoch(0, 5, b"a"))
+    sink.commit(epoch(5, 9, b"b"))
+    assert sink.committed() == {0: 9, 1: 9}
     for role in (Role.PREDICTIONS, Role.CHANGELOG):
         for partition in PARTITIONS:
             assert world.read(role, partition).values == [*numbered(3, b"a"), *numbered(3, b"b")]
@@ -147,12 +147,12 @@ def test_a_commit_shows_all_of_itself_in_order(world: World) -> None:
 
 
 def test_offsets_of_one_partition_leave_the_others(world: World) -> None:
-    ledger = world.ledger()
-    ledger.fence()
-    ledger.commit(Commit({0: 0}, {0: 3}, (encoded(Role.PREDICTIONS, 0, numbered(3)),)))
-    assert ledger.committed() == {0: 3}
-    ledger.commit(Commit({1: 0}, {1: 2}, (encoded(Role.PREDICTIONS, 1, numbered(2)),)))
-    assert ledger.committed() == {0: 3, 1: 2}
+    sink = world.sink()
+    sink.fence()
+    sink.commit(Commit({0: 0}, {0: 3}, (encoded(Role.PREDICTIONS, 0, numbered(3)),)))
+    assert sink.committed() == {0: 3}
+    sink.commit(Commit({1: 0}, {1: 2}, (encoded(Role.PREDICTIONS, 1, numbered(2)),)))
+    assert sink.committed() == {0: 3, 1: 2}
 
 
 def test_dead_letters_keep_bytes_and_headers(world: World) -> None:
@@ -163,9 +163,9 @@ def test_dead_letters_keep_bytes_and_headers(world: World) -> None:
     ]
     keys: list[bytes | None] = [None, b"k" * 300, None]
     bodies: list[bytes | None] = [b"{", b"\x00" * 10, None]
-    ledger = world.ledger()
-    ledger.fence()
-    ledger.commit(Commit({0: 0}, {0: 3}, (Encoded(Role.DEAD_LETTERS, 0, keys, bodies, NOW_MS, headers),)))
+    sink = world.sink()
+    sink.fence()
+    sink.commit(Commit({0: 0}, {0: 3}, (Encoded(Role.DEAD_LETTERS, 0, keys, bodies, NOW_MS, headers),)))
     letters = world.read(Role.DEAD_LETTERS, 0)
     found = {row: list(kept) for row, kept in letters.headers.items()}
     assert letters.keys == keys
@@ -179,32 +179,32 @@ def test_dead_letters_keep_bytes_and_headers(world: World) -> None:
 
 
 def test_a_large_commit_arrives_whole_and_in_order(world: World) -> None:
-    ledger = world.ledger()
-    ledger.fence()
+    sink = world.sink()
+    sink.fence()
     many = [b"%06d" % n + b"x" * 300 for n in range(20_000)]
-    ledger.commit(Commit({0: 0}, {0: 1}, (encoded(Role.PREDICTIONS, 0, list(many)),)))
+    sink.commit(Commit({0: 0}, {0: 1}, (encoded(Role.PREDICTIONS, 0, list(many)),)))
     assert world.read(Role.PREDICTIONS, 0).values == many
 
 
 def test_a_commit_of_nothing_is_a_mistake(world: World) -> None:
-    ledger = world.ledger()
-    ledger.fence()
+    sink = world.sink()
+    sink.fence()
     with pytest.raises(ValueError, match="offset"):
-        ledger.commit(Commit({0: 3}, {0: 3}, ()))
-    ledger.commit(Commit({0: 3}, {0: 4}, ()))
-    assert ledger.committed() == {0: 4}
+        sink.commit(Commit({0: 3}, {0: 3}, ()))
+    sink.commit(Commit({0: 3}, {0: 4}, ()))
+    assert sink.committed() == {0: 4}
 
 
 def test_commit_before_fence_is_a_mistake(world: World) -> None:
     with pytest.raises(RuntimeError, match="fence"):
-        world.ledger().commit(epoch(0, 1))
+        world.sink().commit(epoch(0, 1))
 
 
 # ---- ownership -------------------------------------------------------------------------------------------------------
 
 
 def test_the_newer_owner_wins_and_the_older_is_told(world: World) -> None:
-    older, newer = world.ledger(), world.ledger()
+    older, newer = world.sink(), world.sink()
     older.fence()
     older.commit(epoch(0, 2, b"a"))
     newer.fence()
@@ -217,7 +217,7 @@ def test_the_newer_owner_wins_and_the_older_is_told(world: World) -> None:
 
 
 def test_other_shards_are_not_fenced(world: World) -> None:
-    one, two = world.ledger("shard-0"), world.ledger("shard-1")
+    one, two = world.sink("shard-0"), world.sink("shard-1")
     one.fence()
     two.fence()
     one.commit(Commit({0: 0}, {0: 1}, (encoded(Role.PREDICTIONS, 0, numbered(1)),)))
@@ -226,38 +226,38 @@ def test_other_shards_are_not_fenced(world: World) -> None:
 
 
 def test_settle_tells_a_kept_commit_from_a_dropped_one(world: World) -> None:
-    ledger = world.ledger()
-    ledger.fence()
-    assert ledger.settle(epoch(0, 2)) is False
-    ledger.commit(epoch(0, 2))
-    assert ledger.settle(epoch(0, 2)) is True
-    assert ledger.settle(epoch(2, 4)) is False
-    ledger.commit(epoch(2, 4))
-    assert ledger.committed() == {0: 4, 1: 4}
+    sink = world.sink()
+    sink.fence()
+    assert sink.settle(epoch(0, 2)) is False
+    sink.commit(epoch(0, 2))
+    assert sink.settle(epoch(0, 2)) is True
+    assert sink.settle(epoch(2, 4)) is False
+    sink.commit(epoch(2, 4))
+    assert sink.committed() == {0: 4, 1: 4}
 
 
 def test_ends_are_those_of_the_readings(world: World) -> None:
-    ledger = world.ledger()
-    ledger.fence()
-    assert ledger.ends() == {0: 0, 1: 0}
+    sink = world.sink()
+    sink.fence()
+    assert sink.ends() == {0: 0, 1: 0}
     world.send(1, [b"k"] * 3, numbered(3))
-    assert ledger.ends() == {0: 0, 1: 3}
+    assert sink.ends() == {0: 0, 1: 3}
 
 
 def test_a_commit_may_leave_the_offsets_where_they_are(world: World) -> None:
-    ledger = world.ledger()
-    ledger.fence()
-    ledger.commit(epoch(0, 2, b"a"))
+    sink = world.sink()
+    sink.fence()
+    sink.commit(epoch(0, 2, b"a"))
     still = epoch(2, 2, b"b")
-    ledger.commit(still)
-    assert ledger.committed() == {0: 2, 1: 2}
-    assert ledger.settle(still) is True
-    ledger.commit(epoch(2, 3, b"c"))
+    sink.commit(still)
+    assert sink.committed() == {0: 2, 1: 2}
+    assert sink.settle(still) is True
+    sink.commit(epoch(2, 3, b"c"))
     assert world.read(Role.PREDICTIONS, 0).values == [*numbered(3, b"a"), *numbered(3, b"b"), *numbered(3, b"c")]
 
 
 def test_an_owner_that_was_replaced_can_not_commit_without_moving_offsets(world: World) -> None:
-    older, newer = world.ledger(), world.ledger()
+    older, newer = world.sink(), world.sink()
     older.fence()
     older.commit(epoch(0, 2, b"a"))
     newer.fence()
@@ -271,7 +271,7 @@ def test_an_owner_that_was_replaced_can_not_commit_without_moving_offsets(world:
 
 
 def test_settle_after_another_owner_has_committed_leaves(world: World) -> None:
-    older, newer = world.ledger(), world.ledger()
+    older, newer = world.sink(), world.sink()
     older.fence()
     newer.fence()
     newer.commit(epoch(0, 7))
@@ -280,7 +280,7 @@ def test_settle_after_another_owner_has_committed_leaves(world: World) -> None:
 
 
 def test_without_transactions_two_owners_do_not_shut_each_other_out(world: World) -> None:
-    one, two = world.ledger(exactly_once=False), world.ledger(exactly_once=False)
+    one, two = world.sink(exactly_once=False), world.sink(exactly_once=False)
     one.fence()
     two.fence()
     one.commit(epoch(0, 2, b"a"))
@@ -295,29 +295,29 @@ def test_without_transactions_two_owners_do_not_shut_each_other_out(world: World
 
 @pytest.mark.parametrize("role", [Role.PREDICTIONS, Role.CHANGELOG])
 def test_offsets_of_a_topic_that_was_made_anew_are_refused(world: World, role: Role) -> None:
-    ledger = world.ledger()
-    ledger.fence()
-    ledger.commit(epoch(0, 2))
-    before = ledger.topic_ids
-    world.ledger().fence()  # nothing has changed
+    sink = world.sink()
+    sink.fence()
+    sink.commit(epoch(0, 2))
+    before = sink.topic_ids
+    world.sink().fence()  # nothing has changed
     world.remake(role)
-    newer = world.ledger()
+    newer = world.sink()
     with pytest.raises(Refused, match=r"made anew.*streamrnn topics start-over"):
         newer.fence()
     with pytest.raises(Refused, match="made anew"):
         newer.check_topics(before)
     with pytest.raises(Refused, match="made anew"):
-        ledger.settle(epoch(2, 4))
+        sink.settle(epoch(2, 4))
 
 
 def test_offsets_that_are_gone_are_nobody_elses(world: World) -> None:
-    ledger = world.ledger()
-    ledger.fence()
-    ledger.commit(epoch(0, 2))
+    sink = world.sink()
+    sink.fence()
+    sink.commit(epoch(0, 2))
     world.forget_offsets()
     with pytest.raises(Forgotten):
-        ledger.settle(epoch(2, 4))
-    newer = world.ledger()
+        sink.settle(epoch(2, 4))
+    newer = world.sink()
     newer.fence()
     assert newer.committed() == {}
     newer.commit(epoch(2, 4))
@@ -325,9 +325,9 @@ def test_offsets_that_are_gone_are_nobody_elses(world: World) -> None:
 
 
 def test_who_holds_the_changelog_open_is_named(world: World) -> None:
-    ledger, changelog = world.ledger(), world.changelog()
-    ledger.fence()
-    ledger.commit(epoch(0, 2))
+    sink, changelog = world.sink(), world.changelog()
+    sink.fence()
+    sink.commit(epoch(0, 2))
     assert changelog.held_open(0) == ""
     world.hold_open()
     assert "has been open since offset" in changelog.held_open(0)
@@ -339,13 +339,13 @@ def test_who_holds_the_changelog_open_is_named(world: World) -> None:
 
 
 def test_the_changelog_gives_rows_and_tombstones_up_to_its_end(world: World) -> None:
-    ledger, changelog = world.ledger(), world.changelog()
-    ledger.fence()
+    sink, changelog = world.sink(), world.changelog()
+    sink.fence()
     rows: list[bytes | None] = [b"row", None, b"other"]
     write = Encoded(Role.CHANGELOG, 1, [b"a", b"a", b"b"], rows, NOW_MS)
-    ledger.commit(Commit({1: 0}, {1: 3}, (write,)))
+    sink.commit(Commit({1: 0}, {1: 3}, (write,)))
     early = changelog.read(1)
-    ledger.commit(Commit({1: 3}, {1: 4}, (encoded(Role.CHANGELOG, 1, [b"late"]),)))
+    sink.commit(Commit({1: 3}, {1: 4}, (encoded(Role.CHANGELOG, 1, [b"late"]),)))
     first, end = changelog.span(1)
     read = list(early)
     assert [key for records in read for key in records.keys] == [b"a", b"a", b"b"]
@@ -362,8 +362,8 @@ def test_an_empty_changelog_ends_at_once(world: World) -> None:
 
 
 def test_the_changelog_is_read_partition_after_partition(world: World) -> None:
-    ledger, changelog = world.ledger(), world.changelog()
-    ledger.fence()
-    ledger.commit(epoch(0, 1, b"a", rows=5000))
+    sink, changelog = world.sink(), world.changelog()
+    sink.fence()
+    sink.commit(epoch(0, 1, b"a", rows=5000))
     read: Mapping[int, list[Records]] = {partition: list(changelog.read(partition)) for partition in (1, 0, 1)}
     assert values(read[0]) == values(read[1]) == numbered(5000, b"a")

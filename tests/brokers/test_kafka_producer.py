@@ -1,4 +1,4 @@
-"""The ledger against a client library that loses requests, says what is not true and forgets what has failed."""
+"""The sink against a client library that loses requests, says what is not true and forgets what has failed."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from waiting import wait_for
 from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_client import group_offsets, read_topic
 from services.brokers.kafka_connect import drop, open_admin, open_producer
-from services.brokers.kafka_ledger import KafkaSink
 from services.brokers.kafka_producer import unfit
+from services.brokers.kafka_sink import KafkaSink
 from services.brokers.kafka_topics import TopicSpec, create
 from services.predictor.ports import Refused, Retriable
 from services.records import Commit, Encoded, Role
@@ -45,7 +45,7 @@ def expired() -> list[str]:
 
 
 @pytest.fixture
-def ledger(options: dict[str, Any], pipeline: str, expired: list[str]) -> Iterator[KafkaSink]:
+def sink(options: dict[str, Any], pipeline: str, expired: list[str]) -> Iterator[KafkaSink]:
     made = own(options, pipeline, on_expiry=expired.append)
     yield made
     made.close()
@@ -88,12 +88,12 @@ def test_a_request_that_the_library_lost_is_unsettled_at_once(
     is_kept: bool,
     options: dict[str, Any],
     pipeline: str,
-    ledger: KafkaSink,
+    sink: KafkaSink,
     expired: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ledger.fence()
-    ledger.commit(epoch(0))
+    sink.fence()
+    sink.commit(epoch(0))
     with monkeypatch.context() as broken:
 
         def lose(*_: object) -> None:
@@ -101,17 +101,17 @@ def test_a_request_that_the_library_lost_is_unsettled_at_once(
 
         broken.setattr(getattr(transaction_manager, f"{lost}Handler"), "handle_response", lose)
         with pytest.raises(Retriable, match="has lost a request"):
-            ledger.commit(epoch(1))
-    assert ledger.settle(epoch(1)) is is_kept
+            sink.commit(epoch(1))
+    assert sink.settle(epoch(1)) is is_kept
     if not is_kept:
-        ledger.commit(epoch(1))
-    ledger.commit(epoch(2))
+        sink.commit(epoch(1))
+    sink.commit(epoch(2))
     assert kept(options, pipeline) == [b"0", b"1", b"2"]
     assert not expired
 
 
 def test_a_takeover_whose_request_the_library_lost_can_be_tried_again(
-    ledger: KafkaSink, expired: list[str], monkeypatch: pytest.MonkeyPatch
+    sink: KafkaSink, expired: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
 
@@ -120,17 +120,17 @@ def test_a_takeover_whose_request_the_library_lost_can_be_tried_again(
 
         broken.setattr(transaction_manager.InitProducerIdHandler, "handle_response", lose)
         with pytest.raises(Retriable, match="has lost a request"):
-            ledger.fence()
-    ledger.fence()
-    ledger.commit(epoch(0))
+            sink.fence()
+    sink.fence()
+    sink.commit(epoch(0))
     assert not expired
 
 
 def test_a_commit_that_the_library_only_says_to_have_done_is_noticed(
-    options: dict[str, Any], pipeline: str, ledger: KafkaSink, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], pipeline: str, sink: KafkaSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger.fence()
-    ledger.commit(epoch(0))
+    sink.fence()
+    sink.commit(epoch(0))
     with monkeypatch.context() as lying:
         begin_commit = TransactionManager.begin_commit
 
@@ -142,10 +142,10 @@ def test_a_commit_that_the_library_only_says_to_have_done_is_noticed(
 
         lying.setattr(TransactionManager, "begin_commit", begin)
         with pytest.raises(Retriable, match="reported success"):
-            ledger.commit(epoch(1))
+            sink.commit(epoch(1))
     assert kept(options, pipeline) == [b"0"]
-    assert ledger.settle(epoch(1)) is False
-    ledger.commit(epoch(1))
+    assert sink.settle(epoch(1)) is False
+    sink.commit(epoch(1))
     assert kept(options, pipeline) == [b"0", b"1"]
 
 
@@ -160,17 +160,17 @@ def test_a_record_that_was_not_written_is_noticed_before_its_offset_is_committed
     texts = [b"x" * 5000 if row == place else b"1" for row in range(3)]
     now_ms = time.time_ns() // 1_000_000
     written = tuple(Encoded(roles[row], row // 2, [b"key"], [texts[row]], now_ms) for row in range(3))
-    ledger = own(options, pipeline, delivery=delivery, bulk=bulk)
-    ledger.fence()
-    ledger.commit(epoch(0))
+    sink = own(options, pipeline, delivery=delivery, bulk=bulk)
+    sink.fence()
+    sink.commit(epoch(0))
     lower_max_message_bytes(options, names(pipeline)[roles[place]], "2000")
     with monkeypatch.context() as forgetting:
         # What the library does with a record whose time has run out: the transaction does not know that it has failed.
         forget = TransactionManager.ERROR_CLASS_RETRIABLE
         forgetting.setattr(TransactionManager, "classify_batch_error", lambda *_, **__: forget)
         with pytest.raises(Refused, match=r"max\.message\.bytes of a topic lowered"):
-            ledger.commit(Commit({0: 1}, {0: 2}, written))
-    ledger.close()
+            sink.commit(Commit({0: 1}, {0: 2}, written))
+    sink.close()
     assert group_offsets(options, pipeline, names(pipeline)[Role.READINGS]) == {0: 1}
     if delivery == "exactly_once":
         assert kept(options, pipeline) == [b"0"]

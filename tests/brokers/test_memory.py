@@ -47,7 +47,7 @@ def broker(clock: Clock) -> MemoryBroker:
     return broker
 
 
-def ledger(broker: MemoryBroker, faults: Faults | None = None, exactly_once: bool = True) -> MemorySink:
+def sink(broker: MemoryBroker, faults: Faults | None = None, exactly_once: bool = True) -> MemorySink:
     return MemorySink(broker, GROUP, OWNER, (0, 1), exactly_once=exactly_once, faults=faults)
 
 
@@ -79,7 +79,7 @@ def everywhere(*words: bytes) -> dict[tuple[Role, int], list[bytes]]:
 
 def settled(broker: MemoryBroker) -> dict[int, int]:
     """The group's offsets once a new owner has fenced everything."""
-    successor = ledger(broker)
+    successor = sink(broker)
     successor.fence()
     return dict(successor.committed())
 
@@ -88,7 +88,7 @@ def settled(broker: MemoryBroker) -> dict[int, int]:
 
 
 def test_a_commit_shows_everything_in_all_partitions(broker: MemoryBroker) -> None:
-    owner = ledger(broker)
+    owner = sink(broker)
     owner.fence()
     assert owner.committed() == {}
     owner.commit(epoch())
@@ -98,7 +98,7 @@ def test_a_commit_shows_everything_in_all_partitions(broker: MemoryBroker) -> No
 
 
 def test_an_open_transaction_is_seen_only_by_uncommitted_readers(broker: MemoryBroker) -> None:
-    owner = ledger(broker, Faults.once(FaultPoint.BEFORE_END, InjectedFault.CRASH))
+    owner = sink(broker, Faults.once(FaultPoint.BEFORE_END, InjectedFault.CRASH))
     owner.fence()
     with pytest.raises(Crash):
         owner.commit(epoch())
@@ -109,7 +109,7 @@ def test_an_open_transaction_is_seen_only_by_uncommitted_readers(broker: MemoryB
 
 
 def test_an_open_transaction_hides_what_others_wrote_after_it(broker: MemoryBroker) -> None:
-    owner = ledger(broker, Faults.once(FaultPoint.BEFORE_END, InjectedFault.CRASH))
+    owner = sink(broker, Faults.once(FaultPoint.BEFORE_END, InjectedFault.CRASH))
     owner.fence()
     with pytest.raises(Crash):
         owner.commit(epoch())
@@ -122,7 +122,7 @@ def test_an_open_transaction_hides_what_others_wrote_after_it(broker: MemoryBrok
 
 
 def test_markers_take_offsets_and_are_never_delivered(broker: MemoryBroker) -> None:
-    owner = ledger(broker)
+    owner = sink(broker)
     owner.fence()
     owner.commit(epoch(0, 2, b"a"))
     owner.commit(epoch(2, 4, b"b"))
@@ -150,7 +150,7 @@ def test_offsets_are_pending_until_the_transaction_ends(broker: MemoryBroker) ->
 
 
 def test_a_decided_transaction_is_completed_though_its_owner_died(broker: MemoryBroker) -> None:
-    owner = ledger(broker, Faults.once(FaultPoint.AFTER_END, InjectedFault.CRASH))
+    owner = sink(broker, Faults.once(FaultPoint.AFTER_END, InjectedFault.CRASH))
     owner.fence()
     with pytest.raises(Crash):
         owner.commit(epoch())
@@ -160,7 +160,7 @@ def test_a_decided_transaction_is_completed_though_its_owner_died(broker: Memory
 
 
 def test_an_empty_commit_is_refused(broker: MemoryBroker) -> None:
-    owner = ledger(broker)
+    owner = sink(broker)
     with pytest.raises(RuntimeError, match="fence"):
         owner.commit(epoch())
     owner.fence()
@@ -172,7 +172,7 @@ def test_an_empty_commit_is_refused(broker: MemoryBroker) -> None:
 
 
 def test_a_zombie_is_fenced_and_nothing_of_it_is_seen(broker: MemoryBroker) -> None:
-    zombie, owner = ledger(broker), ledger(broker)
+    zombie, owner = sink(broker), sink(broker)
     zombie.fence()
     zombie.commit(epoch(0, 1, b"a"))
     owner.fence()
@@ -186,7 +186,7 @@ def test_a_zombie_is_fenced_and_nothing_of_it_is_seen(broker: MemoryBroker) -> N
 
 @pytest.mark.parametrize("step", COMMIT_STEPS)
 def test_a_takeover_in_the_middle_of_a_commit(broker: MemoryBroker, step: FaultPoint) -> None:
-    owner = ledger(broker)
+    owner = sink(broker)
     found: list[dict[int, int]] = []
 
     def take_over(at: FaultPoint) -> None:
@@ -195,7 +195,7 @@ def test_a_takeover_in_the_middle_of_a_commit(broker: MemoryBroker, step: FaultP
             found.append(dict(owner.committed()))
             owner.commit(epoch(found[0].get(0, 0), 4, b"owner"))
 
-    zombie = ledger(broker, Faults(take_over))
+    zombie = sink(broker, Faults(take_over))
     zombie.fence()
     if step in (FaultPoint.READ_BACK, FaultPoint.AFTER_END):  # it had been decided; the offsets have moved on since
         with pytest.raises(Retriable):
@@ -239,10 +239,10 @@ POINTS = [
 def test_whatever_fails_all_or_nothing_is_seen(
     broker: MemoryBroker, step: FaultPoint, nth: int, fault: InjectedFault
 ) -> None:
-    before = ledger(broker)
+    before = sink(broker)
     before.fence()
     before.commit(epoch(0, 1, b"before"))
-    owner = ledger(broker, Faults.once(step, fault, nth))
+    owner = sink(broker, Faults.once(step, fault, nth))
     owner.fence()
     with pytest.raises(Crash if fault is InjectedFault.CRASH else Retriable):
         owner.commit(epoch(1, 2, b"now"))
@@ -255,7 +255,7 @@ def test_whatever_fails_all_or_nothing_is_seen(
 
 
 def test_a_lost_epoch_can_be_committed_again_by_the_same_owner(broker: MemoryBroker) -> None:
-    owner = ledger(broker, Faults.once(FaultPoint.BEFORE_END, InjectedFault.LOST))
+    owner = sink(broker, Faults.once(FaultPoint.BEFORE_END, InjectedFault.LOST))
     owner.fence()
     with pytest.raises(Retriable):
         owner.commit(epoch())
@@ -280,7 +280,7 @@ def test_settling_may_fail_and_be_tried_again(broker: MemoryBroker) -> None:
             return faults[tries]
         return None
 
-    owner = ledger(broker, Faults(choose))
+    owner = sink(broker, Faults(choose))
     owner.fence()
     with pytest.raises(Retriable):
         owner.commit(epoch())
@@ -292,7 +292,7 @@ def test_settling_may_fail_and_be_tried_again(broker: MemoryBroker) -> None:
 
 def unsettled(broker: MemoryBroker, commit: Commit) -> MemorySink:
     """An owner that has committed offset 1 everywhere and does not know what became of `commit`; it was dropped."""
-    owner = ledger(broker, Faults.once(FaultPoint.BEFORE_END, InjectedFault.LOST, nth=2))
+    owner = sink(broker, Faults.once(FaultPoint.BEFORE_END, InjectedFault.LOST, nth=2))
     owner.fence()
     owner.commit(epoch(0, 1))
     with pytest.raises(Retriable):
@@ -304,7 +304,7 @@ def test_a_zombie_that_settles_leaves_when_another_owner_has_read_other_partitio
     """It would go on with positions of earlier there, and answer readings twice."""
     mine = Commit({0: 1}, {0: 2}, (Encoded(Role.PREDICTIONS, 0, [b"pump"], [b"mine"], 0),))
     zombie = unsettled(broker, mine)
-    owner = ledger(broker)
+    owner = sink(broker)
     owner.fence()
     owner.commit(Commit({1: 1}, {1: 2}, (Encoded(Role.PREDICTIONS, 1, [b"pump"], [b"theirs"], 0),)))
     with pytest.raises(Fenced):
@@ -313,7 +313,7 @@ def test_a_zombie_that_settles_leaves_when_another_owner_has_read_other_partitio
 
 def test_a_zombie_that_settles_leaves_when_another_owner_has_committed_the_same_epoch(broker: MemoryBroker) -> None:
     zombie = unsettled(broker, epoch(1, 2))
-    owner = ledger(broker)
+    owner = sink(broker)
     owner.fence()
     owner.commit(epoch(1, 2))
     with pytest.raises(Fenced):
@@ -322,7 +322,7 @@ def test_a_zombie_that_settles_leaves_when_another_owner_has_committed_the_same_
 
 def test_an_owner_that_settles_goes_on_when_nobody_has_committed(broker: MemoryBroker) -> None:
     zombie = unsettled(broker, epoch(1, 2))
-    owner = ledger(broker)
+    owner = sink(broker)
     owner.fence()
     assert zombie.settle(epoch(1, 2)) is False
     zombie.commit(epoch(1, 2))
@@ -336,7 +336,7 @@ def test_an_owner_that_settles_goes_on_when_nobody_has_committed(broker: MemoryB
 def test_at_least_once_writes_predictions_then_states_then_offsets(broker: MemoryBroker) -> None:
     def written(step: FaultPoint, nth: int = 1) -> tuple[int, int, dict[int, int]]:
         fresh = MemoryBroker(2, lambda: 0)
-        owner = ledger(fresh, Faults.once(step, InjectedFault.CRASH, nth), exactly_once=False)
+        owner = sink(fresh, Faults.once(step, InjectedFault.CRASH, nth), exactly_once=False)
         owner.fence()
         with pytest.raises(Crash):
             owner.commit(epoch())
@@ -353,7 +353,7 @@ def test_at_least_once_writes_predictions_then_states_then_offsets(broker: Memor
 
 
 def test_at_least_once_has_no_markers_and_no_fencing(broker: MemoryBroker) -> None:
-    zombie, owner = ledger(broker, exactly_once=False), ledger(broker, exactly_once=False)
+    zombie, owner = sink(broker, exactly_once=False), sink(broker, exactly_once=False)
     zombie.fence()
     owner.fence()
     zombie.commit(epoch())
@@ -447,7 +447,7 @@ def test_the_changelog_is_read_to_its_stable_end_at_the_time_of_the_call(broker:
 
 
 def test_compaction_keeps_the_last_row_and_its_offset(broker: MemoryBroker, clock: Clock) -> None:
-    owner = ledger(broker, Faults.once(FaultPoint.BEFORE_END, InjectedFault.LOST, nth=3))
+    owner = sink(broker, Faults.once(FaultPoint.BEFORE_END, InjectedFault.LOST, nth=3))
     owner.fence()
     owner.commit(epoch(0, 1, b"old"))
     owner.commit(epoch(1, 2, b"new"))
@@ -489,7 +489,7 @@ def test_compaction_drops_tombstones_only_when_they_are_old(broker: MemoryBroker
 def test_compaction_leaves_an_open_transaction_alone(broker: MemoryBroker) -> None:
     broker.append(Role.CHANGELOG, 0, b"pump", b"old")
     broker.append(Role.CHANGELOG, 0, b"pump", b"new")
-    owner = ledger(broker, Faults.once(FaultPoint.BEFORE_END, InjectedFault.CRASH))
+    owner = sink(broker, Faults.once(FaultPoint.BEFORE_END, InjectedFault.CRASH))
     owner.fence()
     with pytest.raises(Crash):
         owner.commit(epoch(0, 1, b"open"))

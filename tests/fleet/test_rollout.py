@@ -75,8 +75,8 @@ def test_an_empty_registry_gets_the_model_of_the_settings(world: World) -> None:
     rollout = world.rollout()
     first = world.models[0]
     assert world.registry.aliases().champion == first
-    assert {rollout.lineup(shard) for shard in range(4)} == {ModelAssignment(first)}
-    assert world.rollout().lineup(0) == ModelAssignment(first)  # and a second server finds it
+    assert {rollout.assignment(shard) for shard in range(4)} == {ModelAssignment(first)}
+    assert world.rollout().assignment(0) == ModelAssignment(first)  # and a second server finds it
 
 
 def test_a_registry_without_anything_to_serve_is_refused(world: World) -> None:
@@ -90,10 +90,10 @@ def test_a_challenger_that_has_won_follows_all_streams_before_it_takes_over(worl
     first, second = world.models[0], world.add(1)
     world.registry.challenge(second, reason="a test", by="test")
     rollout.look()
-    assert rollout.lineup(0) == ModelAssignment(first, second, share=0.25)
+    assert rollout.assignment(0) == ModelAssignment(first, second, share=0.25)
     rollout.heard(rounds(first, second, 0.2))
     rollout.look()
-    assert rollout.lineup(0) == ModelAssignment(first, second, share=1)
+    assert rollout.assignment(0) == ModelAssignment(first, second, share=1)
     assert world.events("joining")[0]["model"] == second and not world.events("verdict")
     world.now_ms += round(0.4 * HOUR_MS)
     rollout.heard(rounds(first, second, -0.5))  # too late: the contest is over, and the watch comes after it
@@ -102,7 +102,7 @@ def test_a_challenger_that_has_won_follows_all_streams_before_it_takes_over(worl
     world.now_ms += round(0.1 * HOUR_MS)
     rollout.look()
     assert world.registry.aliases().champion == second
-    assert rollout.lineup(0) == ModelAssignment(
+    assert rollout.assignment(0) == ModelAssignment(
         second, first, share=1
     )  # whom it may be rolled back to, with every memory
 
@@ -117,7 +117,7 @@ def test_a_challenger_that_was_replaced_while_it_joined_is_not_promoted(world: W
     world.registry.challenge(third, reason="a test", by="test")
     world.now_ms += HOUR_MS
     rollout.look()
-    assert rollout.lineup(0) == ModelAssignment(world.models[0], third, share=0.25)
+    assert rollout.assignment(0) == ModelAssignment(world.models[0], third, share=0.25)
     assert world.registry.aliases().champion == world.models[0]
 
 
@@ -126,20 +126,20 @@ def test_a_better_challenger_is_promoted_by_halves_and_then_on_watch(world: Worl
     first, second = world.models[0], world.add(1)
     world.registry.challenge(second, reason="a test", by="test")
     rollout.look()
-    assert rollout.lineup(3) == ModelAssignment(first, second)
+    assert rollout.assignment(3) == ModelAssignment(first, second)
     rollout.heard(rounds(first, second, 0.2))
     rollout.look()
     assert world.registry.aliases().champion == second
     assert world.registry.verdicts(second)[0]["verdict"] == "promoted"
     assert world.events("verdict")[0]["outcome"] == "promoted"
-    assert [rollout.lineup(shard) for shard in (0, 1)] == [ModelAssignment(second, first)] * 2
-    assert [rollout.lineup(shard) for shard in (2, 3)] == [ModelAssignment(first, second)] * 2
-    assert world.rollout().lineup(2) == ModelAssignment(first, second)  # another server goes on in the middle of it
+    assert [rollout.assignment(shard) for shard in (0, 1)] == [ModelAssignment(second, first)] * 2
+    assert [rollout.assignment(shard) for shard in (2, 3)] == [ModelAssignment(first, second)] * 2
+    assert world.rollout().assignment(2) == ModelAssignment(first, second)  # another server goes on in the middle of it
     world.now_ms += round(0.2 * HOUR_MS)
-    assert {rollout.lineup(shard) for shard in range(4)} == {ModelAssignment(second, first)}
+    assert {rollout.assignment(shard) for shard in range(4)} == {ModelAssignment(second, first)}
     world.now_ms += HOUR_MS
     rollout.look()
-    assert {rollout.lineup(shard) for shard in range(4)} == {ModelAssignment(second)}
+    assert {rollout.assignment(shard) for shard in range(4)} == {ModelAssignment(second)}
     assert rollout.verdicts == {"promoted": 1}
 
 
@@ -164,7 +164,7 @@ def test_one_that_nobody_can_judge_expires(world: World) -> None:
     world.now_ms += 3 * HOUR_MS
     rollout.look()
     assert world.registry.verdicts(second)[0]["verdict"] == "expired"
-    assert rollout.lineup(0) == ModelAssignment(world.models[0])
+    assert rollout.assignment(0) == ModelAssignment(world.models[0])
 
 
 def test_who_disappoints_is_rolled_back_by_rounds_of_both_kinds_of_shards(world: World) -> None:
@@ -172,7 +172,7 @@ def test_who_disappoints_is_rolled_back_by_rounds_of_both_kinds_of_shards(world:
     first, second = world.models[0], world.add(1)
     world.registry.promote(second, reason="I like it", by="me")
     rollout.look()
-    assert [rollout.lineup(shard).champion for shard in range(4)] == [second, second, first, first]
+    assert [rollout.assignment(shard).champion for shard in range(4)] == [second, second, first, first]
     ahead = rounds(second, first, 0.2, 100)  # the old one saves a fifth
     behind = rounds(first, second, -0.2, 100)  # and so it does where it still serves
     rollout.heard([one for pair in zip(ahead, behind, strict=True) for one in pair])
@@ -180,7 +180,7 @@ def test_who_disappoints_is_rolled_back_by_rounds_of_both_kinds_of_shards(world:
     aliases = world.registry.aliases()
     assert (aliases.champion, aliases.previous) == (first, second)
     assert world.registry.history()[-1].what == "rolled back"
-    assert {rollout.lineup(shard) for shard in range(4)} == {
+    assert {rollout.assignment(shard) for shard in range(4)} == {
         ModelAssignment(first)
     }  # and it is not watched in its turn
     assert rollout.verdicts == {"rolled_back": 1}
@@ -212,7 +212,7 @@ def test_a_person_who_is_quicker_is_followed(world: World) -> None:
     world.registry.promote(third, reason="a person", by="me")
     rollout.look()
     assert world.registry.aliases().champion == third
-    assert rollout.lineup(0) == ModelAssignment(third)
+    assert rollout.assignment(0) == ModelAssignment(third)
 
 
 def test_rounds_of_another_pair_count_for_nothing(world: World) -> None:
@@ -240,7 +240,7 @@ def test_what_was_trained_challenges(world: World) -> None:
     second = world.add(1)
     rollout.challenge(second, "trained on 10 readings", {"mse": 0.1})
     rollout.look()
-    assert rollout.lineup(0) == ModelAssignment(world.models[0], second)
+    assert rollout.assignment(0) == ModelAssignment(world.models[0], second)
     assert world.registry.history()[-1].numbers == {"mse": 0.1}
 
 
@@ -360,7 +360,7 @@ def test_a_registry_that_is_away_changes_nothing_and_is_said_once(world: World) 
     rollout.look()
     rollout.look()
     assert len(world.events("registry_problem")) == 1
-    assert rollout.lineup(0) == ModelAssignment(world.models[0])
+    assert rollout.assignment(0) == ModelAssignment(world.models[0])
     newest.write_bytes(content)
     rollout.look()
-    assert rollout.lineup(0) == ModelAssignment(world.models[0], second)
+    assert rollout.assignment(0) == ModelAssignment(world.models[0], second)

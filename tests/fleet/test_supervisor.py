@@ -152,7 +152,7 @@ class Asked:
         self.wanted = ModelAssignment("good")
         self.turned_down: list[str] = []
 
-    def lineup(self, shard: int) -> ModelAssignment:
+    def assignment(self, shard: int) -> ModelAssignment:
         return self.wanted
 
     def refused(self, model: str, reason: str) -> None:
@@ -169,7 +169,7 @@ def following() -> tuple[Told, Asked, ShardHandle]:
     told, asked = Told(), Asked()
     told._following = asked  # type: ignore[assignment]
     member = told._members[0]
-    member.served = member.lineup = ModelAssignment("good", "tried")
+    member.served = member.assignment = ModelAssignment("good", "tried")
     return told, asked, member
 
 
@@ -196,15 +196,15 @@ def test_a_challenger_that_cannot_run_is_left_out() -> None:
 
 def test_a_challenger_that_fails_at_its_work_is_refused_and_ordered_no_more() -> None:
     told, asked, member = following()
-    asked.wanted = member.lineup
+    asked.wanted = member.assignment
     status = ShardStatus(0, member.incarnation, 1, "here", ShardStats(), fell=("tried", "out of memory"))
     told._heard(member, status, 0.0)
-    assert asked.turned_down == ["tried"] and member.lineup == told._wanted(member) == ModelAssignment("good")
+    assert asked.turned_down == ["tried"] and member.assignment == told._wanted(member) == ModelAssignment("good")
 
 
 def test_a_challenger_beside_which_a_shard_dies_again_and_again_is_taken_for_the_cause() -> None:
     told, asked, member = following()
-    asked.wanted = member.lineup
+    asked.wanted = member.assignment
     killed = ShardExit(ExitReason.CRASHED, "the kernel killed it: out of memory")
     for _ in range(BLAMED):
         told.ended(0, killed)

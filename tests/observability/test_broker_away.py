@@ -59,13 +59,13 @@ def test_a_shard_whose_readings_cannot_be_polled(nobody: str) -> None:
 
 
 class Unreachable:
-    """A ledger whose coordinator is away for a while; all else is that of the ledger in it."""
+    """A sink whose coordinator is away for a while; all else is that of the sink in it."""
 
-    def __init__(self, ledger: Sink) -> None:
-        self.ledger, self.tries = ledger, 0
+    def __init__(self, sink: Sink) -> None:
+        self.sink, self.tries = sink, 0
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.ledger, name)
+        return getattr(self.sink, name)
 
     def commit(self, commit: Commit) -> None:
         raise Retriable("nobody answers")
@@ -74,13 +74,13 @@ class Unreachable:
         self.tries += 1
         if self.tries < 4:
             raise Retriable("nobody answers")
-        return self.ledger.settle(commit)
+        return self.sink.settle(commit)
 
 
 def test_a_shard_whose_epoch_cannot_be_settled() -> None:
     one = driver()
     shard = one.restart()
-    shard.ledger = Unreachable(shard.ledger)
+    shard.sink = Unreachable(shard.sink)
     heard: list[float] = []
     shard._patiently._pause = lambda seconds: heard.append(away_s(shard.stats))
     one.send("pump-1", START_MS, [1.0])

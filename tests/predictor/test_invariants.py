@@ -197,7 +197,7 @@ def at_least_once(schedule: Schedule) -> Life:
 class NoTransaction(Life):
     """The shard believes in transactions that are not there."""
 
-    def ledger(self) -> Sink:
+    def sink(self) -> Sink:
         return MemorySink(self.broker, GROUP, "none", range(self.broker.partitions), False, self.faults)
 
 
@@ -209,7 +209,7 @@ class OffsetsFirst(Life):
             super().commit(Commit(commit.started, commit.offsets, ()))
             super().commit(commit)
 
-    def ledger(self) -> Sink:
+    def sink(self) -> Sink:
         return self.Careless(self.broker, GROUP, "careless", range(self.broker.partitions), True, self.faults)
 
 

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from services.brokers.kafka_changelog import KafkaChangelog
 from services.brokers.kafka_client import ColumnProducer, read_topic
 from services.brokers.kafka_connect import Producer, drop, open_admin, open_producer
-from services.brokers.kafka_ledger import KafkaSink
+from services.brokers.kafka_sink import KafkaSink
 from services.brokers.kafka_source import KafkaSource
 from services.brokers.kafka_topics import TopicSpec, create
 from services.brokers.memory import Isolation, MemoryBroker, MemoryChangelog, MemorySink, MemorySource
@@ -28,7 +28,7 @@ class World(Protocol):
     null_headers: bool  # a header can be written without a value, and a record without key and value
 
     def source(self, partitions: Sequence[int] = PARTITIONS) -> Source: ...
-    def ledger(self, owner: str = "shard-0", exactly_once: bool = True) -> Sink: ...
+    def sink(self, owner: str = "shard-0", exactly_once: bool = True) -> Sink: ...
     def changelog(self) -> Changelog: ...
     def send(
         self,
@@ -65,7 +65,7 @@ class MemoryWorld:
     def source(self, partitions: Sequence[int] = PARTITIONS) -> Source:
         return MemorySource(self.broker, partitions)
 
-    def ledger(self, owner: str = "shard-0", exactly_once: bool = True) -> Sink:
+    def sink(self, owner: str = "shard-0", exactly_once: bool = True) -> Sink:
         return MemorySink(self.broker, GROUP, owner, PARTITIONS, exactly_once=exactly_once)
 
     def changelog(self) -> Changelog:
@@ -114,7 +114,7 @@ class KafkaWorld:
     def source(self, partitions: Sequence[int] = PARTITIONS) -> Source:
         return self._kept(KafkaSource(self.options, self.names[Role.READINGS], partitions, columnar=self.fast))
 
-    def ledger(self, owner: str = "shard-0", exactly_once: bool = True) -> KafkaSink:
+    def sink(self, owner: str = "shard-0", exactly_once: bool = True) -> KafkaSink:
         return self._kept(
             KafkaSink(
                 self.options,

@@ -14,7 +14,7 @@ import sys
 import time
 
 from services.brokers.kafka_client import read_topic
-from services.brokers.kafka_ledger import KafkaSink
+from services.brokers.kafka_sink import KafkaSink
 from services.predictor.ports import Retriable
 from services.records import Commit, Encoded, Role
 
@@ -50,7 +50,7 @@ def offset(epochs: int) -> int:
 def run(bootstrap: str, pipeline: str, epochs: int, timeout_s: float, bulk: bool) -> None:
     """Commits until there are so many epochs."""
     options = {"bootstrap_servers": bootstrap, "bootstrap_timeout_ms": 1000, "reconnect_backoff_max_ms": 200}
-    ledger = KafkaSink(
+    sink = KafkaSink(
         options,
         group=pipeline,
         transactional_id=f"{pipeline}-shard-0",
@@ -59,8 +59,8 @@ def run(bootstrap: str, pipeline: str, epochs: int, timeout_s: float, bulk: bool
         timeout_s=timeout_s,
         bulk=bulk,
     )
-    patiently(ledger.fence)
-    at = patiently(ledger.committed).get(0, 0)
+    patiently(sink.fence)
+    at = patiently(sink.committed).get(0, 0)
     letters = patiently(lambda: read_topic(options, names(pipeline)[Role.DEAD_LETTERS]))
     epoch = sum(map(len, letters.values()))  # one each
     if offset(epoch) != at:
@@ -70,16 +70,16 @@ def run(bootstrap: str, pipeline: str, epochs: int, timeout_s: float, bulk: bool
     while epoch < epochs and not told:
         commit = commit_of(epoch)
         try:
-            ledger.commit(commit)
+            sink.commit(commit)
         except Retriable as error:
             say(f"unsettled {epoch}: {error}")
-            kept = patiently(lambda commit=commit: ledger.settle(commit))
+            kept = patiently(lambda commit=commit: sink.settle(commit))
             say(f"settled {epoch}: {kept}")
             if not kept:
                 continue
         epoch += 1
         say(f"reached {epoch}")
-    ledger.close()
+    sink.close()
 
 
 def patiently(call):

@@ -1,4 +1,4 @@
-"""The Kafka ledger beyond the contract: what it refuses, what other tools see, and calls that never return."""
+"""The Kafka sink beyond the contract: what it refuses, what other tools see, and calls that never return."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from waiting import wait_for
 from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_client import ColumnProducer, group_lag, group_offsets, read_topic
 from services.brokers.kafka_connect import open_admin, open_producer
-from services.brokers.kafka_ledger import KafkaSink, fence_all
+from services.brokers.kafka_sink import KafkaSink, fence_all
 from services.brokers.kafka_topics import TopicSpec, create
 from services.predictor.ports import Fenced, Refused, Retriable
 from services.records import Commit, Encoded, Role
@@ -41,7 +41,7 @@ def names(options: dict[str, Any], pipeline: str) -> dict[Role, str]:
 
 
 @pytest.fixture
-def ledger(options: dict[str, Any], pipeline: str, names: dict[Role, str]) -> Iterator[KafkaSink]:
+def sink(options: dict[str, Any], pipeline: str, names: dict[Role, str]) -> Iterator[KafkaSink]:
     made = own(options, pipeline, names)
     yield made
     made.close()
@@ -59,13 +59,13 @@ def predictions(*values: bytes) -> Encoded:
 def test_a_record_too_large_for_its_topic_is_refused_before_anything_is_written(
     options: dict[str, Any], pipeline: str, names: dict[Role, str], bulk: bool
 ) -> None:
-    ledger = own(options, pipeline, names, bulk=bulk)
-    ledger.fence()
-    limit = ledger.max_value_bytes
+    sink = own(options, pipeline, names, bulk=bulk)
+    sink.fence()
+    limit = sink.max_value_bytes
     with pytest.raises(Refused, match=rf"topic {names[Role.PREDICTIONS]} .*max\.message\.bytes.*at least \d+"):
-        ledger.commit(Commit({0: 0}, {0: 1}, (predictions(b"small", b"x" * (limit + 400)),)))
-    ledger.commit(Commit({0: 0}, {0: 1}, (predictions(b"x" * limit, b"last"),)))  # the ledger goes on
-    ledger.close()
+        sink.commit(Commit({0: 0}, {0: 1}, (predictions(b"small", b"x" * (limit + 400)),)))
+    sink.commit(Commit({0: 0}, {0: 1}, (predictions(b"x" * limit, b"last"),)))  # the sink goes on
+    sink.close()
     assert read_topic(options, names[Role.PREDICTIONS])[0].values == [b"x" * limit, b"last"]
 
 
@@ -75,15 +75,15 @@ def test_a_record_too_large_for_its_topic_is_refused_before_anything_is_written(
 def test_a_record_whose_time_the_broker_never_takes_is_refused_with_its_topic_and_the_setting(
     options: dict[str, Any], pipeline: str, names: dict[Role, str], bulk: bool, delivery: str, rows: int
 ) -> None:
-    ledger = own(options, pipeline, names, bulk=bulk, delivery=delivery)
-    ledger.fence()
+    sink = own(options, pipeline, names, bulk=bulk, delivery=delivery)
+    sink.fence()
     early = Encoded(Role.PREDICTIONS, 0, [b"key"] * rows, [b"early"] * rows, time.time_ns() // 1_000_000 + 7_200_000)
     states = Encoded(Role.CHANGELOG, 0, [b"key"], [b"state"], time.time_ns() // 1_000_000)
     with pytest.raises(Refused, match=rf"{names[Role.PREDICTIONS]} is refused .*clock.*timestamp\.after\.max\.ms"):
-        ledger.commit(Commit({0: 0}, {0: 1}, (states, early)))
-    ledger.fence()
-    ledger.commit(Commit({0: 0}, {0: 1}, (states, predictions(b"now"))))
-    ledger.close()
+        sink.commit(Commit({0: 0}, {0: 1}, (states, early)))
+    sink.fence()
+    sink.commit(Commit({0: 0}, {0: 1}, (states, predictions(b"now"))))
+    sink.close()
     assert read_topic(options, names[Role.PREDICTIONS])[0].values == [b"now"]
 
 
@@ -95,12 +95,12 @@ def test_a_dead_letter_without_a_key_is_refused_where_its_topic_is_compacted(
         configs = {"cleanup.policy": "compact"}
         admin.create_topics({compacted: {"num_partitions": 2, "replication_factor": 1, "configs": configs}})
         admin.wait_for_topics([compacted])
-    ledger = own(options, pipeline, {**names, Role.DEAD_LETTERS: compacted})
-    ledger.fence()
+    sink = own(options, pipeline, {**names, Role.DEAD_LETTERS: compacted})
+    sink.fence()
     letter = Encoded(Role.DEAD_LETTERS, 0, [None], [b"no reading"], time.time_ns() // 1_000_000)
     with pytest.raises(Refused, match=rf"topic {compacted} is refused .*cleanup\.policy of {compacted} back to delete"):
-        ledger.commit(Commit({0: 0}, {0: 1}, (predictions(b"never to be seen"), letter)))
-    ledger.close()
+        sink.commit(Commit({0: 0}, {0: 1}, (predictions(b"never to be seen"), letter)))
+    sink.close()
     assert len(read_topic(options, names[Role.PREDICTIONS])[0]) == 0
 
 
@@ -110,15 +110,15 @@ def test_a_group_that_somebody_has_joined_is_refused_before_predictions_are_writ
     def written() -> list[bytes | None]:
         return read_topic(options, names[Role.PREDICTIONS])[0].values
 
-    ledger = own(options, pipeline, names, delivery="at_least_once")
-    ledger.fence()
-    ledger.commit(Commit({0: 0}, {0: 1}, (predictions(b"one"),)))
+    sink = own(options, pipeline, names, delivery="at_least_once")
+    sink.fence()
+    sink.commit(Commit({0: 0}, {0: 1}, (predictions(b"one"),)))
     member = KafkaConsumer(names[Role.READINGS], group_id=pipeline, enable_auto_commit=False, **options)
     wait_for(lambda: member.poll(100) or member.assignment(), "it has joined")
     refused = rf"group {pipeline}, .*has joined it.*End the consumer .*`group`"
     with pytest.raises(Refused, match=refused):
-        ledger.commit(Commit({0: 1}, {0: 2}, (predictions(b"two"),)))
-    ledger.close()
+        sink.commit(Commit({0: 1}, {0: 2}, (predictions(b"two"),)))
+    sink.close()
     again = own(options, pipeline, names, delivery="at_least_once")
     for _ in range(3):
         with pytest.raises(Refused, match=refused):
@@ -138,19 +138,19 @@ def test_missing_topics_and_partitions_are_refused(
     elsewhere = {**names, Role.DEAD_LETTERS: f"{pipeline}.elsewhere"}
     with pytest.raises(Refused, match=r"elsewhere does not exist"):
         own(options, pipeline, elsewhere).fence()
-    ledger = KafkaSink(options, group=pipeline, transactional_id="x", topics=names, partitions=[2])
+    sink = KafkaSink(options, group=pipeline, transactional_id="x", topics=names, partitions=[2])
     with pytest.raises(Refused, match="2 partitions and needs 3"):
-        ledger.fence()
+        sink.fence()
 
 
 def test_ordinary_tools_see_the_offsets(
-    options: dict[str, Any], pipeline: str, names: dict[Role, str], ledger: KafkaSink
+    options: dict[str, Any], pipeline: str, names: dict[Role, str], sink: KafkaSink
 ) -> None:
     with ColumnProducer(options) as producer:
         producer.append(names[Role.READINGS], 0, [b"k"] * 5, [b"v"] * 5, time.time_ns() // 1_000_000)
         producer.flush()
-    ledger.fence()
-    ledger.commit(Commit({0: 0}, {0: 3}, (predictions(b"p"),)))
+    sink.fence()
+    sink.commit(Commit({0: 0}, {0: 3}, (predictions(b"p"),)))
     with open_admin(options) as admin:
         found = admin.list_group_offsets({pipeline: None})[pipeline]
     assert {tp: offset.offset for tp, offset in found.items()} == {TopicPartition(names[Role.READINGS], 0): 3}
@@ -159,15 +159,15 @@ def test_ordinary_tools_see_the_offsets(
 
 
 def test_fence_aborts_what_a_dead_owner_left_open(
-    options: dict[str, Any], pipeline: str, names: dict[Role, str], ledger: KafkaSink
+    options: dict[str, Any], pipeline: str, names: dict[Role, str], sink: KafkaSink
 ) -> None:
     dead = open_producer(options, transactional_id=f"{pipeline}-0")
     dead.init_transactions()
     dead.begin_transaction()
     dead.send(names[Role.PREDICTIONS], b"never to be seen", b"key", partition=0)
     dead.flush()
-    ledger.fence()
-    ledger.commit(Commit({0: 0}, {0: 1}, (predictions(b"seen"),)))
+    sink.fence()
+    sink.commit(Commit({0: 0}, {0: 1}, (predictions(b"seen"),)))
     assert read_topic(options, names[Role.PREDICTIONS])[0].values == [b"seen"]
     everything = read_topic(options, names[Role.PREDICTIONS], isolation="read_uncommitted")[0].values
     assert everything == [b"never to be seen", b"seen"]
@@ -175,10 +175,10 @@ def test_fence_aborts_what_a_dead_owner_left_open(
 
 
 def test_readers_stop_at_an_open_transaction(
-    options: dict[str, Any], pipeline: str, names: dict[Role, str], ledger: KafkaSink
+    options: dict[str, Any], pipeline: str, names: dict[Role, str], sink: KafkaSink
 ) -> None:
-    ledger.fence()
-    ledger.commit(Commit({0: 0}, {0: 1}, (predictions(b"seen"),)))
+    sink.fence()
+    sink.commit(Commit({0: 0}, {0: 1}, (predictions(b"seen"),)))
     other = open_producer(options, transactional_id=f"{pipeline}-other")
     other.init_transactions()
     other.begin_transaction()
@@ -191,22 +191,22 @@ def test_readers_stop_at_an_open_transaction(
 
 
 def test_fence_all_shuts_out_every_owner(
-    options: dict[str, Any], pipeline: str, names: dict[Role, str], ledger: KafkaSink
+    options: dict[str, Any], pipeline: str, names: dict[Role, str], sink: KafkaSink
 ) -> None:
-    ledger.fence()
-    ledger.commit(Commit({0: 0}, {0: 1}, (predictions(b"seen"),)))
+    sink.fence()
+    sink.commit(Commit({0: 0}, {0: 1}, (predictions(b"seen"),)))
     fence_all(options, [f"{pipeline}-0", f"{pipeline}-1"])
     with pytest.raises(Fenced, match=f"{pipeline}-0"):
-        ledger.commit(Commit({0: 1}, {0: 2}, (predictions(b"never to be seen"),)))
+        sink.commit(Commit({0: 1}, {0: 2}, (predictions(b"never to be seen"),)))
     with pytest.raises(RuntimeError, match="settle"):
-        ledger.commit(Commit({0: 1}, {0: 2}, (predictions(b"never to be seen"),)))
+        sink.commit(Commit({0: 1}, {0: 2}, (predictions(b"never to be seen"),)))
     assert read_topic(options, names[Role.PREDICTIONS])[0].values == [b"seen"]
 
 
 def test_a_takeover_that_lost_its_connection_before_it_had_signed_is_tried_again(
     options: dict[str, Any], pipeline: str, names: dict[Role, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predecessor, ledger, newer = (own(options, pipeline, names) for _ in range(3))
+    predecessor, sink, newer = (own(options, pipeline, names) for _ in range(3))
     predecessor.fence()
     predecessor.commit(Commit({0: 0}, {0: 1}, (predictions(b"old"),)))
     with monkeypatch.context() as broken:
@@ -216,23 +216,23 @@ def test_a_takeover_that_lost_its_connection_before_it_had_signed_is_tried_again
 
         broken.setattr(KafkaProducer, "begin_transaction", lost)
         with pytest.raises(Retriable, match="gone for a moment"):
-            ledger.fence()
-    ledger.fence()
-    ledger.commit(Commit({0: 1}, {0: 2}, (predictions(b"new"),)))
+            sink.fence()
+    sink.fence()
+    sink.commit(Commit({0: 1}, {0: 2}, (predictions(b"new"),)))
     with pytest.raises(Fenced):
         predecessor.commit(Commit({0: 1}, {0: 2}, (predictions(b"never to be seen"),)))
     newer.fence()
     with pytest.raises(Fenced, match="another owner"):
-        ledger.fence()  # it replaces whom it found at first, nobody else
-    for each in (predecessor, ledger, newer):
+        sink.fence()  # it replaces whom it found at first, nobody else
+    for each in (predecessor, sink, newer):
         each.close()
     assert read_topic(options, names[Role.PREDICTIONS])[0].values == [b"old", b"new"]
 
 
 def test_a_broker_that_is_away_is_unsettled(names: dict[Role, str]) -> None:
     away = {"bootstrap_servers": "127.0.0.1:1", "bootstrap_timeout_ms": 300}
-    ledger = own(away, "away", names)
-    for call in (ledger.fence, ledger.committed, lambda: ledger.max_value_bytes, lambda: fence_all(away, ["x"])):
+    sink = own(away, "away", names)
+    for call in (sink.fence, sink.committed, lambda: sink.max_value_bytes, lambda: fence_all(away, ["x"])):
         with pytest.raises(Retriable, match="does not answer"):
             call()
 
@@ -258,12 +258,12 @@ def test_a_commit_that_never_returns_is_told_to_the_watchdog(tmp_path: Path) -> 
             warm = own({"bootstrap_servers": proxy.bootstrap}, "warm", names)  # Kafka makes its topic of transactions
             warm.fence()
             warm.close()
-            ledger = own(options, "stuck", names, on_expiry=expire)
-            ledger.fence()
+            sink = own(options, "stuck", names, on_expiry=expire)
+            sink.fence()
             proxy.stall()
             # Records have a timeout of their own; the calls for offsets and the end of the transaction have none.
             commit = Commit({0: 0}, {0: 1}, ())
-            threading.Thread(target=lambda: ledger.commit(commit), daemon=True).start()
+            threading.Thread(target=lambda: sink.commit(commit), daemon=True).start()
             assert rang.wait(300)
             assert told == ["a commit did not end within 9 s; leaving, to start afresh"]
         finally:
