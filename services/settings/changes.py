@@ -23,6 +23,10 @@ class Section(BaseModel):
         return [(name, masked(str(name), value)) for name, value in super().__repr_args__()]
 
 
+NICENESS = 10
+"""Of a training's processes: whoever serves on the same machine comes first, but they do end."""
+
+
 class RolloutSettings(Section):
     """With `registry`: how a challenger becomes the champion, and how one that disappoints goes."""
 
@@ -124,7 +128,7 @@ class RetrainSettings(Section):
         description="Begin from the champion's weights, where that leaves readings to test on; else from new ones.",
     )
     niceness: int = Field(
-        10,
+        NICENESS,
         ge=0,
         le=19,
         description="Of its processes, from their first instruction on. 10 leaves the processors to those that serve, "

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from services.settings import Settings
+from services.settings.changes import NICENESS
 from services.trainer.ranges import RangeQuery
 
 MOST_WORDS = 600
@@ -35,7 +36,7 @@ class RetrainRequest:
     archive: str | None = None  # where readings are that the topic has lost
     workers: int = 1  # processes; 0: in the caller's
     gpus: bool = False
-    niceness: int = 10  # of the processes
+    niceness: int = NICENESS  # of the processes
     warm: bool = True  # from the parent's weights, where they know nothing of the part that tests
     limit_s: float | None = 1800.0
     seed: int = 0

@@ -17,6 +17,7 @@ from rnn.learn import Learned
 from rnn.network import Network
 from rnn.practice import Practice
 from rnn.weights import Card, DataRange
+from services.settings.changes import NICENESS
 from services.tables.recipes import recipe_of
 from services.trainer import judged
 from services.trainer.curve import draw_curve
@@ -39,7 +40,7 @@ class TrainOptions:
     workers: int = 0  # processes on Ray; 0: this one
     gpus: bool = False  # a GPU for each worker
     address: str | None = None  # of Ray; None: the one that is joined, else one of our own
-    niceness: int = 10  # of those processes
+    niceness: int = NICENESS  # of those processes
     limit_s: float | None = None
     search_s: float | None = None  # looks for a better shape first, for so long
     resume: bool = False

@@ -27,13 +27,12 @@ from rnn.learn import Learned, forecasts
 from rnn.network import Network
 from rnn.weights import read_tensors, write_tensors
 from services.fleet.on_ray import join_or_start, prepare, yielding
+from services.settings.changes import NICENESS
 from services.trainer.learning import NotTrained, OutOfTime, Told, TrainingTask, refusals, within
 from services.trainer.runs import Run
 
 MAX_FAILURES = 3
 """How often workers are started anew."""
-NICENESS = 10
-"""Of the workers and all that starts them: whoever serves on the same machine comes first, but they do end."""
 EVERY_S = 15.0
 """Between two checkpoints; each is waited for, for about a second."""
 POLL_S = 0.2

@@ -21,6 +21,7 @@ from rnn.course import Pass
 from rnn.examples import LabeledSeries
 from rnn.practice import Practice
 from services.fleet import on_ray
+from services.settings.changes import NICENESS
 from services.trainer import workers
 from services.trainer.learning import NotTrained, OutOfTime, TrainingTask, train
 from services.trainer.runs import Run, open_run
@@ -91,7 +92,7 @@ def test_one_worker_gives_the_weights_of_this_process_bit_for_bit_at_a_low_prior
     learned = workers.train(what, run_of(tmp_path, what), 1, heard=heard)
     ours, theirs = learned.network.state_dict(), alone.network.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert nice == {workers.NICENESS}
+    assert nice == {NICENESS}
     assert not (tmp_path / os.listdir(tmp_path)[0] / "ray").exists()  # checkpoints go when they are not needed any more
 
 
