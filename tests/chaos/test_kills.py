@@ -9,7 +9,8 @@ import time
 from dataclasses import asdict
 
 import pytest
-from chaos import Chaos, Report, soak, verify
+from chaos import Chaos, soak
+from verdict import Report, verify
 
 from services.brokers.kafka_client import ColumnProducer, read_topic
 
