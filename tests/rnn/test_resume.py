@@ -41,7 +41,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from rnn.config import ModelConfig
-from rnn.examples import Examples
+from rnn.examples import LabeledSeries
 from rnn.learn import learn
 from rnn.practice import Practice
 from rnn.weights import write_tensors
@@ -52,12 +52,12 @@ if shape == "classes":
     end = (np.arange(900) % 5 == 4).astype(np.uint8)
     config = ModelConfig(vocabulary=("a", "b", "c", "d"), labels=("n", "y"), head="categorical", predicts="now",
                          hidden=8, layers=2, dropout=0.3)
-    examples = Examples(x, np.arange(900) * 1000, end, (x == 3).astype(np.float32))
+    examples = LabeledSeries(x, np.arange(900) * 1000, end, (x == 3).astype(np.float32))
     recipe = Practice(updates=60, sequences=16, least_passes=24)
 else:
     x = np.cumsum(random.normal(size=(2400, 2)), axis=0).astype(np.float32)
     config = ModelConfig(features=("a", "b"), interval_s=1.0, hidden=8, layers=2, dropout=0.3, linear=2)
-    examples = Examples(x, np.arange(2400) * 1000, np.zeros(2400, np.uint8), np.zeros((2400, 0), np.float32))
+    examples = LabeledSeries(x, np.arange(2400) * 1000, np.zeros(2400, np.uint8), np.zeros((2400, 0), np.float32))
     recipe = Practice(updates=240, lanes=8, lane_steps=128, burn_in=16)
 tell = lambda one: print("pass", one.number, flush=True)
 learned = learn(config, [examples], recipe, tell, folder / "standing")

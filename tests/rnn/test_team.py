@@ -26,13 +26,13 @@ from torch import distributed
 from rnn.config import ModelConfig
 from rnn.fit import fit
 from rnn.recipe import Recipe
-from rnn.team import ALONE, joined
+from rnn.team import SINGLE_PROCESS, joined
 from rnn.weights import write_tensors
 
 folder, rank, size, lanes = Path(sys.argv[1]), *map(int, sys.argv[2:])
 if size > 1:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet-{lanes}", rank=rank, world_size=size)
-team = joined() if size > 1 else ALONE
+team = joined() if size > 1 else SINGLE_PROCESS
 random = np.random.default_rng(0)
 x = np.cumsum(random.normal(size=(3000, 2)), axis=0).astype(np.float32)
 x[random.random(x.shape) < 0.02] = np.nan
