@@ -9,6 +9,7 @@ from random import Random
 import pytest
 from hypothesis import HealthCheck, Phase, example, find, given, note, settings
 from hypothesis import strategies as st
+from judge import play
 from trial import (
     BAD,
     NAMES,
@@ -24,7 +25,6 @@ from trial import (
     TakeOver,
     Turn,
     Wait,
-    play,
 )
 
 from services.brokers.memory import InjectedFault, MemorySink
