@@ -25,7 +25,7 @@ MAX_SEQ = 2**63 - 1
 FIELDS = ("at", "x", "seq", "end", "v")
 _FIELDS = frozenset(FIELDS)
 _MAX_DEPTH = 32  # a reading has two levels; anything beyond this is an attack or an accident
-_MAX_DIGITS = 400  # a longer integer is beyond float64, and int() would take quadratic time
+_MAX_DIGITS = 4300  # of an integer: of more, int() would take quadratic time; Python and msgspec refuse them, too
 _FLOAT32_END = float.fromhex("0x1.ffffffp127")  # the first number that float32 rounds to infinity
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -118,7 +118,7 @@ def _not_finite(token: str) -> float:
 
 
 def _integer(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
+    return int(digits) if len(digits.lstrip("-")) <= _MAX_DIGITS else float(digits)
 
 
 _MALFORMED = ("JSON is malformed", "Input data was truncated")

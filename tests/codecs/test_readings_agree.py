@@ -125,6 +125,8 @@ def test_any_bytes(polled):
 @example(b'"\\ud800"')
 @example(b"123456789012345678901234567890")
 @example(b"1e400")
+@example(b"[%s, -%s]" % (b"9" * 401, b"9" * 4300))
+@example(b"[%s, -%s]" % (b"9" * 4301, b"9" * 4301))
 @example(b'{"a":1,"a":2}')
 @settings(max_examples=400, deadline=None)
 def test_the_fast_parser_says_what_the_slow_one_does(value):
