@@ -3,7 +3,8 @@
 Any clock may be wrong by years: this machine's, a producer's, the broker's that stamps for it. So a stream's silence
 begins at the latest that any of them said when it was read, and it ends by the readings' time alone: the latest Kafka
 timestamp of its partition, of those that do not lie ahead of this machine's clock. A clock that is wrong can only
-prolong a stream's life. Nobody is silent behind a backlog.
+prolong a stream's life; only a machine's that lay behind by more than FUTURE times to live can also end one too early,
+once it is set right. Nobody is silent behind a backlog.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ LOOKS = 100
 """How often one looks within a time to live."""
 AHEAD = 10
 """A timestamp may be ahead of this machine's clock by that part of a time to live."""
+FUTURE = 3
+"""Times to live by which a timestamp that is ahead of this machine's clock may prolong a life: it may be right."""
 NEVER_MS = np.iinfo(np.int64).min
 
 
@@ -38,7 +41,7 @@ class Idle:
             partition, said_ms = records.partition, records.timestamps_ms
             before_ms = self._time_ms.get(partition, NEVER_MS)
             # One stamp of a far future may not keep its poll's streams for ever.
-            latest_ms = min(int(said_ms.max()), now_ms + (self._ttl_ms or 0))
+            latest_ms = min(int(said_ms.max()), now_ms + FUTURE * (self._ttl_ms or 0))
             self._seen_ms[partition] = max(before_ms, now_ms, latest_ms)
             credible_ms = said_ms[said_ms <= now_ms + (self._ttl_ms or 0) // AHEAD]
             if len(credible_ms):

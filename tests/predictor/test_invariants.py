@@ -133,12 +133,24 @@ OUTAGE = Schedule(
 )
 """Nobody reads for longer than a stream may be silent, and it was not."""
 
+BEHIND = Schedule(
+    model=0,
+    partitions=1,
+    slots=1,
+    polls=(1,),
+    mishaps=(),
+    deeds=(Send(0, ONE), Turn(), Wait(1), Send(0, TWO), Turn(), Send(0, ONE), Turn()),
+    ttl_ms=TTL_MS,
+)
+"""It is read by a clock that is far behind, and the next by one that has been set right."""
+
 off = st.sampled_from([0, 1, TTL_MS // 2, 2 * TTL_MS, -2 * TTL_MS, 1000 * TTL_MS])
 
 
 @patient(25)
 @example(OUTAGE, [0])
 @example(OUTAGE, [1000 * TTL_MS, 0])
+@example(BEHIND, [-2 * TTL_MS, 0])
 @given(schedules(waits=True), st.lists(off, min_size=1, max_size=6))
 def test_nobody_who_sends_is_forgotten_when_the_machine_s_clock_jumps(schedule: Schedule, clocks: list[int]) -> None:
     every = max(1, len(schedule.deeds) // len(clocks))
