@@ -66,7 +66,11 @@ class Batch:
 
 
 def untagged(tags: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Offsets and rows [n] of the readings named by tags [n]; see `Batch.tags`."""
+    """Offsets and rows [n] of the readings named by tags [n]; see `Batch.tags`. Raises ValueError for a tag that names
+    none: it came from a state row that nobody here has written.
+    """
+    if (tags < 0).any():
+        raise ValueError(f"a state row names reading {int(tags.min())}, which cannot be")
     return tags >> ROW_BITS, ((tags & TAGGED_ROWS) - 1).astype(np.int32)
 
 

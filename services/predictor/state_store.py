@@ -18,6 +18,8 @@ from services.records import ModelState
 
 NO_ROW = -1
 NO_SALT = -1
+NAMES = 64
+"""Memories whose names are kept: a change of rows costs time for each, and rows may be full of made-up ones."""
 _FIRST_CAPACITY = 1024
 
 
@@ -123,7 +125,7 @@ class StateStore:
         memories: Sequence[ModelState],
     ) -> None:
         """Takes committed rows of distinct streams [n]. A stream whose row comes without a memory has it no more. Of
-        memories that are not held only the name is kept.
+        memories that are not held only the name is kept, and of no more than NAMES.
         """
         self.offsets[numbers] = offsets
         self.seen_ms[numbers] = seen_ms
@@ -132,6 +134,8 @@ class StateStore:
         for memory in memories:
             mine = self._held.get(memory.name)
             if mine is None:
+                if len(self._held) >= NAMES:
+                    continue
                 self.hold(memory.name, 0)
                 mine = self._held[memory.name]
             its = numbers[memory.index]

@@ -13,7 +13,9 @@ from rnn.config import ModelConfig
 from rnn.network import Network
 from services.codecs import state_rows
 from services.driver import Prediction, StreamDriver
+from services.predictor.batcher import ROW_BITS
 from services.predictor.ports import Refused
+from services.predictor.state_store import NAMES
 from services.records import Reason, Role
 
 AT = 1_700_000_000_000
@@ -166,6 +168,44 @@ def test_an_older_row_does_not_stand_in_for_a_stray_one_and_a_newer_one_does() -
         driver.send(name, AT + 2000, [5.0, 1.0])
     driver.run()
     assert (len(driver.predictions("a")), len(driver.predictions("b"))) == (2, 3)
+
+
+def test_rows_full_of_made_up_memories_are_read_and_only_a_few_names_are_kept() -> None:
+    hurt, well = served("a", "b"), served("a", "b")
+    size = state_rows.HEADER.itemsize
+    row = row_of(hurt, "b")
+    entry, memory = row[size : size + state_rows.ENTRY.itemsize], row[size + state_rows.ENTRY.itemsize :]
+    for i in range(2 * NAMES):
+        names = [b"made-up-%d-%d" % (i, n) for n in range(9)]
+        directory = np.array([(name, 1, 0) for name in names], state_rows.ENTRY).tobytes()
+        head = rewritten(row[: size + len(entry)], memories=10)[:size]
+        hurt.broker.append(Role.CHANGELOG, 0, b"copy-%d" % i, head + entry + directory + memory)
+    for driver in (hurt, well):
+        driver.restart()
+        driver.send("b", AT + 2000, [5.0, 1.0])
+        driver.run()
+    assert bits(hurt.predictions("b")) == bits(well.predictions("b"))
+    assert hurt.shard is not None
+    assert len(hurt.shard.store.named()) <= NAMES and hurt.shard.stats.unreadable_streams == 0
+
+
+def test_a_row_whose_waiting_readings_never_were_is_the_trouble_of_its_stream() -> None:
+    driver = StreamDriver(Network(ModelConfig(("flow",), predicts="now", targets=("true",), direction="sum", lag=1)))
+    for step in range(2):
+        for name in "ab":
+            driver.send(name, AT + 1000 * step, [float(step)])
+    driver.run()
+    driver.crash()
+    row, waiting = row_of(driver, "b"), np.array([3 << ROW_BITS]).tobytes()
+    assert row.count(waiting) == 1, "b's second reading waits for the one after it"
+    driver.broker.append(Role.CHANGELOG, 0, b"b", row.replace(waiting, np.array([-1]).tobytes()))
+    driver.restart()
+    for name in "ab":
+        driver.send(name, AT + 2000, [5.0])
+    driver.run()
+    assert [len(driver.predictions(name)) for name in "ab"] == [2, 1]
+    (letter,) = driver.dead_letters()
+    assert (letter.key, letter.reason) == (b"b", Reason.INTERNAL)
 
 
 def test_a_row_of_before_all_readings_is_none() -> None:
