@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rnn import clock as clocks
+from rnn import ordering
 from rnn.pieces import PartialResult, WaveBatch
 from rnn.working import HELD, PENDING, NetworkRunner
 
@@ -35,10 +35,10 @@ class BidirectionalRunner:
             on.put(name, slots[held], part[torch.from_numpy(held).to(on.device)])
         self._hold(wave, held, before["window"], raw)
         pieces = []
-        last = wave.ends | lost | (wave.flags & clocks.OVERLONG > 0)  # what waits will see no more of its sequence
+        last = wave.ends | lost | (wave.flags & ordering.OVERLONG > 0)  # what waits will see no more of its sequence
         while len(due := np.flatnonzero(self._full(slots) | (last & (clock[slots, PENDING] > 0)))):
             pieces += self.oldest(wave.of[due], slots[due], wave.ends[due])
-        wave.flags[lost] |= clocks.RESET
+        wave.flags[lost] |= ordering.RESET
         on.table.clear(slots[lost])
         silent = np.flatnonzero(wave.mute | lost)
         if len(silent):
@@ -73,8 +73,8 @@ class BidirectionalRunner:
         clock[slots, HELD:] = np.roll(held, -1, axis=1).reshape(n, -1)
         clock[slots, PENDING] -= 1
         tag, at_ms, flags = held[:, 0, 0].copy(), held[:, 0, 1].copy(), held[:, 0, 2].astype(np.uint16)
-        flags[ends & (clock[slots, PENDING] == 0)] |= clocks.ENDED
-        flags[bad] |= clocks.RESET
+        flags[ends & (clock[slots, PENDING] == 0)] |= ordering.ENDED
+        flags[bad] |= ordering.RESET
         return [PartialResult(of, answers, np.full(n, np.nan, np.float32), flags, tag, at_ms)]
 
     def _full(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -90,7 +90,7 @@ class BidirectionalRunner:
         opened[torch.arange(len(held), device=on.device), torch.from_numpy(pending).to(on.device)] = raw[rows]
         on.put("window", slots, opened.flatten(1))
         column = HELD + 3 * pending
-        flags = wave.flags[held] & ~np.uint16(clocks.ENDED)
+        flags = wave.flags[held] & ~np.uint16(ordering.ENDED)
         for place, values in enumerate((wave.tag[held], wave.at_ms[held], flags)):
             clock[slots, column + place] = values
         clock[slots, PENDING] += 1

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from rnn import clock as clocks
+from rnn import ordering
 from rnn.adapt import Adaptation, Correction
 from rnn.config import ModelConfig
 from rnn.forward import StepRunner
@@ -127,9 +128,9 @@ class Engine:
             whole.put(some, self.run(slots[some], x[some], at_ms[some], seq[some]))
             bare = bare[self.table.clock[slots[bare], 0] != clocks.NEVER_MS]  # before the first reading it says nothing
             if len(bare):  # it has a time and a number like any other
-                whole.flags[bare] = clocks.judge(self.table.clock, one_wave(slots[bare]), at_ms[bare], seq[bare])[0]
-            closed = here & ended & (whole.flags & clocks.DUPLICATE == 0)
-            whole.flags[closed] |= clocks.ENDED
+                whole.flags[bare] = ordering.check(self.table.clock, one_wave(slots[bare]), at_ms[bare], seq[bare])[0]
+            closed = here & ended & (whole.flags & ordering.DUPLICATE == 0)
+            whole.flags[closed] |= ordering.ENDED
             self.table.restart(slots[closed])
         said = np.flatnonzero(end < 2)
         if len(said) == len(slots):
@@ -233,14 +234,14 @@ class Engine:
         reset of their stream (their part of the result means nothing); None: nothing was reset.
         """
         waves = one_wave(slots) if self._distinct(slots) else in_waves(slots)
-        flags, dt_ms = clocks.judge(self.table.clock, waves, at_ms, seq)
-        if flags.max() < clocks.DUPLICATE:
+        flags, dt_ms = ordering.check(self.table.clock, waves, at_ms, seq)
+        if flags.max() < ordering.DUPLICATE:
             result = self._forward.step(waves, x, dt_ms, flags)
         else:
             result = self._with_duplicates(slots, x, dt_ms, flags)
-        if result.flags.max() < clocks.RESET:
+        if result.flags.max() < ordering.RESET:
             return result, None
-        reset = (result.flags & clocks.RESET) != 0
+        reset = (result.flags & ordering.RESET) != 0
         self.table.clear(np.unique(slots[reset]))
         for array in (result.y, result.lo, result.hi, result.score):
             if array is not None:
@@ -255,7 +256,7 @@ class Engine:
         flags: NDArray[np.uint16],
     ) -> Result:
         """Steps all but the duplicates, which then repeat what was last predicted for their stream."""
-        result, twice = self._blank(len(slots)), flags == clocks.DUPLICATE
+        result, twice = self._blank(len(slots)), flags == ordering.DUPLICATE
         doubles, kept = np.flatnonzero(twice), np.flatnonzero(~twice)
         result.put(doubles, self._forward.last_predictions(slots[doubles], flags[doubles]))
         if len(kept):

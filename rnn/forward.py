@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rnn import clock as clocks
+from rnn import ordering
 from rnn.adapt import Correction
 from rnn.heads import HALF_LOG_TWO_PI, SCALE_FLOOR, Gaussian
 from rnn.inputs import CLIP, Columns, Inputs
@@ -87,7 +87,7 @@ class StepRunner:
         unknown = np.isnan(x)
         missing = scratch.x.isnan() if unknown.any() else None  # [features, rows]
         if missing is not None:
-            flags[unknown.any(axis=1)] |= clocks.MISSING
+            flags[unknown.any(axis=1)] |= ordering.MISSING
         self._take_in(scratch, waves, index, missing)
         if len(waves.sizes) == 1:  # all that was predicted before is in the table, and warm
             self._judge(scratch, scratch.before, scratch.std_before, missing)
@@ -266,7 +266,7 @@ class StepRunner:
             if not np.isfinite(sure):
                 edges = y if lo is None or hi is None else np.concatenate((lo, hi), axis=1)
                 good = np.isfinite(edges).all(axis=1)
-                flags[~(good if self._all_targets else good & np.isfinite(out[-1, row]))] |= clocks.RESET
+                flags[~(good if self._all_targets else good & np.isfinite(out[-1, row]))] |= ordering.RESET
             score = np.minimum(out[-2, row] + np.float32(HALF_LOG_TWO_PI), WORST_SCORE)
         return Result(y, lo, hi, score, flags)
 

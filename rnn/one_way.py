@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rnn import clock as clocks
+from rnn import ordering
 from rnn.answers import Answers, Scale
 from rnn.config import SPECIALS
 from rnn.pieces import PartialResult, WaveBatch
@@ -41,12 +41,12 @@ class CausalRunner:
         answers = self._answers(wave, seen, after).chosen(np.arange(n))
         score = self._surprise(wave, before)
         bad = ~on.finite(after, n) | (wave.due & ~wave.mute & ~answers.sound())
-        wave.flags[bad] |= clocks.RESET
+        wave.flags[bad] |= ordering.RESET
         on.table.clear(wave.slots[bad])
         score[bad] = np.nan
         answers.silence(wave.mute | bad)
         if answers.cut is not None:
-            wave.flags[answers.cut & ~wave.mute & ~bad] |= clocks.CUT
+            wave.flags[answers.cut & ~wave.mute & ~bad] |= ordering.CUT
         due = np.flatnonzero(wave.due | bad)
         return (
             [PartialResult(wave.of, answers, score, wave.flags, wave.tag, wave.at_ms).chosen(due)] if len(due) else []

@@ -20,7 +20,7 @@ class Result:
     lo: NDArray[np.float32] | None  # [m, width]; None for a head without a band
     hi: NDArray[np.float32] | None  # [m, width]
     score: NDArray[np.float32]  # [m], surprise of the reading in nats per observed value; NaN = nothing was predicted
-    flags: NDArray[np.uint16]  # [m], bits of rnn.clock
+    flags: NDArray[np.uint16]  # [m], bits of rnn.ordering
     of: NDArray[np.int64] | None = None  # [m], the reading given that made it be said; None = one a reading, in order
     tag: NDArray[np.int64] | None = None  # [m], tag of the reading that it is about; None = the one of `of`
     at_ms: NDArray[np.int64] | None = None  # [m], time of that reading

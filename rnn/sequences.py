@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from rnn import clock as clocks
+from rnn import ordering
 from rnn.both_ways import BidirectionalRunner
 from rnn.network import Network
 from rnn.one_way import CausalRunner
@@ -149,9 +150,9 @@ class SequenceEngine:
         """What is to be done with each reading of a wave; moves the clocks on."""
         config, clock = self.config, self.table.clock
         before_ms = clock[slots, 0]
-        flags, _ = clocks.judge(clock, one_wave(slots), at_ms, seq)
+        flags, _ = ordering.check(clock, one_wave(slots), at_ms, seq)
         length = clock[slots, COUNT] - clock[slots, BEGAN]
-        twice, bare = flags == clocks.DUPLICATE, end == BARE
+        twice, bare = flags == ordering.DUPLICATE, end == BARE
         early = bare & (before_ms == clocks.NEVER_MS)  # the stream's first reading is still to come
         clock[slots[early], :COUNT], flags[early] = clocks.INITIAL, 0
         over = ~twice & ~bare & (0 < config.max_length <= length)
@@ -159,12 +160,12 @@ class SequenceEngine:
         empty = bare & ~twice & (length == 0)
         clock[slots, COUNT] += ~twice & ~bare
         missing = np.isnan(x).any(axis=1) & ~bare
-        flags[missing] |= clocks.MISSING
+        flags[missing] |= ordering.MISSING
         if config.symbolic:
-            flags[~bare & (x[:, 0] == 0)] |= clocks.UNKNOWN
-        flags[over | (ends & (0 < config.max_length < length))] |= clocks.OVERLONG
-        flags[empty] |= clocks.EMPTY
-        flags[ends] |= clocks.ENDED
+            flags[~bare & (x[:, 0] == 0)] |= ordering.UNKNOWN
+        flags[over | (ends & (0 < config.max_length < length))] |= ordering.OVERLONG
+        flags[empty] |= ordering.EMPTY
+        flags[ends] |= ordering.ENDED
         if self._working.lagging:
             due = mute = (twice & ~bare) | over | empty
         elif config.at_end:

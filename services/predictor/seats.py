@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn.clock import DUPLICATE, judge
 from rnn.engine import Engine, Result
+from rnn.ordering import DUPLICATE, check
 from rnn.serving import AnyEngine
 from rnn.waves import in_waves, place_in_stream
 from services.predictor.batcher import TAGGED_ROWS, Batch
@@ -291,7 +291,7 @@ class ModelSet:
             return None
         distinct, which = np.unique(slots, return_inverse=True)
         clock = self.champion.engine.table.clock[distinct, :CLOCK]
-        return (judge(clock, in_waves(which), at_ms, seq)[0] & DUPLICATE) > 0
+        return (check(clock, in_waves(which), at_ms, seq)[0] & DUPLICATE) > 0
 
     def _load_recent(self, slots: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
         assert self.recent is not None

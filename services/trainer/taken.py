@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn.card import TrainingSource
-from rnn.clock import NEVER_MS, WINDOW
+from rnn.clock import NEVER_MS
 from rnn.config import ModelConfig
 from rnn.examples import LabeledSeries, truth_width
+from rnn.ordering import WINDOW
 from rnn.recipe import default_config
 from services.codecs.naming import naming
 from services.codecs.readings import ReadingDecoder
@@ -213,7 +214,7 @@ def _series(columns: _ReadingColumns) -> tuple[list[LabeledSeries], list[str], i
 
 
 def _repeats(seq: NDArray[np.int64], at_ms: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which readings of a stream are duplicates to the service: what `rnn.clock.judge` says, one reading at a time."""
+    """Which readings of a stream the service takes for duplicates: see `rnn.ordering.check`. One reading at a time."""
     twice = np.zeros(len(seq), np.bool_)
     if (seq == NO_SEQ).all() or (np.diff(seq) > 0).all():
         return twice

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rnn.adapt import Adaptation, Correction
-from rnn.clock import RESET
 from rnn.config import ModelConfig
 from rnn.engine import Engine
 from rnn.network import Network
+from rnn.ordering import RESET
 from rnn.result import Result
 from rnn.serving import engine_of
 

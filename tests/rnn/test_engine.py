@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rnn.clock import DUPLICATE, LATE, MISSING, NEW, RESET
 from rnn.config import ModelConfig
 from rnn.engine import Engine, Result
 from rnn.heads import band_width
 from rnn.network import Network
+from rnn.ordering import DUPLICATE, LATE, MISSING, NEW, RESET
 
 CELLS = ("elman", "lstm", "gru")
 NAMES = ("a", "b", "c", "d", "e")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rnn import clock as clocks
+from rnn import ordering
 from rnn.config import ModelConfig
 from rnn.inputs import CLIP, Inputs
 from rnn.waves import in_waves, one_wave
@@ -101,27 +102,27 @@ def judged(at_ms: list[int], seq: list[int]) -> list[int]:
     clock = np.array([clocks.INITIAL] * 2, dtype=np.int64)
     slot = np.zeros(1, dtype=np.int64)
     return [
-        int(clocks.judge(clock, one_wave(slot), np.array([at]), np.array([number]))[0][0])
+        int(ordering.check(clock, one_wave(slot), np.array([at]), np.array([number]))[0][0])
         for at, number in zip(at_ms, seq, strict=True)
     ]
 
 
 def test_times_say_new_and_late() -> None:
-    assert judged([10, 20, 20, 15, 21], [-1] * 5) == [clocks.NEW, 0, clocks.LATE, clocks.LATE, 0]
+    assert judged([10, 20, 20, 15, 21], [-1] * 5) == [ordering.NEW, 0, ordering.LATE, ordering.LATE, 0]
 
 
 def test_a_repeated_number_is_a_duplicate_only_if_it_is_not_later() -> None:
-    assert judged([10, 20, 10, 20, 30], [0, 1, 0, 1, 1])[2:] == [clocks.DUPLICATE, clocks.DUPLICATE, 0]
+    assert judged([10, 20, 10, 20, 30], [0, 1, 0, 1, 1])[2:] == [ordering.DUPLICATE, ordering.DUPLICATE, 0]
 
 
 def test_numbers_may_come_out_of_order_within_the_window() -> None:
     flags = judged([10, 40, 20, 30, 20, 30], [0, 3, 1, 2, 1, 2])
-    assert flags[2:] == [clocks.LATE, clocks.LATE, clocks.DUPLICATE, clocks.DUPLICATE]
+    assert flags[2:] == [ordering.LATE, ordering.LATE, ordering.DUPLICATE, ordering.DUPLICATE]
 
 
 def test_a_producer_that_starts_anew_is_followed() -> None:
     flags = judged([1000, 2000, 3000, 4000, 4000], [500, 501, 0, 1, 1])
-    assert flags == [clocks.NEW, 0, 0, 0, clocks.DUPLICATE]
+    assert flags == [ordering.NEW, 0, 0, 0, ordering.DUPLICATE]
 
 
 @settings(max_examples=200, deadline=None)
@@ -130,13 +131,13 @@ def test_window_agrees_with_a_set_of_numbers(readings: list[tuple[int, int]]) ->
     seen: set[int] = set()
     top, last, expected = -1, clocks.NEVER_MS, []
     for at, number in readings:
-        known = number in seen and top - number < clocks.WINDOW
+        known = number in seen and top - number < ordering.WINDOW
         if known and at <= last:
-            expected.append(clocks.DUPLICATE)
+            expected.append(ordering.DUPLICATE)
             continue
-        expected.append(clocks.NEW if last == clocks.NEVER_MS else clocks.LATE * (at <= last))
+        expected.append(ordering.NEW if last == clocks.NEVER_MS else ordering.LATE * (at <= last))
         if number >= 0:
-            if known or top - number >= clocks.WINDOW:  # the producer has started anew
+            if known or top - number >= ordering.WINDOW:  # the producer has started anew
                 seen, top = set(), number
             seen.add(number)
             top = max(top, number)
@@ -150,8 +151,8 @@ def test_judging_many_at_once_is_judging_one_by_one(seed: int, n: int) -> None:
     random = np.random.default_rng(seed)
     slots, at_ms, seq = random.integers(0, 4, n), random.integers(0, 20, n), random.integers(-1, 6, n)
     one, many = (np.array([clocks.INITIAL] * 5, dtype=np.int64) for _ in range(2))
-    flags, dt_ms = clocks.judge(many, in_waves(slots), at_ms, seq)
-    singly = [clocks.judge(one, one_wave(slots[[k]]), at_ms[[k]], seq[[k]]) for k in range(n)]
+    flags, dt_ms = ordering.check(many, in_waves(slots), at_ms, seq)
+    singly = [ordering.check(one, one_wave(slots[[k]]), at_ms[[k]], seq[[k]]) for k in range(n)]
     assert flags.tolist() == [int(flag[0]) for flag, _ in singly]
     assert dt_ms.tolist() == [int(dt[0]) for _, dt in singly]
     assert (one == many).all()

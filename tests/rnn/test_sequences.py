@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rnn import clock as clocks
+from rnn import ordering
 from rnn.config import ModelConfig
 from rnn.engine import Engine
 from rnn.network import Network
@@ -195,16 +195,16 @@ def test_forecasts_agree_with_the_fast_engine() -> None:
         assert isinstance(engine_of(network_of(replace(config, max_length=5)), 8), SequenceEngine)
 
 
-EMPTY_END, ENDED, NEW = clocks.EMPTY | clocks.ENDED, clocks.ENDED, clocks.NEW
+EMPTY_END, ENDED, NEW = ordering.EMPTY | ordering.ENDED, ordering.ENDED, ordering.NEW
 OF_ENDS: dict[str, dict[int, int]] = {
-    "fast": {1: NEW, 5: ENDED, 6: clocks.DUPLICATE},
-    "forecast": {1: NEW, 5: ENDED, 6: clocks.DUPLICATE},
-    "quantile": {1: NEW, 5: ENDED, 6: clocks.DUPLICATE},
-    "limited": {1: NEW, 5: ENDED, 6: clocks.DUPLICATE},
-    "tags": {0: EMPTY_END, 1: NEW, 4: EMPTY_END, 5: ENDED, 6: clocks.DUPLICATE},
+    "fast": {1: NEW, 5: ENDED, 6: ordering.DUPLICATE},
+    "forecast": {1: NEW, 5: ENDED, 6: ordering.DUPLICATE},
+    "quantile": {1: NEW, 5: ENDED, 6: ordering.DUPLICATE},
+    "limited": {1: NEW, 5: ENDED, 6: ordering.DUPLICATE},
+    "tags": {0: EMPTY_END, 1: NEW, 4: EMPTY_END, 5: ENDED, 6: ordering.DUPLICATE},
     "many-to-one": {0: EMPTY_END, 2: ENDED, 4: EMPTY_END, 5: ENDED},
-    "many-to-one each": {0: EMPTY_END, 1: NEW, 2: ENDED, 4: EMPTY_END, 5: ENDED, 6: clocks.DUPLICATE},
-    "concat": {0: EMPTY_END, 1: NEW | ENDED, 4: EMPTY_END, 5: ENDED, 6: clocks.DUPLICATE},
+    "many-to-one each": {0: EMPTY_END, 1: NEW, 2: ENDED, 4: EMPTY_END, 5: ENDED, 6: ordering.DUPLICATE},
+    "concat": {0: EMPTY_END, 1: NEW | ENDED, 4: EMPTY_END, 5: ENDED, 6: ordering.DUPLICATE},
 }
 """Flags by place: of a bare end, a reading, its bare end, that again, one more, a reading that ends, that again."""
 
@@ -230,8 +230,8 @@ def test_both_ways_all_but_what_is_repeated_is_said_in_order(name: str) -> None:
     series = Series(CONFIGS[name])
     result = series.run(SequenceEngine(network_of(CONFIGS[name]), 8))
     assert result.tag is not None
-    assert (name == "short") == bool((result.flags & clocks.OVERLONG).any())
-    told = result.tag[result.flags & clocks.DUPLICATE == 0]
+    assert (name == "short") == bool((result.flags & ordering.OVERLONG).any())
+    told = result.tag[result.flags & ordering.DUPLICATE == 0]
     for stream in range(5):
         mine = told[series.slots[told // 7] == stream]
         assert len(mine) > 5 and (np.diff(mine) > 0).all()
@@ -255,7 +255,7 @@ def test_both_ways_with_a_lag_is_the_network_on_the_window() -> None:
             window = torch.stack(raw[t : t + lag + 1])
             h, hidden = network.look(window, torch.tensor([len(window)]), hidden)
             np.testing.assert_allclose(result.y[t], network.head(h)[0][0], atol=1e-5)
-    assert result.flags[-1] & clocks.ENDED and not (result.flags[:-1] & clocks.ENDED).any()
+    assert result.flags[-1] & ordering.ENDED and not (result.flags[:-1] & ordering.ENDED).any()
 
 
 def sentence(engine: SequenceEngine, words: str) -> Result:
@@ -273,7 +273,7 @@ def test_a_sentence_is_answered_at_its_end_and_forgotten_then() -> None:
     one, other = sentence(engine, "the cat chased a mouse"), sentence(engine, "a mouse chased the cat")
     again = sentence(engine, "the cat chased a mouse")
     assert one.of is not None and one.of.tolist() == [4]
-    assert one.flags.tolist() == [clocks.ENDED] and other.flags[0] & clocks.ENDED
+    assert one.flags.tolist() == [ordering.ENDED] and other.flags[0] & ordering.ENDED
     assert one.prob is not None and other.prob is not None and again.prob is not None
     assert (one.prob == again.prob).all() and not (one.prob == other.prob).all()
     np.testing.assert_allclose(one.prob.sum(), 1, atol=1e-6)
@@ -285,13 +285,13 @@ def test_an_end_without_a_beginning_is_flagged() -> None:
         width = len(CONFIGS[name].features)
         result = engine.run(np.zeros(1, np.int64), np.full((1, width), np.nan, np.float32), np.zeros(1, np.int64),
                             np.full(1, -1), end=np.array([BARE], np.uint8))  # fmt: skip
-        assert result.flags[0] & clocks.EMPTY and np.isnan(result.y).all(), name
+        assert result.flags[0] & ordering.EMPTY and np.isnan(result.y).all(), name
 
 
 def test_what_is_too_long_is_not_folded_in() -> None:
     engine = SequenceEngine(network_of(CONFIGS["many-to-one each"]), 1)
     result = sentence(engine, "the cat chased a mouse not the cat")
-    over = (result.flags & clocks.OVERLONG) > 0
+    over = (result.flags & ordering.OVERLONG) > 0
     assert over.tolist() == [False] * 6 + [True, True]
     assert np.isnan(result.y[6]).all() and result.y[7] == result.y[5]  # the end is answered with what was folded in
 
@@ -301,11 +301,11 @@ def test_unknown_symbols_and_an_answer_that_does_not_end_are_flagged() -> None:
     with torch.no_grad():
         network.head.linear.bias[-1] = -100.0  # it never says that it ends
     result = sentence(SequenceEngine(network, 1), "the dog")
-    assert result.flags[0] & clocks.CUT and result.flags[0] & clocks.UNKNOWN and np.isfinite(result.y).all()
+    assert result.flags[0] & ordering.CUT and result.flags[0] & ordering.UNKNOWN and np.isfinite(result.y).all()
     with torch.no_grad():
         network.head.linear.bias[-1] = 100.0
     result = sentence(SequenceEngine(network, 1), "the cat")
-    assert not result.flags[0] & clocks.CUT and np.isnan(result.y).all() and result.prob[0, 0] > 0.99
+    assert not result.flags[0] & ordering.CUT and np.isnan(result.y).all() and result.prob[0, 0] > 0.99
 
 
 def test_sampling_depends_on_stream_and_place_alone() -> None:

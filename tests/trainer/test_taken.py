@@ -11,10 +11,10 @@ import pytest
 from readings_topic import ReadingsTopic, times, waves
 
 from rnn import weights
-from rnn.clock import DUPLICATE
 from rnn.config import ModelConfig
 from rnn.engine import Engine
 from rnn.network import Network
+from rnn.ordering import DUPLICATE
 from services.brokers.devbroker import DevBroker
 from services.codecs.readings_write import encode
 from services.trainer.past import KafkaReader
