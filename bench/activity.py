@@ -19,11 +19,11 @@ import torch
 from numpy.typing import NDArray
 
 from rnn.config import ModelConfig
-from rnn.examples import LabeledSeries
-from rnn.learn import learn
-from rnn.network import Network
-from rnn.practice import Practice
-from rnn.serving import engine_of
+from rnn.nn.network import Network
+from rnn.serve.build import engine_of
+from rnn.train.dataset import LabeledSeries
+from rnn.train.learn import learn
+from rnn.train.practice import Practice
 from services.datasets.labelled import Recording, watch
 from services.settings.training import training_file
 

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from bench.quality import NAMES
-from rnn.adapt import Adaptation
 from rnn.config import ModelConfig
-from rnn.engine import Engine
-from rnn.network import Network
+from rnn.nn.network import Network
+from rnn.serve.adapt import Adaptation
+from rnn.serve.engine import Engine
 
 RESULTS = Path(__file__).parent / "results" / "adaptation.json"
 STREAMS, HIDDEN, FEATURES = 1024, 64, 7

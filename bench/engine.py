@@ -32,8 +32,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rnn.config import ModelConfig
-from rnn.engine import Engine
-from rnn.network import Network
+from rnn.nn.network import Network
+from rnn.serve.engine import Engine
 
 STREAMS, HIDDEN, FEATURES = 1024, 64, 7
 ROUNDS, RUNS = 60, 8  # a round is so many runs of the one, then as many of the other

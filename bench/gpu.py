@@ -30,11 +30,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from rnn.cells import LSTM
 from rnn.config import ModelConfig
-from rnn.engine import Engine
-from rnn.network import Network
-from rnn.steps import padded, step_of
+from rnn.nn.cells import LSTM
+from rnn.nn.network import Network
+from rnn.serve.engine import Engine
+from rnn.serve.inference_cells import padded, step_of
 
 HIDDEN, FEATURES = 128, 7
 BATCHES = (1_000, 4_000, 16_000, 64_000, 256_000, 1_000_000)

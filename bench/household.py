@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rnn import weights
-from rnn.evaluate import evaluate
-from rnn.fit import EpochMetrics, fit
-from rnn.recipe import Recipe, default_config
-from rnn.windows import moments
+from bench.evaluate import evaluate
+from rnn.io import weights
+from rnn.train.fit import EpochMetrics, fit
+from rnn.train.lanes import moments
+from rnn.train.recipe import Recipe, default_config
 from services.datasets import household_power
 
 TRAIN_SHARE, SCORE_FROM = 0.7, 0.8

@@ -52,9 +52,9 @@ def save_default_model(folder: Path, seed: int = 0) -> Path:
     """The default network for seven features, with random weights."""
     import torch
 
-    from rnn import weights
-    from rnn.network import Network
-    from rnn.recipe import default_config
+    from rnn.io import weights
+    from rnn.nn.network import Network
+    from rnn.train.recipe import default_config
 
     torch.manual_seed(seed)
     weights.save(folder, Network(default_config(FEATURES, 1.0, (), 1_000_000)), created_ms=seed)

@@ -100,8 +100,8 @@ class Served:
 
     def seat(self, model: Path) -> DeployedModel:
         """As services.fleet.models makes it."""
-        from rnn import weights
-        from rnn.serving import engine_of
+        from rnn.io import weights
+        from rnn.serve.build import engine_of
 
         network, card = weights.load(model)
         return DeployedModel(card.model, engine_of(network, self.slots))
@@ -137,9 +137,9 @@ def models(folder: Path, n: int) -> list[Path]:
     """Models of equal size and different weights."""
     import torch
 
-    from rnn import weights
     from rnn.config import ModelConfig
-    from rnn.network import Network
+    from rnn.io import weights
+    from rnn.nn.network import Network
 
     paths = []
     for seed in range(n):

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from rnn.card import TrainingSource
-from rnn.examples import LabeledSeries
-from rnn.recipe import default_config
+from rnn.io.card import TrainingSource
+from rnn.train.dataset import LabeledSeries
+from rnn.train.recipe import default_config
 from services.datasets import household_power
 from services.tables.material import TableDataset
 from services.trainer.making import Callbacks, TrainOptions, make

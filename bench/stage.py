@@ -43,9 +43,9 @@ class Stage:
         """LSTM(64) with a Gaussian head and random weights: speed does not depend on what they are."""
         import torch
 
-        from rnn import weights
         from rnn.config import ModelConfig
-        from rnn.network import Network
+        from rnn.io import weights
+        from rnn.nn.network import Network
 
         torch.manual_seed(0)
         weights.save(self.model, Network(ModelConfig(features=FEATURES, cell="lstm", hidden=HIDDEN)), created_ms=0)

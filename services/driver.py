@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn import weights
-from rnn.adapt import Adaptation
-from rnn.network import Network
-from rnn.serving import engine_of
+from rnn.io import weights
+from rnn.nn.network import Network
+from rnn.serve.adapt import Adaptation
+from rnn.serve.build import engine_of
 from services.brokers.memory import Faults, MemoryBroker, MemoryChangelog, MemorySink, MemorySource
 from services.codecs import dead_letters, predictions
 from services.codecs.readings import ReadingDecoder
@@ -87,7 +87,7 @@ class DeadLetter:
 class StreamDriver:
     """One shard over an in-memory broker, on a clock that only `advance` moves.
 
-    `model` is a folder that `rnn.weights.save` wrote, or a network. `slots` below the number of streams makes streams
+    `model` is a folder that `rnn.io.weights.save` wrote, or a network. `slots` below the number of streams makes them
     take turns on the device, which must change no prediction. `recent` readings of each stream are remembered, so that
     `challenge`, `promote` and another model over the same broker keep the streams' memory. With `adapt` each stream's
     forecasts are corrected by its own errors. The latest values of streams in the `spotlight` are kept in

@@ -17,11 +17,11 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from rnn.cells import CELLS, Cell, remember
 from rnn.config import ModelConfig
-from rnn.fit import fit
-from rnn.network import Network
-from rnn.recipe import Recipe
+from rnn.nn.cells import CELLS, Cell, remember
+from rnn.nn.network import Network
+from rnn.train.fit import fit
+from rnn.train.recipe import Recipe
 
 HERE = Path(__file__).resolve().parent
 WIDTH, HEIGHT, DPI = 7.2, 3.2, 80

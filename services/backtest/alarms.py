@@ -15,8 +15,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn.network import Network
-from rnn.serving import engine_of
+from rnn.nn.network import Network
+from rnn.serve.build import engine_of
 from services.datasets.series import Series
 from services.predictor.surprise import Surprise, Surprised, calibrated
 from services.predictor.tails import MOST

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn import weights
-from rnn.adapt import Adaptation
 from rnn.config import ModelConfig
-from rnn.fit import EpochMetrics, fit, least_readings
-from rnn.network import Network
-from rnn.recipe import default_config
-from rnn.serving import check_adaptable
-from rnn.windows import moments
+from rnn.io import weights
+from rnn.nn.network import Network
+from rnn.serve.adapt import Adaptation
+from rnn.serve.build import check_adaptable
+from rnn.train.fit import EpochMetrics, fit, least_readings
+from rnn.train.lanes import moments
+from rnn.train.recipe import default_config
 from services.backtest import windows
 from services.backtest.alarms import judged, scores_before
 from services.backtest.ridge import LAGS, RidgeVar, filled

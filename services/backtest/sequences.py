@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rnn import scoring
+from rnn import metrics
 from rnn.config import SPECIALS, UNKNOWN, ModelConfig
-from rnn.examples import truth_width
+from rnn.train.dataset import truth_width
 from services.codecs import predictions
 from services.driver import StreamDriver
 from services.records import Role
@@ -95,16 +95,16 @@ def _labels(
         due[answered < 0] = np.nan
     end = np.concatenate([one.end for one in material.series])
     shown: dict[str, object] = {
-        "accuracy": _round(scoring.accuracy(said, due)),
-        "macro_f1": _round(scoring.macro_f1(said, due, len(config.labels))),
-        "cross_entropy": _round(scoring.cross_entropy(of_truth)),
+        "accuracy": _round(metrics.accuracy(said, due)),
+        "macro_f1": _round(metrics.macro_f1(said, due, len(config.labels))),
+        "cross_entropy": _round(metrics.cross_entropy(of_truth)),
     }
     if config.task == "many-to-one" and not config.at_end:
         last = np.where(end > 0, due, np.nan)
-        shown["accuracy_at_end"] = _round(scoring.accuracy(said, last))
+        shown["accuracy_at_end"] = _round(metrics.accuracy(said, last))
     if "O" in config.labels:
-        shown["span_f1"] = _round(scoring.span_f1(said, due, end, config.labels.index("O")))
-    f1 = scoring.f1_of_classes(said, due, len(config.labels))
+        shown["span_f1"] = _round(metrics.span_f1(said, due, end, config.labels.index("O")))
+    f1 = metrics.f1_of_classes(said, due, len(config.labels))
     return shown | {"f1": {name: _round(one) for name, one in zip(config.labels, f1.tolist(), strict=True)}}
 
 
@@ -134,7 +134,7 @@ def _texts(
         sum(a == b for a, b in zip(x, y, strict=False)) / max(len(x), len(y), 1)
         for x, y in zip(said, wanted, strict=True)
     ]
-    return {"answers": len(wanted), "exact_match": _round(scoring.exact_match(said, wanted)),
+    return {"answers": len(wanted), "exact_match": _round(metrics.exact_match(said, wanted)),
             "symbols_right": _round(float(np.mean(right)) if right else math.nan)}  # fmt: skip
 
 
@@ -152,18 +152,18 @@ def _values(
     y[there] = made.y.reshape(len(made), -1)[answered[there]]
     scale = np.nanstd(truth.reshape(-1, len(config.targets)).astype(np.float64), axis=0)
     scale = np.tile(np.where(scale > 0, scale, 1.0), config.horizon)
-    errors = scoring.mse(y / scale, truth / scale)
+    errors = metrics.mse(y / scale, truth / scale)
     shown: dict[str, object] = {"mse": _round(float(np.nanmean(errors)))}
-    shown["mae"] = _round(float(np.nanmean(scoring.mae(y / scale, truth / scale))))
+    shown["mae"] = _round(float(np.nanmean(metrics.mae(y / scale, truth / scale))))
     mean = np.tile(np.nanmean(truth.reshape(-1, len(config.targets)), axis=0), config.horizon)
     shown["mse_of_mean"] = _round(float(np.nanmean(np.square((truth - mean) / scale))))
     if config.residual:
         x = np.concatenate([one.x for one in material.series])[:, [*config.target_index]]
         last = np.tile(x, config.horizon)
-        shown["persistence_mse"] = _round(float(np.nanmean(scoring.mse(last / scale, truth / scale))))
+        shown["persistence_mse"] = _round(float(np.nanmean(metrics.mse(last / scale, truth / scale))))
     if made.lo is not None and made.hi is not None:
         lo[there], hi[there] = (part.reshape(len(made), -1)[answered[there]] for part in (made.lo, made.hi))
-        shown[f"coverage_{100 * config.band:.0f}"] = _round(float(np.nanmean(scoring.coverage(lo, hi, truth))))
+        shown[f"coverage_{100 * config.band:.0f}"] = _round(float(np.nanmean(metrics.coverage(lo, hi, truth))))
     if config.horizon > 1:
         by_step = np.nanmean(errors.reshape(config.horizon, -1), axis=1)
         shown["mse_by_step"] = {str(step + 1): _round(float(one)) for step, one in enumerate(by_step)}

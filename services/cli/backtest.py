@@ -70,8 +70,8 @@ def backtest(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from rnn import weights
-    from rnn.adapt import Adaptation
+    from rnn.io import weights
+    from rnn.serve.adapt import Adaptation
     from services.backtest.forecast import BacktestPlan, NothingToTest
     from services.backtest.forecast import backtest as run
     from services.datasets.catalogue import DATA_SETS

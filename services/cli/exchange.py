@@ -44,10 +44,10 @@ def import_model(
     """
     import dataclasses
 
-    from rnn import weights
     from rnn.config import ModelConfig
-    from rnn.exchange import layout_of, load_embedding, load_layers, load_linear
-    from rnn.network import Network
+    from rnn.io import weights
+    from rnn.io.torch_weights import layout_of, load_embedding, load_layers, load_linear
+    from rnn.nn.network import Network
 
     tensors = weights.read_tensors(file)
     layout = layout_of(tensors, prefix)
@@ -95,11 +95,11 @@ def export_model(
     """
     if onnx is None and torch is None:
         raise Impossible("say what to write: --onnx FILE, --torch FILE, or both")
-    from rnn import weights
+    from rnn.io import weights
 
     network, card = weights.load(model)
     if onnx is not None:
-        from rnn.onnx_step import onnx_step
+        from rnn.io.onnx_step import onnx_step
 
         files = {onnx: "step"}
         if card.config.decodes:
@@ -110,7 +110,7 @@ def export_model(
             ports = [", ".join(port.name for port in side) for side in (graph.graph.input, graph.graph.output)]
             typer.echo(f"{part:<9} {file}: {ports[0]} -> {ports[1]}")
     if torch is not None:
-        from rnn.exchange import layers_for_torch
+        from rnn.io.torch_weights import layers_for_torch
 
         weights.write_tensors(torch, layers_for_torch(network))
         typer.echo(

@@ -39,7 +39,7 @@ def page_object(registry: Registry, model: str) -> dict[str, Any]:
     """Everything that is known of a model. Raises ModelUnknown and ModelRefused."""
     import json
 
-    from rnn.card import card_text
+    from rnn.io.card import card_text
 
     card = registry.card(model)
     return {

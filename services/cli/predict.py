@@ -29,8 +29,8 @@ def predict(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from rnn import weights
-    from rnn.serving import engine_of
+    from rnn.io import weights
+    from rnn.serve.build import engine_of
     from services.settings.training import DataSection, training_file
     from services.tables.frame import WrongTable
     from services.tables.material import material

@@ -63,7 +63,7 @@ def probe(
 
 def _config(settings: Settings) -> ModelConfig:
     """The shape of the model that serves. Raises ModelRefused, or the registry's errors."""
-    from rnn import weights
+    from rnn.io import weights
 
     if settings.registry is None:
         return weights.load(settings.model)[1].config

@@ -114,7 +114,7 @@ def train_model(
     """Trains, saves, draws the curve. Returns (card, Learned, readings). With `resume` None, where nobody could go on
     later, no checkpoint is kept. Raises WrongTable, CheckpointMismatch, OutOfTime, and before it trains ModelNotSaved.
     """
-    from rnn import weights
+    from rnn.io import weights
     from services.cli.training_bar import TrainingBar
     from services.tables.frame import WrongTable
     from services.tables.recipes import recipe_of

@@ -31,7 +31,7 @@ def train_topic(
     """Reads, trains, reports, and says what came of it. Raises WrongRange, and all that making a model does."""
     from rich.console import Console
 
-    from rnn import weights
+    from rnn.io import weights
     from services.cli.train import way_of
     from services.cli.training_bar import TrainingBar
     from services.settings import load
@@ -120,7 +120,7 @@ def _again(model: Parent, registry: str | None) -> tuple[dict[str, Any], int, Pa
     """(the recipe of a model as it was carried out, its number of processes, the model whose weights it began from).
     Raises WrongRange where the latter is not to be had.
     """
-    from rnn import weights
+    from rnn.io import weights
     from services.registry import ModelUnknown, Registry, WrongRegistry
     from services.trainer.making import Parent
     from services.trainer.ranges import WrongRange
@@ -170,7 +170,7 @@ def _compared(model: Parent, made: TrainedModel) -> str:
 
 def _copy(made: TrainedModel, folder: Path) -> None:
     """The run's model, once more in the folder that was named."""
-    from rnn import weights
+    from rnn.io import weights
     from services.trainer.runs import CURVE, REPORT
 
     card = made.card

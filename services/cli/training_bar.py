@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rnn.course import Pass
+    from rnn.train.course import Pass
     from services.trainer.making import Callbacks
     from services.trainer.search import Tried
 

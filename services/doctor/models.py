@@ -16,7 +16,7 @@ from services.records import Role
 from services.settings import Settings
 
 if TYPE_CHECKING:
-    from rnn.card import Card
+    from rnn.io.card import Card
 
 FEW_SLOTS = 8
 RECENT_BYTES = 9
@@ -25,8 +25,8 @@ RECENT_BYTES = 9
 
 def model(patient: Target) -> Iterator[CheckResult]:
     """The models that would be served are there, whole, and work on this machine."""
-    from rnn import weights
-    from rnn.card import read_card
+    from rnn.io import weights
+    from rnn.io.card import read_card
 
     settings = patient.settings
     if settings.registry is None:
@@ -78,7 +78,7 @@ def _named(card: Card) -> str:
 
 
 def _works(settings: Settings, network: Any) -> Iterator[CheckResult]:
-    from rnn.serving import engine_of
+    from rnn.serve.build import engine_of
     from services.fleet.room import adaptation
 
     engine = engine_of(network, FEW_SLOTS, "cpu", adaptation(settings))  # ValueError: `state.adapt` does not suit it
@@ -124,7 +124,7 @@ def row_bytes(settings: Settings) -> int:
     """Of a state row, with every memory that it may hold; 0 where there is no model to tell."""
     with suppress(Exception):
         network = _champion(settings)
-        from rnn.serving import engine_of
+        from rnn.serve.build import engine_of
         from services.fleet.room import adaptation
 
         table = engine_of(network, FEW_SLOTS, "cpu", adaptation(settings)).table
@@ -136,7 +136,7 @@ def row_bytes(settings: Settings) -> int:
 
 
 def _champion(settings: Settings) -> Any:
-    from rnn import weights
+    from rnn.io import weights
 
     if settings.registry is not None:
         from services.registry import Registry

@@ -36,8 +36,6 @@ def topic_names(settings: Settings) -> dict[Role, str]:
 
 def preload() -> None:
     """Imports what `build_shard` needs, which takes longer than building one."""
-    import rnn.serving
-    import rnn.weights  # noqa: F401
     import services.brokers.kafka_changelog
     import services.brokers.kafka_sink
     import services.brokers.kafka_source

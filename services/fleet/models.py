@@ -12,7 +12,7 @@ from services.predictor.ports import Refused, Retriable
 from services.settings import Settings
 
 if TYPE_CHECKING:
-    from rnn.card import Card
+    from rnn.io.card import Card
     from services.predictor.seats import DeployedModel
     from services.registry import Registry
 
@@ -54,9 +54,9 @@ class Models:
             raise ModelUnfit(f"model {model or self._settings.model}: {unforeseen(error)}") from error
 
     def _seat(self, model: str, beside: bool) -> DeployedModel:
-        from rnn import weights
-        from rnn.card import ModelRefused
-        from rnn.serving import engine_of
+        from rnn.io import weights
+        from rnn.io.card import ModelRefused
+        from rnn.serve.build import engine_of
         from services.fleet.room import adaptation, taken
         from services.predictor.seats import DeployedModel
 
@@ -73,7 +73,7 @@ class Models:
         return DeployedModel(card.model, engine, reference, calibration, broken)
 
     def _card(self, model: str) -> Card:
-        from rnn.card import read_card
+        from rnn.io.card import read_card
 
         return self._asked(self._registry.card, model) if model else read_card(self._settings.model)
 

@@ -28,7 +28,7 @@ from services.quality.contest import Contest, ContestOutcome, Round, Terms, Verd
 from services.settings import Settings
 
 if TYPE_CHECKING:
-    from rnn.card import Card
+    from rnn.io.card import Card
     from services.registry import Aliases, Registry
 
 HOUR_MS = 3_600_000
@@ -65,7 +65,7 @@ class Rollout:
 
     def open(self) -> None:
         """Reads the aliases; a registry without a champion gets the model of the settings. Raises Refused."""
-        from rnn.card import ModelRefused
+        from rnn.io.card import ModelRefused
         from services.registry import Conflict, ModelUnknown, Unreachable, WrongRegistry
 
         try:
@@ -81,7 +81,7 @@ class Rollout:
 
     def _first(self) -> Card:
         """Adds the model of the settings. Raises Refused where it cannot be read, whatever the reason, and as `add`."""
-        from rnn.card import ModelRefused
+        from rnn.io.card import ModelRefused
         from services.fleet.room import unforeseen
         from services.registry import Conflict, Unreachable, WrongRegistry
 
@@ -139,7 +139,7 @@ class Rollout:
 
     def look(self) -> None:
         """Follows the aliases, and acts where a contest is over. A registry that cannot be reached changes nothing."""
-        from rnn.card import ModelRefused
+        from rnn.io.card import ModelRefused
         from services.registry import Conflict, Mismatch, ModelUnknown, Pinned, Unreachable, WrongRegistry
 
         try:
@@ -268,7 +268,7 @@ class Rollout:
 
     def _offer(self, aliases: Aliases, model: str, reason: str, numbers: dict[str, Any]) -> None:
         """Makes the model that waits the challenger. While the registry is away, or somebody is quicker, it waits."""
-        from rnn.card import ModelRefused
+        from rnn.io.card import ModelRefused
         from services.registry import Mismatch, ModelUnknown
 
         try:

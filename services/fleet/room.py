@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnn.memory import free_bytes, size
+from rnn.io.memory import free_bytes, size
 from services.predictor.ports import Refused
 from services.settings import Settings
 
 if TYPE_CHECKING:
-    from rnn.adapt import Adaptation
-    from rnn.card import Card
-    from rnn.footprint import Footprint
+    from rnn.io.card import Card
+    from rnn.serve.adapt import Adaptation
+    from rnn.serve.footprint import Footprint
 
 TURN_S = 60.0
 """So long a shard waits while another one of this machine loads a model, where there is no room for all at once."""
@@ -38,7 +38,7 @@ class Room:
 
 def adaptation(settings: Settings) -> Adaptation | None:
     """What engines are to adapt by."""
-    from rnn.adapt import Adaptation
+    from rnn.serve.adapt import Adaptation
 
     state = settings.state
     return Adaptation(state.adapt, state.adapt_memory) if state.adapt else None
@@ -46,7 +46,7 @@ def adaptation(settings: Settings) -> Adaptation | None:
 
 def footprint_of(card: Card, settings: Settings, device: str) -> Footprint:
     """What one shard takes for the card's model. Raises ModelRefused for a card of no network."""
-    from rnn.footprint import footprint
+    from rnn.serve.footprint import footprint
 
     return footprint(card, settings.state.slots, device, adaptation(settings), settings.epoch.max_readings)
 

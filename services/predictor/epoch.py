@@ -27,7 +27,7 @@ from services.records import (
 )
 
 if TYPE_CHECKING:
-    from rnn.result import Result
+    from rnn.serve.result import Result
     from services.predictor.seats import BatchOutput
 
 

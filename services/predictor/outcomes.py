@@ -21,7 +21,7 @@ from services.quality.reference import Reference
 from services.records import Flag
 
 if TYPE_CHECKING:
-    from rnn.result import Result
+    from rnn.serve.result import Result
     from services.predictor.seats import DeployedModel, ModelSet
 
 MOST_ROUNDS = 100_000

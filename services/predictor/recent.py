@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LAYOUT_VERSION = 1
-CLOCK = 3  # columns of rnn.clock
+CLOCK = 3  # columns of rnn.nn.clock
 
 
 class ReplayedReadings(NamedTuple):
@@ -32,7 +32,7 @@ class ReadingHistory:
         self.most = most
         self._kind = np.dtype(
             [
-                ("clock", "<i8", (CLOCK,)),  # of the stream after its last reading, see rnn.clock
+                ("clock", "<i8", (CLOCK,)),  # of the stream after its last reading, see rnn.nn.clock
                 ("count", "<i8"),  # readings since the stream's first
                 ("at_ms", "<i8", (most,)),
                 ("x", "<f4", (most, features)),  # reading number n stands in place n mod most

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn.engine import Engine, Result
-from rnn.ordering import DUPLICATE, check
-from rnn.serving import AnyEngine
-from rnn.waves import in_waves, place_in_stream
+from rnn.serve.build import AnyEngine
+from rnn.serve.engine import Engine, Result
+from rnn.serve.ordering import DUPLICATE, check
+from rnn.serve.waves import in_waves, place_in_stream
 from services.predictor.batcher import TAGGED_ROWS, Batch
 from services.predictor.recent import CLOCK, ReadingHistory
 from services.predictor.slots import Placed

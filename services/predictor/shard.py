@@ -20,7 +20,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn.serving import AnyEngine
+from rnn.serve.build import AnyEngine
 from services.codecs.readings import ReadingDecoder
 from services.predictor.admission import Admission
 from services.predictor.aside import Aside

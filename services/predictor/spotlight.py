@@ -22,7 +22,7 @@ from services.records import Flag, SequenceEnd
 
 if TYPE_CHECKING:
     from rnn.config import ModelConfig
-    from rnn.result import Result
+    from rnn.serve.result import Result
 
 POINTS = 300
 """Latest points of a stream that are kept."""

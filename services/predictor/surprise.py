@@ -2,7 +2,7 @@
 
 A score, in nats under the prediction made before, means another thing for every stream. The sketch learns what is usual
 for one: `p` of a reading is the probability that a normal reading of its stream is at least as surprising, `lasting`
-the same of all that its stream has done lately. The verbs are those of `rnn.state.StateTable`.
+the same of all that its stream has done lately. The verbs are those of `rnn.serve.state_table.StateTable`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from rnn.card import ModelRefused
+from rnn.io.card import ModelRefused
 from services.registry.aliases import Aliases, Change, Changes
 from services.registry.problems import Conflict, ModelUnknown
 from services.registry.shelf import ModelStore

@@ -22,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rnn.card import Card
+from rnn.io.card import Card
 from services.registry.problems import Unreachable
 from services.registry.registry import Registry
 from services.registry.shelf import files_of

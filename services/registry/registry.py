@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rnn.card import Card, ModelRefused
+from rnn.io.card import Card, ModelRefused
 from services.registry import collect
 from services.registry.aliases import NAMES, Aliases, Change, Changes
 from services.registry.fit_together import compatible
@@ -50,7 +50,7 @@ class Registry(Moves):
         A model that is there already stays as it is, unless it was damaged: then it is written anew. Raises
         ModelRefused for what is no whole, finite model of this format, and Conflict while it is just being removed.
         """
-        from rnn import weights
+        from rnn.io import weights
 
         _, card = weights.load(Path(folder))
         self._marker.claim()

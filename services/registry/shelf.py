@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rnn.card import CARD, Card, ModelRefused, read_card
+from rnn.io.card import CARD, Card, ModelRefused, read_card
 from services.registry.aliases import plain
 from services.registry.places import Storage
 from services.registry.problems import ModelUnknown
@@ -117,7 +117,7 @@ class ModelStore:
 
     def folder(self, model: str) -> Path:
         """A folder on this machine with the model, checked from card to last weight. Raises as `card`."""
-        from rnn import weights
+        from rnn.io import weights
 
         self.card(model)
         here = self._place.folder(f"models/{model}")
@@ -128,7 +128,7 @@ class ModelStore:
 
     def copy(self, model: str) -> Path | None:
         """The copy of a model that this machine has, if it is whole."""
-        from rnn import weights
+        from rnn.io import weights
 
         copy = self._copies() / model
         try:
@@ -144,7 +144,7 @@ class ModelStore:
             return None
 
     def _copied(self, model: str, copy: Path) -> Path:
-        from rnn import weights
+        from rnn.io import weights
 
         listed, where = self._place.files(f"models/{model}"), f"models/{model}/{WEIGHTS}"
         weights.check_size(self.card(model), listed.get(where, 0), f"{self._place.where}/{where}")

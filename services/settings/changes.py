@@ -121,7 +121,7 @@ class RetrainSettings(Section):
     )
     workers: int = Field(1, ge=1, le=1024, description="Processes that train, by Ray Train.")
     recipe: Annotated[dict[str, Any], BeforeValidator(_tree)] = Field(
-        default_factory=dict, description="How it is trained, over the defaults: fields of rnn.practice.Practice."
+        default_factory=dict, description="How it is trained, over the defaults: fields of rnn.train.practice.Practice."
     )
     warm: bool = Field(
         True,

@@ -66,7 +66,7 @@ class TrainingFile(BaseModel):
 
     model: dict[str, Any] = Field(default_factory=dict, description="Fields of rnn.config.ModelConfig.")
     data: DataSection = Field(default_factory=lambda: DataSection())
-    recipe: dict[str, Any] = Field(default_factory=dict, description="Fields of rnn.practice.Practice.")
+    recipe: dict[str, Any] = Field(default_factory=dict, description="Fields of rnn.train.practice.Practice.")
     out: Path | None = Field(None, description="Folder of the model, relative to this file.")
 
 

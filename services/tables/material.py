@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn.config import SPECIALS, ModelConfig
-from rnn.examples import LabeledSeries, truth_width
-from rnn.recipe import default_config
+from rnn.train.dataset import LabeledSeries, truth_width
+from rnn.train.recipe import default_config
 from services.codecs.readings_write import encode
 from services.settings.training import DataSection
 from services.tables.frame import Frame, WrongTable, frame

@@ -14,7 +14,7 @@ class Predictor:
     """A loaded model. `predict` is stateless: every call begins its streams anew."""
 
     def __init__(self, folder: Path) -> None:
-        from rnn import weights
+        from rnn.io import weights
 
         self._network, self.card = weights.load(folder)
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn.network import Network
-from rnn.result import Result
-from rnn.serving import engine_of
+from rnn.nn.network import Network
+from rnn.serve.build import engine_of
+from rnn.serve.result import Result
 from services.predictor.state_store import salt_of
 from services.records import NO_SEQ, Flag
 from services.tables.frame import PARQUET, WrongTable

@@ -8,9 +8,9 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from rnn.config import ModelConfig
-from rnn.learn import forecasts
-from rnn.practice import Practice
-from rnn.recipe import default_recipe
+from rnn.train.learn import forecasts
+from rnn.train.practice import Practice
+from rnn.train.recipe import default_recipe
 from services.tables.frame import WrongTable
 
 

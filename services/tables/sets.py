@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn.config import ModelConfig
-from rnn.examples import LabeledSeries
-from rnn.recipe import default_config
+from rnn.train.dataset import LabeledSeries
+from rnn.train.recipe import default_config
 from services.datasets.catalogue import DATA_SETS, series_of
 from services.datasets.labelled import SEGLEARN, watch
 from services.datasets.series import Series, cache_folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnn.course import Pass
+from rnn.train.course import Pass
 
 
 def draw_curve(passes: Sequence[Pass], nats: bool, path: Path) -> None:

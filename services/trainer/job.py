@@ -94,7 +94,7 @@ def _folder(parent: Path | str, registry: str | None) -> Path:
 
 
 def _retrained(settings: Settings, order: RetrainRequest, began_s: float, begun: list[Any]) -> RetrainingResult:
-    from rnn import weights
+    from rnn.io import weights
     from services.trainer.making import Callbacks, Parent, TrainOptions, make
     from services.trainer.past import past_of
     from services.trainer.ranges import resolve

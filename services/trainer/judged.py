@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn.config import ModelConfig
-from rnn.examples import LabeledSeries, missing_and_fixed, still
+from rnn.train.dataset import LabeledSeries, missing_and_fixed, still
 from services.trainer.ranges import Range, WrongRange, said_time
 from services.trainer.split import TimeSplit
 

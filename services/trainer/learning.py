@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn import checkpoint as checkpoints
-from rnn.checkpoint import CheckpointMismatch
 from rnn.config import ModelConfig
-from rnn.course import Pass
-from rnn.examples import LabeledSeries
-from rnn.learn import Learned
-from rnn.practice import Practice
+from rnn.io import checkpoint as checkpoints
+from rnn.io.checkpoint import CheckpointMismatch
+from rnn.train.course import Pass
+from rnn.train.dataset import LabeledSeries
+from rnn.train.learn import Learned
+from rnn.train.practice import Practice
 
 Told = Callable[[Pass], None]
 
@@ -79,7 +79,7 @@ def train(work: TrainingTask, told: Told | None, checkpoint: Path | None, limit_
     Raises OutOfTime after the pass in which `limit_s` seconds are over (the checkpoint stays), NotTrained for work that
     cannot be done, and CheckpointMismatch for a checkpoint of something else, or damaged.
     """
-    from rnn.learn import learn
+    from rnn.train.learn import learn
 
     more: dict[str, Any] = {}
     if work.learned is not None:

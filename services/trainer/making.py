@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rnn import weights
-from rnn.course import Pass
-from rnn.learn import Learned
-from rnn.network import Network
-from rnn.practice import Practice
-from rnn.weights import Card, DataRange
+from rnn.io import weights
+from rnn.io.weights import Card, DataRange
+from rnn.nn.network import Network
+from rnn.train.course import Pass
+from rnn.train.learn import Learned
+from rnn.train.practice import Practice
 from services.settings.changes import NICENESS
 from services.tables.recipes import recipe_of
 from services.trainer import judged

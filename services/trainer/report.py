@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn.config import ModelConfig
-from rnn.course import Pass
-from rnn.examples import LabeledSeries
-from rnn.network import Network
-from rnn.serving import engine_of
-from rnn.windows import moments
+from rnn.nn.network import Network
+from rnn.serve.build import engine_of
+from rnn.train.course import Pass
+from rnn.train.dataset import LabeledSeries
+from rnn.train.lanes import moments
 from services.predictor.surprise import calibrated
 from services.predictor.tails import TooFewScores
 from services.trainer import rivals

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn.examples import LabeledSeries
-from rnn.fit import least_readings
-from rnn.practice import Practice
+from rnn.train.dataset import LabeledSeries
+from rnn.train.fit import least_readings
+from rnn.train.practice import Practice
 from services.trainer.ranges import WrongRange
 
 TEST_SHARE = 0.1

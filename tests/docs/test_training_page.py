@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rnn.config import ModelConfig
-from rnn.practice import Practice
+from rnn.train.practice import Practice
 from services.settings.training import DataSection
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text()

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import yaml
 
-from rnn import weights
-from rnn.learn import learn
+from rnn.io import weights
+from rnn.train.learn import learn
 from services.backtest.sequences import figures
 from services.datasets.table_sets import TABLE_SETS
 from services.driver import StreamDriver

@@ -15,9 +15,9 @@ import ray
 import torch
 from waiting import wait_for
 
-from rnn import weights
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.io import weights
+from rnn.nn.network import Network
 from services.fleet import following
 from services.fleet.events import Events
 from services.fleet.on_ray import join_or_start, prepare

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from rnn import weights
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.io import weights
+from rnn.nn.network import Network
 from services.fleet.rollout import HOUR_MS, Rollout
 from services.fleet.status import ModelAssignment
 from services.predictor.ports import Refused

@@ -9,9 +9,9 @@ import safetensors.torch
 import torch
 from chaos import random_model
 
-from rnn.card import Card, read_card
 from rnn.config import ModelConfig
-from rnn.memory import free_bytes
+from rnn.io.card import Card, read_card
+from rnn.io.memory import free_bytes
 from services.fleet.models import Models
 from services.fleet.room import Room, footprint_of, taken, want_of_room
 from services.predictor.ports import Refused

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.nn.network import Network
 from services.brokers.memory import FaultPoint, Faults, InjectedFault
 from services.driver import START_MS, StreamDriver
 from services.fleet.apart import check_left

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from charts import CHART, EVERYBODY, KAFKA, NO_CRDS, PROFILES, PROVIDERS, Helm, Objects, Render, profile
 
-from rnn import weights
+from rnn.io import weights
 from services.brokers import kafka_topics
 from services.records import Role
 from services.settings import Settings, load

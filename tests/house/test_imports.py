@@ -16,7 +16,7 @@ import pytest
 HEAVY = ("torch", "ray", "kafka", "pyarrow", "matplotlib", "pandas", "jgo")
 RNN_MAY = {"numpy", "rnn", "safetensors", "torch"}
 # imported when called, by those who have the extra
-EXTRAS = {"rnn/onnx_step.py": {"onnx"}, "services/telemetry/traces.py": {"opentelemetry"}}
+EXTRAS = {"rnn/io/onnx_step.py": {"onnx"}, "services/telemetry/traces.py": {"opentelemetry"}}
 DISTRIBUTIONS = {"kafka": "kafka-python", "prometheus_client": "prometheus-client", "yaml": "pyyaml",
                  "pydantic_settings": "pydantic-settings", "pydantic_core": "pydantic",
                  "opentelemetry": "opentelemetry-sdk"}  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.nn.network import Network
 from services.brokers.kafka_source import KafkaSource
 from services.driver import START_MS, StreamDriver
 from services.predictor.ports import Retriable, Sink

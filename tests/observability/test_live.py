@@ -20,11 +20,11 @@ import torch
 import yaml
 from scraping import Scraping
 
-from rnn import weights
 from rnn.config import ModelConfig
-from rnn.fit import fit
-from rnn.network import Network
-from rnn.recipe import Recipe
+from rnn.io import weights
+from rnn.nn.network import Network
+from rnn.train.fit import fit
+from rnn.train.recipe import Recipe
 from services.brokers import kafka_topics
 from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_client import ColumnProducer

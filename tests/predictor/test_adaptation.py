@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from rnn.adapt import Adaptation
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.nn.network import Network
+from rnn.serve.adapt import Adaptation
 from services.brokers.memory import Faults, InjectedFault
 from services.driver import StreamDriver
 from services.predictor.ports import Refused

@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.nn.network import Network
 from services.driver import START_MS, StreamDriver
 from services.records import Flag, Reason, Role
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnn.config import ModelConfig
-from rnn.network import Network
-from rnn.serving import engine_of
+from rnn.nn.network import Network
+from rnn.serve.build import engine_of
 from services.driver import Prediction, StreamDriver
 from services.predictor.aside import KINDS, Aside
 from services.predictor.seats import DeployedModel

@@ -11,8 +11,8 @@ import torch
 from broker_worlds import PARTITIONS, KafkaWorld
 
 from rnn.config import ModelConfig
-from rnn.network import Network
-from rnn.serving import engine_of
+from rnn.nn.network import Network
+from rnn.serve.build import engine_of
 from services.brokers.devbroker import DevBroker
 from services.codecs import predictions
 from services.codecs.readings import ReadingDecoder

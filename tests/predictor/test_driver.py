@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from rnn import weights
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.io import weights
+from rnn.nn.network import Network
 from services.brokers.memory import FaultPoint, Faults, InjectedFault, Isolation, MemoryChangelog
 from services.codecs import sentinels
 from services.driver import GROUP, START_MS, StreamDriver

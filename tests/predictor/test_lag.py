@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.nn.network import Network
 from services.brokers.memory import FaultPoint, Faults, InjectedFault
 from services.driver import START_MS, StreamDriver
 from services.predictor.lag import Lag

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.nn.network import Network
 from services.backtest.forecast import BacktestPlan, backtest
 from services.brokers.memory import Crash, FaultPoint, Faults, InjectedFault
 from services.codecs.readings_write import encode

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.nn.network import Network
 from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
 from services.driver import StreamDriver

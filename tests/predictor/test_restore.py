@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.nn.network import Network
 from services.codecs import state_rows
 from services.driver import Prediction, StreamDriver
 from services.predictor.batcher import ROW_BITS

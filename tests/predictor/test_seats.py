@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rnn.config import ModelConfig
-from rnn.network import Network
-from rnn.serving import engine_of
+from rnn.nn.network import Network
+from rnn.serve.build import engine_of
 from services.brokers.memory import Crash, FaultPoint, Faults, InjectedFault
 from services.codecs import state_rows
 from services.driver import Prediction, StreamDriver

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rnn.config import ModelConfig
-from rnn.network import Network
-from rnn.serving import engine_of
+from rnn.nn.network import Network
+from rnn.serve.build import engine_of
 from services.driver import Prediction, StreamDriver
 from services.predictor.seats import DeployedModel
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.nn.network import Network
 from services.brokers.memory import FaultPoint, Faults, InjectedFault
 from services.driver import StreamDriver
 from services.predictor.spotlight import POINTS, Points

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.nn.network import Network
 from services.brokers.memory import Crash, FaultPoint, Faults, InjectedFault, MemoryChangelog
 from services.codecs import sentinels
 from services.driver import GROUP, StreamDriver

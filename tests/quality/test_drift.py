@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnn.config import ModelConfig
-from rnn.fit import fit
-from rnn.network import Network
-from rnn.recipe import Recipe
-from rnn.serving import engine_of
+from rnn.nn.network import Network
+from rnn.serve.build import engine_of
+from rnn.train.fit import fit
+from rnn.train.recipe import Recipe
 from services.codecs.readings_write import encode
 from services.datasets.catalogue import series_of
 from services.datasets.series import Series

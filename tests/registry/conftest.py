@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rnn import weights
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.io import weights
+from rnn.nn.network import Network
 from services.registry import Registry
 
 MakeModel = Callable[..., Path]

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from rnn import weights
+from rnn.io import weights
 from services.cli.models import app
 from services.registry import Registry
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rnn import weights
+from rnn.io import weights
 from services.registry import Registry
 
 WHO = {"reason": "test", "by": "me"}
@@ -57,7 +57,7 @@ import json, os, signal, sys
 from pathlib import Path
 
 import torch
-from rnn import weights
+from rnn.io import weights
 from services.registry import ModelUnknown, Conflict, Registry
 
 torch.set_num_threads(1)

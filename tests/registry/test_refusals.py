@@ -10,8 +10,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from rnn import weights
 from rnn.config import ModelConfig
+from rnn.io import weights
 from services.registry import ModelUnknown, Registry, WrongRegistry, compatible
 from services.registry.places import place_of
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rnn import weights
+from rnn.io import weights
 from services.registry import Conflict, Mismatch, ModelUnknown, Pinned, Registry, Unreachable, WrongRegistry
 
 WHO = {"reason": "test", "by": "me"}

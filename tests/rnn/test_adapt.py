@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rnn.adapt import Adaptation, Correction
 from rnn.config import ModelConfig
-from rnn.engine import Engine
-from rnn.network import Network
-from rnn.ordering import RESET
-from rnn.result import Result
-from rnn.serving import engine_of
+from rnn.nn.network import Network
+from rnn.serve.adapt import Adaptation, Correction
+from rnn.serve.build import engine_of
+from rnn.serve.engine import Engine
+from rnn.serve.ordering import RESET
+from rnn.serve.result import Result
 
 NAMES = ("a", "b", "c")
 STREAMS = 8

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rnn.cells import CELLS, LSTM
 from rnn.config import ModelConfig
-from rnn.network import Network
-from rnn.steps import padded, step_of
+from rnn.nn.cells import CELLS, LSTM
+from rnn.nn.network import Network
+from rnn.serve.inference_cells import padded, step_of
 
 STEPS, STREAMS, INPUTS, HIDDEN = 48, 6, 5, 16
 TORCH_CELLS = {"elman": nn.RNNCell, "lstm": nn.LSTMCell, "gru": nn.GRUCell}

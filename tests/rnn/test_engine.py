@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rnn.config import ModelConfig
-from rnn.engine import Engine, Result
-from rnn.heads import band_width
-from rnn.network import Network
-from rnn.ordering import DUPLICATE, LATE, MISSING, NEW, RESET
+from rnn.nn.heads import band_width
+from rnn.nn.network import Network
+from rnn.serve.engine import Engine, Result
+from rnn.serve.ordering import DUPLICATE, LATE, MISSING, NEW, RESET
 
 CELLS = ("elman", "lstm", "gru")
 NAMES = ("a", "b", "c", "d", "e")

@@ -1,4 +1,4 @@
-"""rnn.windows and rnn.fit: training is reproducible, looks only at the past, sees what serving sees, and learns."""
+"""rnn.train, lanes and fit: training is reproducible, looks only at the past, sees what serving sees, and learns."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from rnn import weights
-from rnn.checkpoint import CheckpointMismatch
 from rnn.config import ModelConfig
-from rnn.engine import Engine
-from rnn.fit import EpochMetrics, fit
-from rnn.kernels import unroll
-from rnn.network import Network
-from rnn.recipe import Recipe, default_config
-from rnn.windows import moments, pieces, prepare
+from rnn.io import weights
+from rnn.io.checkpoint import CheckpointMismatch
+from rnn.nn.network import Network
+from rnn.serve.engine import Engine
+from rnn.train.fit import EpochMetrics, fit
+from rnn.train.kernels import unroll
+from rnn.train.lanes import moments, pieces, prepare
+from rnn.train.recipe import Recipe, default_config
 
 QUICK = Recipe(updates=60, lanes=8, lane_steps=128, window=32, burn_in=16)
 ONE_EPOCH = dataclasses.replace(QUICK, updates=1)

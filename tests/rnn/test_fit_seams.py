@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from rnn.checkpoint import CheckpointMismatch
 from rnn.config import ModelConfig
-from rnn.examples import LabeledSeries
-from rnn.fit import fit
-from rnn.learn import learn
-from rnn.recipe import Recipe
-from rnn.team import ProcessGroup
+from rnn.io.checkpoint import CheckpointMismatch
+from rnn.train.dataset import LabeledSeries
+from rnn.train.fit import fit
+from rnn.train.learn import learn
+from rnn.train.process_group import ProcessGroup
+from rnn.train.recipe import Recipe
 
 QUICK = Recipe(updates=40, lanes=8, lane_steps=128, window=32, burn_in=16)
 CONFIG = ModelConfig(features=("a", "b"), hidden=8, interval_s=1.0, linear=2)

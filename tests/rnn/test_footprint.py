@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from rnn import weights
-from rnn.adapt import Adaptation
-from rnn.card import Card, ModelRefused
 from rnn.config import ModelConfig
-from rnn.footprint import footprint
-from rnn.network import Network
-from rnn.serving import engine_of
+from rnn.io import weights
+from rnn.io.card import Card, ModelRefused
+from rnn.nn.network import Network
+from rnn.serve.adapt import Adaptation
+from rnn.serve.build import engine_of
+from rnn.serve.footprint import footprint
 
 CONFIGS = {
     "forecasts": ModelConfig(("a", "b", "c"), hidden=20),
@@ -45,11 +45,11 @@ TAKES = """
 import json, sys
 from pathlib import Path
 import numpy as np, torch
-from rnn import weights
+from rnn.io import weights
 from rnn.config import ModelConfig
-from rnn.footprint import footprint
-from rnn.network import Network
-from rnn.serving import engine_of
+from rnn.serve.footprint import footprint
+from rnn.nn.network import Network
+from rnn.serve.build import engine_of
 
 def held(what):
     return 1024 * int(next(l for l in open("/proc/self/status") if l.startswith(what)).split()[1])

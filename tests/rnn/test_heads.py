@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rnn.config import ModelConfig
-from rnn.heads import (
+from rnn.nn.heads import (
     HEADS,
     SCALE_FLOOR,
     Categorical,
@@ -21,7 +21,7 @@ from rnn.heads import (
     student_quantile,
     surprise,
 )
-from rnn.network import Network
+from rnn.nn.network import Network
 
 GRID = torch.linspace(-400, 400, 800_001, dtype=torch.float64)
 

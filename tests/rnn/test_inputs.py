@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rnn import clock as clocks
-from rnn import ordering
 from rnn.config import ModelConfig
-from rnn.inputs import CLIP, Inputs
-from rnn.waves import in_waves, one_wave
+from rnn.nn import clock as clocks
+from rnn.nn.inputs import CLIP, Inputs
+from rnn.serve import ordering
+from rnn.serve.waves import in_waves, one_wave
 
 
 def inputs_of(features: int, memory: int, interval_s: float = 1.0, mean: float = 0.0, std: float = 1.0) -> Inputs:

@@ -1,4 +1,4 @@
-"""rnn.learn: every shape learns a small task well above chance, and what was trained is what is served."""
+"""rnn.train.learn: every shape learns a small task well above chance, and what was trained is what is served."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from rnn.checkpoint import CheckpointMismatch
 from rnn.config import ModelConfig
-from rnn.course import Pass
-from rnn.examples import LabeledSeries
-from rnn.learn import learn
-from rnn.network import Network
-from rnn.practice import Practice
-from rnn.result import Result
-from rnn.serving import engine_of
+from rnn.io.checkpoint import CheckpointMismatch
+from rnn.nn.network import Network
+from rnn.serve.build import engine_of
+from rnn.serve.result import Result
+from rnn.train.course import Pass
+from rnn.train.dataset import LabeledSeries
+from rnn.train.learn import learn
+from rnn.train.practice import Practice
 
 QUICK = Practice(updates=200, learning_rate=0.02, lanes=16, lane_steps=128, window=32, burn_in=8, sequences=32)
 WORDS = ("a", "b", "c", "d")

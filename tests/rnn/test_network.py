@@ -1,4 +1,4 @@
-"""rnn.network: whatever the shape, a network unrolled is the same network stepped, and torch's where torch has it."""
+"""rnn.nn.network: whatever the shape, a network unrolled is the same one stepped, and torch's where torch has it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rnn.cells import CELLS, LSTM
 from rnn.config import ModelConfig
-from rnn.network import Network, mirrored
+from rnn.nn.cells import CELLS, LSTM
+from rnn.nn.network import Network, mirrored
 
 STEPS, LANES, HIDDEN = 9, 10, 8
 LENGTHS = torch.arange(LANES)  # every length from none to all

@@ -1,4 +1,4 @@
-"""rnn.onnx_step: another runtime, given a reading and the state, says what the network says, for step after step."""
+"""rnn.io.onnx_step: another runtime, given a reading and the state, says what the network says, for step after step."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from rnn.config import ModelConfig
-from rnn.network import Network, States
-from rnn.onnx_step import NoSuchGraph, onnx_step
+from rnn.io.onnx_step import NoSuchGraph, onnx_step
+from rnn.nn.network import Network, States
 
 STREAMS, STEPS, HIDDEN = 5, 12, 7
 WORDS = ("the", "cat", "sat", "down")

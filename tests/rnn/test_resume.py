@@ -41,10 +41,10 @@ import sys
 from pathlib import Path
 import numpy as np
 from rnn.config import ModelConfig
-from rnn.examples import LabeledSeries
-from rnn.learn import learn
-from rnn.practice import Practice
-from rnn.weights import write_tensors
+from rnn.train.dataset import LabeledSeries
+from rnn.train.learn import learn
+from rnn.train.practice import Practice
+from rnn.io.weights import write_tensors
 
 shape, folder, random = sys.argv[1], Path(sys.argv[2]), np.random.default_rng(0)
 if shape == "classes":

@@ -1,4 +1,4 @@
-"""rnn.weights: a model comes back as it was saved, and what was done to its folder is refused in words that help."""
+"""rnn.io.weights: a model comes back as it was saved, and what was done to its folder is refused in words that help."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from rnn import weights
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.io import weights
+from rnn.nn.network import Network
 
 CONFIG = ModelConfig(features=("a", "b", "c"), targets=("b",), hidden=8, layers=2, interval_s=60.0)
 DATA = weights.DataRange(from_ms=1_000, to_ms=9_000, rows=9, digest="ab" * 32)
@@ -131,9 +131,9 @@ def test_a_model_is_saved_in_an_empty_folder_and_where_a_link_points(
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from rnn import weights
+from rnn.io import weights
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.nn.network import Network
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # the kernel refuses every byte of a file after these
 try:

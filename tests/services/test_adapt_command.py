@@ -10,9 +10,9 @@ import pytest
 import torch
 from serving import streamrnn
 
-from rnn import weights
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.io import weights
+from rnn.nn.network import Network
 from services.fleet.models import Models
 from services.predictor.ports import Refused
 from services.settings import load

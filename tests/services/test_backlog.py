@@ -14,9 +14,9 @@ import torch
 from bombs import BOMB_MIB, send_bombs
 from serving import Serving, streamrnn, write_config
 
-from rnn import weights
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.io import weights
+from rnn.nn.network import Network
 from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_client import ColumnProducer, group_offsets, read_topic
 from services.codecs import predictions

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from rnn import weights
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.io import weights
+from rnn.nn.network import Network
 from services.cli.main import _foreseen, app
 
 RUNNER = CliRunner()

@@ -17,8 +17,8 @@ from pyarrow import parquet
 from serving import streamrnn
 from shapes import FLUSH_MS, SHAPES, STRANGER, WORDS, network
 
-from rnn import weights
 from rnn.config import ModelConfig
+from rnn.io import weights
 from services.driver import Prediction, StreamDriver
 from services.records import Flag
 from services.settings.training import DataSection

@@ -17,10 +17,10 @@ import pytest
 import torch
 from serving import Serving, streamrnn, write_config
 
-from rnn import weights
-from rnn.card import Card, card_text
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.io import weights
+from rnn.io.card import Card, card_text
+from rnn.nn.network import Network
 from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_client import ColumnProducer, read_topic
 from services.brokers.kafka_named import models_named

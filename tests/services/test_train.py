@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from serving import streamrnn
 
-from rnn import weights
+from rnn.io import weights
 from services.driver import StreamDriver
 from services.tables.frame import WrongTable
 from services.tables.sets import series_in

@@ -18,8 +18,8 @@ from rich.console import Console
 from serving import streamrnn
 from typer.testing import CliRunner
 
-from rnn import weights
 from rnn.config import ModelConfig
+from rnn.io import weights
 from services.cli.main import app
 from services.cli.train import train_model
 from services.driver import StreamDriver
@@ -240,7 +240,7 @@ def test_where_no_model_can_lie_is_found_out_before_training(
     config = _small(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rnn.learn.learn", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("rnn.train.learn.learn", lambda *_: pytest.fail("it trained"))
     done = CliRunner().invoke(app, ["train", "--config", str(config), "--out", out])
     assert isinstance(done.exception, weights.ModelNotSaved)
     assert "Errno" not in str(done.exception) and "\n" not in str(done.exception)
@@ -274,7 +274,7 @@ def test_only_a_training_that_can_be_gone_on_with_says_so_when_it_is_stopped(
         (given[4] or tmp_path / ".model.checkpoint").write_bytes(b"")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rnn.learn.learn", stopped)
+    monkeypatch.setattr("rnn.train.learn.learn", stopped)
     told = io.StringIO()
     with pytest.raises(KeyboardInterrupt):
         train_model(plan, found, tmp_path / "model", 0, resume, Console(file=told))
@@ -285,7 +285,7 @@ def test_only_a_training_that_can_be_gone_on_with_says_so_when_it_is_stopped(
 def test_a_backtest_of_a_file_cannot_be_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = _small(tmp_path)
     config.write_text(config.read_text().replace("file: train.csv", "file: train.csv, test: train.csv"))
-    monkeypatch.setattr("rnn.learn.learn", _interrupted)
+    monkeypatch.setattr("rnn.train.learn.learn", _interrupted)
     done = CliRunner().invoke(app, ["backtest", "--config", str(config)])
     assert done.exit_code == 130 and "resume" not in done.output
 

@@ -285,9 +285,9 @@ def random_model(folder: Path, seed: int) -> Path:
     """A small LSTM with random weights: what it predicts does not matter, every bit of it does."""
     import torch
 
-    from rnn import weights
     from rnn.config import ModelConfig
-    from rnn.network import Network
+    from rnn.io import weights
+    from rnn.nn.network import Network
 
     torch.manual_seed(seed)
     config = ModelConfig(features=FEATURES, targets=FEATURES, cell="lstm", hidden=24, layers=1, head="gaussian",

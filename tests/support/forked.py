@@ -17,7 +17,7 @@ from pathlib import Path
 
 IMPORTED = [
     "torch", "pandas", "pyarrow.parquet", "matplotlib.pyplot", "kafka", "rich.console", "typer", "pytest",
-    "rnn.fit", "rnn.learn", "rnn.serving", "rnn.card",
+    "rnn.train.fit", "rnn.train.learn", "rnn.serve.build", "rnn.io.card",
     "services.cli.main", "services.cli.train", "services.cli.backtest", "services.cli.predict", "services.settings",
     "services.settings.training", "services.backtest.forecast", "services.tables.material", "services.tables.sets",
     "services.brokers.kafka_client", "services.brokers.kafka_topics", "services.trainer.making", "services.driver",

@@ -133,8 +133,8 @@ def another_model(folder: Path) -> str:
     """Made in the folder, of the same shape as the chart's, with weights that nothing has taught; its id."""
     import torch
 
-    from rnn import weights
-    from rnn.network import Network
+    from rnn.io import weights
+    from rnn.nn.network import Network
 
     _, card = weights.load(CHART / "files" / "model")
     torch.manual_seed(1)

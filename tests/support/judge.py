@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from trial import BAD, FEATURES, NAMES, Life, Reading, Row, Schedule, Send, SendBad, Stream
 
-from rnn.engine import Engine
+from rnn.serve.engine import Engine
 from services.codecs import predictions, sentinels, state_rows
 from services.driver import GROUP, START_MS
 from services.predictor.state_store import NO_ROW

@@ -16,9 +16,9 @@ import torch
 from trial import FEATURES, NAMES, Compact, Deed, Kill, Life, Mishap, Schedule, TakeOver, Turn
 
 from rnn.config import END, ModelConfig
-from rnn.network import Network
-from rnn.result import Result
-from rnn.serving import engine_of
+from rnn.nn.network import Network
+from rnn.serve.build import engine_of
+from rnn.serve.result import Result
 from services.codecs import predictions, state_rows
 from services.driver import START_MS
 from services.predictor.state_store import StateStore

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from rnn.config import ModelConfig
-from rnn.network import Network
+from rnn.nn.network import Network
 from services.brokers.memory import Crash, FaultPoint, Faults, InjectedFault
 from services.driver import GROUP, StreamDriver
 from services.predictor.ports import Fenced, Refused

@@ -49,8 +49,8 @@ def read_offsets(settings: Any) -> dict[int, int]:
 
 def verify(settings: Any, readings: dict[int, Any], report: Report) -> None:
     """Compares predictions, dead letters, changelog and offsets with an offline unroll of every stream."""
-    from rnn import weights
-    from rnn.engine import Engine
+    from rnn.io import weights
+    from rnn.serve.engine import Engine
     from services.brokers.kafka_client import read_topic
     from services.codecs import predictions, state_rows
     from services.codecs.readings import ReadingDecoder

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from readings_topic import ReadingsTopic
 
-from rnn import weights
+from rnn.io import weights
 from services.brokers.devbroker import DevBroker
 from services.registry import Registry
 from services.settings import Settings

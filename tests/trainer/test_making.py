@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from readings_topic import START_MS, times, waves
 
-from rnn.card import TrainingSource
 from rnn.config import ModelConfig
-from rnn.examples import LabeledSeries
+from rnn.io.card import TrainingSource
+from rnn.train.dataset import LabeledSeries
 from services.tables.material import TableDataset
 from services.trainer.learning import OutOfTime
 from services.trainer.making import Callbacks, TrainedModel, TrainOptions, make

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from readings_topic import times, waves
 
+from bench.evaluate import evaluate
 from rnn.config import ModelConfig
-from rnn.course import Pass
-from rnn.evaluate import evaluate
-from rnn.examples import LabeledSeries
-from rnn.fit import fit
-from rnn.network import Network
-from rnn.recipe import Recipe
-from rnn.windows import moments
+from rnn.nn.network import Network
+from rnn.train.course import Pass
+from rnn.train.dataset import LabeledSeries
+from rnn.train.fit import fit
+from rnn.train.lanes import moments
+from rnn.train.recipe import Recipe
 from services.quality.reference import Reference
 from services.trainer.report import WARM_UP, HeldBack, reference, report
 from services.trainer.split import split

@@ -6,8 +6,8 @@ import numpy as np
 from readings_topic import times, waves
 
 from rnn.config import ModelConfig
-from rnn.examples import LabeledSeries
-from rnn.practice import Practice
+from rnn.train.dataset import LabeledSeries
+from rnn.train.practice import Practice
 from services.trainer.learning import TrainingTask
 from services.trainer.search import KEPT, Candidate, Tried, candidates, chosen, search
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnn.examples import LabeledSeries
-from rnn.practice import Practice
+from rnn.train.dataset import LabeledSeries
+from rnn.train.practice import Practice
 from services.trainer.ranges import WrongRange
 from services.trainer.split import clock, fitting, split
 

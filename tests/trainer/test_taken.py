@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from readings_topic import ReadingsTopic, times, waves
 
-from rnn import weights
 from rnn.config import ModelConfig
-from rnn.engine import Engine
-from rnn.network import Network
-from rnn.ordering import DUPLICATE
+from rnn.io import weights
+from rnn.nn.network import Network
+from rnn.serve.engine import Engine
+from rnn.serve.ordering import DUPLICATE
 from services.brokers.devbroker import DevBroker
 from services.codecs.readings_write import encode
 from services.trainer.past import KafkaReader

@@ -10,7 +10,7 @@ import pytest
 from readings_topic import ReadingsTopic
 from serving import streamrnn, write_config
 
-from rnn import weights
+from rnn.io import weights
 from services.brokers.devbroker import DevBroker
 from services.registry import Registry
 

@@ -17,9 +17,9 @@ import torch
 from readings_topic import times, waves
 
 from rnn.config import ModelConfig
-from rnn.course import Pass
-from rnn.examples import LabeledSeries
-from rnn.practice import Practice
+from rnn.train.course import Pass
+from rnn.train.dataset import LabeledSeries
+from rnn.train.practice import Practice
 from services.fleet import on_ray
 from services.settings.changes import NICENESS
 from services.trainer import workers

@@ -22,7 +22,7 @@ Progress = Callable[[str, float], None]
 
 def first_model(series: Series, cache: Path, progress: Progress) -> tuple[Path, bool]:
     """The folder of a model of the first 70 % of the series, and whether it had to be trained now."""
-    from rnn.recipe import default_config, default_recipe
+    from rnn.train.recipe import default_config, default_recipe
 
     end = int(len(series) * TRAIN_SHARE)
     config = default_config(series.features, series.interval_s, readings=end)
@@ -34,7 +34,7 @@ def season_model(series: Series, season: slice, updates: int, cache: Path, progr
     """As `first_model`, of one season and with so many updates, and with a report of what its readings looked like:
     what drift is measured against.
     """
-    from rnn.recipe import default_config, default_recipe
+    from rnn.train.recipe import default_config, default_recipe
 
     readings = season.stop - season.start
     config = default_config(series.features, series.interval_s, readings=readings)
@@ -57,8 +57,8 @@ def _key(text: str) -> str:
 def _model(
     series: Series, part: slice, config: Any, recipe: Any, folder: Path, progress: Progress
 ) -> tuple[Path, bool]:
-    from rnn import weights
-    from rnn.fit import EpochMetrics, fit
+    from rnn.io import weights
+    from rnn.train.fit import EpochMetrics, fit
 
     try:
         weights.load(folder)

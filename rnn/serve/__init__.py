@@ -1,0 +1,1 @@
+"""Engines: many streams' states in one table on the device, stepped wave by wave."""

@@ -1,0 +1,1 @@
+"""Learning from the past: what is learned from, what it costs, and the training itself."""
