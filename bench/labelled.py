@@ -15,9 +15,9 @@ from pathlib import Path
 
 from services.backtest.forecast import BacktestPlan, backtest
 from services.backtest.windows import Watched, figures
-from services.predictor.surprise import Surprised
-from services.tables.frame import WrongTable
+from services.predictor.anomaly import Surprised
 from services.tables.sets import labelled_series_in
+from services.tables.table_reader import WrongTable
 
 
 def main() -> None:

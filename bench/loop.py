@@ -14,9 +14,9 @@ import numpy as np
 from bench.stage import FEATURES, HIDDEN, readings
 from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
+from services.predictor.deployed_models import DeployedModel
 from services.predictor.epoch import EpochContext
 from services.predictor.options import ShardOptions
-from services.predictor.seats import DeployedModel
 from services.predictor.shard import Shard
 from services.records import Commit, Records, Role, TopicIds
 

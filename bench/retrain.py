@@ -22,9 +22,9 @@ from rnn.io.card import TrainingSource
 from rnn.train.dataset import LabeledSeries
 from rnn.train.recipe import default_config
 from services.datasets import household_power
-from services.tables.material import TableDataset
-from services.trainer.making import Callbacks, TrainOptions, make
-from services.trainer.taken import TopicDataset
+from services.tables.table_dataset import TableDataset
+from services.trainer.topic_dataset import TopicDataset
+from services.trainer.training_run import Callbacks, TrainOptions, make
 
 
 def main() -> None:

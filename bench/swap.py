@@ -23,7 +23,7 @@ import numpy as np
 
 from bench.loop import Sender, Served, models
 from bench.stage import FEATURES
-from services.predictor.seats import DeployedModel
+from services.predictor.deployed_models import DeployedModel
 
 STREAMS = 100_000
 LIVE, BACKLOG = 1_000, 10_000  # readings of a poll: one of each of so many streams, or ten

@@ -32,10 +32,10 @@ from services.brokers.memory import Faults, MemoryBroker, MemoryChangelog, Memor
 from services.codecs import dead_letters, predictions
 from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
+from services.predictor.deployed_models import DeployedModel, most_rows
 from services.predictor.epoch import EpochContext
 from services.predictor.options import ShardOptions
 from services.predictor.ports import Changelog, Sink
-from services.predictor.seats import DeployedModel, most_rows
 from services.predictor.shard import Shard
 from services.records import Flag, Header, Reason, Role
 

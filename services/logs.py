@@ -1,7 +1,7 @@
 """What the service says while it runs: one event a line, for people on a terminal and as JSON elsewhere.
 
 An event is a few words and named fields: `log.info("epoch kept", shard=0, epoch=7, readings=9)`. Secrets are masked by
-form, by name and by value (`services.masking`), and tracebacks never show local variables. Imports structlog and the
+form, by name and by value (`services.redaction`), and tracebacks never show local variables. Imports structlog and the
 standard library only.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
-from services.masking import masked, scrubbed
+from services.redaction import masked, scrubbed
 from services.sparing import Sparing
 
 Level = Literal["debug", "info", "warning", "error"]

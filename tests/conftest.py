@@ -76,7 +76,7 @@ def shared_ray() -> Iterator[str]:
     """
     import ray
 
-    from services.fleet.on_ray import join_or_start, prepare
+    from services.fleet.ray_runtime import join_or_start, prepare
 
     prepare()
     join_or_start(None, 3, 0)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from rnn.nn.network import Network
 from rnn.serve.build import engine_of
 from services.datasets.series import Series
-from services.predictor.surprise import Surprise, Surprised, calibrated
-from services.predictor.tails import MOST
+from services.predictor.anomaly import Surprise, Surprised, calibrated
+from services.predictor.score_calibration import MOST
 
 FOLDS, FOLDED = 8, 20_000
 """So many models are trained again, each without one part, as long as they learn from so many readings in all."""

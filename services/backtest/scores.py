@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from services.predictor.surprise import Surprised
+    from services.predictor.anomaly import Surprised
 
 
 @dataclass(frozen=True, slots=True)

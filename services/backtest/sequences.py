@@ -16,8 +16,8 @@ from rnn.train.dataset import truth_width
 from services.codecs import predictions
 from services.driver import StreamDriver
 from services.records import Role
-from services.tables.frame import WrongTable
-from services.tables.material import TableDataset, records
+from services.tables.table_dataset import TableDataset, records
+from services.tables.table_reader import WrongTable
 
 POLL = 10_000
 FLUSH_AFTER_MS = 60_000

@@ -77,8 +77,8 @@ def backtest(
     from services.datasets.catalogue import DATA_SETS
     from services.datasets.table_sets import TABLE_SETS
     from services.settings.training import TrainingFile, training_file
-    from services.tables.frame import WrongTable
     from services.tables.sets import only
+    from services.tables.table_reader import WrongTable
 
     sections = TrainingFile() if config is None else training_file(config)
     if what is None and sections.data.set in DATA_SETS and _forecasts(sections):
@@ -170,7 +170,7 @@ def _with_set(file: TrainingFile, what: str | None, config: Path | None) -> Trai
     """The file with `what`, where it is named, as its data. Raises WrongTable where there is nothing to run on."""
     from services.datasets.catalogue import DATA_SETS
     from services.datasets.table_sets import TABLE_SETS
-    from services.tables.frame import WrongTable
+    from services.tables.table_reader import WrongTable
 
     if config is None:
         raise WrongTable(
@@ -255,8 +255,8 @@ def _series(
     import difflib
 
     from services.datasets.catalogue import DATA_SETS, series_of
-    from services.tables.frame import WrongTable
     from services.tables.sets import labelled_series_in
+    from services.tables.table_reader import WrongTable
 
     path = Path(what)
     if what in DATA_SETS and not path.exists():

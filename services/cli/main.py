@@ -135,7 +135,7 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(FAILED)
     except Exception as error:
-        from services.masking import scrubbed
+        from services.redaction import scrubbed
 
         if not _foreseen(error):
             sys.stderr.write(scrubbed(traceback.format_exc()))

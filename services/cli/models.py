@@ -46,7 +46,7 @@ class NoRows(Exception):
 @app.command("list")
 def list_(where: Where = None, config: Config = None, json_form: Json = False) -> None:
     """Lists the models, the newest first, with what each one is now."""
-    from services.cli.models_page import entry_object, print_entries
+    from services.cli.models_view import entry_object, print_entries
 
     registry = _registry(where, config)
     entries = registry.models()
@@ -65,7 +65,7 @@ def show(
     html: Annotated[Path | None, typer.Option(help="Write the page into this file, too.")] = None,
 ) -> None:
     """One model's page: what it learned from, its scores by horizon and group, its rivals, verdicts and history."""
-    from services.cli.models_page import page_object, print_page
+    from services.cli.models_view import page_object, print_page
 
     registry = _registry(where, config)
     found = page_object(registry, registry.resolve(model))
@@ -155,7 +155,7 @@ def unpin(
 @app.command()
 def history(where: Where = None, config: Config = None, json_form: Json = False) -> None:
     """Every change of the aliases with its time, who, why and numbers, the oldest first."""
-    from services.cli.models_page import change_object, print_history
+    from services.cli.models_view import change_object, print_history
 
     changes = _registry(where, config).history()
     if json_form:
@@ -218,7 +218,7 @@ def export_mlflow(
 def _named_by_rows(config: str | None) -> set[str]:
     if config is None:
         return set()
-    from services.brokers.kafka_named import models_named
+    from services.brokers.kafka_models_in_use import models_named
     from services.settings import load
 
     settings = load(config, [])

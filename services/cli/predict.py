@@ -32,9 +32,9 @@ def predict(
     from rnn.io import weights
     from rnn.serve.build import engine_of
     from services.settings.training import DataSection, training_file
-    from services.tables.frame import WrongTable
-    from services.tables.material import material
     from services.tables.predicting import predicted, write, write_csv
+    from services.tables.table_dataset import material
+    from services.tables.table_reader import WrongTable
 
     _check_out(file, out)
     if symbol and text:
@@ -85,7 +85,7 @@ def predict(
 
 def _check_out(file: Path, out: str) -> None:
     """Raises WrongTable for an ending that says another format than those that are written, and for `file` itself."""
-    from services.tables.frame import PARQUET, WrongTable
+    from services.tables.table_reader import PARQUET, WrongTable
 
     path = Path(out)
     if path.suffix not in ("", ".csv", *PARQUET):

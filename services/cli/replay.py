@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from services.codecs.predictions import PredictionRows
-    from services.tables.material import TableDataset
+    from services.tables.table_dataset import TableDataset
 
 TICK_S = 0.05
 
@@ -90,7 +90,7 @@ def _records(material: TableDataset, first: int, partitions: int) -> list[Record
     """The first readings of all series in order of time, a stream always to the same partition."""
     import numpy as np
 
-    from services.tables.material import records
+    from services.tables.table_dataset import records
 
     found = [(zlib.crc32(key) % partitions, key, value) for key, values in records(material) for value in values]
     order = np.argsort(np.concatenate([one.at_ms for one in material.series]), kind="stable")

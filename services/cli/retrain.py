@@ -25,8 +25,8 @@ def retrain(
     another model is on trial nothing is trained, for it would take that one's place before its verdict.
     Exit codes: 0 trained and challenging, or another is on trial; 1 not, with the reason.
     """
-    from services.fleet.on_ray import prepare
     from services.fleet.ray_head import become_node
+    from services.fleet.ray_runtime import prepare
     from services.registry import Registry
     from services.settings import load
     from services.trainer import job

@@ -11,8 +11,8 @@ import typer
 
 if TYPE_CHECKING:
     from services.settings.training import TrainingFile
-    from services.tables.material import TableDataset
-    from services.trainer.making import TrainOptions
+    from services.tables.table_dataset import TableDataset
+    from services.trainer.training_run import TrainOptions
 
 
 def train(
@@ -71,8 +71,8 @@ def train(
         return
     from rich.console import Console
 
-    from services.tables.frame import WrongTable
     from services.tables.sets import material_of
+    from services.tables.table_reader import WrongTable
 
     if idle := [name for name, value in topical.items() if value]:
         raise WrongTable(f"{idle[0]} is about a topic: name one with --topic or --serve-config")
@@ -115,14 +115,14 @@ def train_model(
     later, no checkpoint is kept. Raises WrongTable, CheckpointMismatch, OutOfTime, and before it trains ModelNotSaved.
     """
     from rnn.io import weights
-    from services.cli.training_bar import TrainingBar
-    from services.tables.frame import WrongTable
+    from services.cli.progress_bar import TrainingBar
     from services.tables.recipes import recipe_of
+    from services.tables.table_reader import WrongTable
     from services.trainer.curve import draw_curve
-    from services.trainer.learning import NotTrained, OutOfTime, TrainingTask, train
-    from services.trainer.making import learn_work
     from services.trainer.runs import CURVE, REPORT, nothing_to_resume, open_run
     from services.trainer.search import search
+    from services.trainer.training_run import learn_work
+    from services.trainer.training_task import NotTrained, OutOfTime, TrainingTask, train
 
     recipe = recipe_of(plan.recipe, material.config, material.readings, seed)
     folder = weights.place_for(folder)
@@ -171,8 +171,8 @@ def train_model(
 
 def way_of(given: dict[str, Any], resume: bool) -> TrainOptions:
     """How to train, as the command line says it. Raises WrongTable for what means nothing alone."""
-    from services.tables.frame import WrongTable
-    from services.trainer.making import TrainOptions
+    from services.tables.table_reader import WrongTable
+    from services.trainer.training_run import TrainOptions
 
     def seconds(minutes: float | None) -> float | None:
         return None if minutes is None else 60 * minutes
@@ -205,7 +205,7 @@ def _plan(
 ) -> TrainingFile:
     """The file, and what the command line says over it."""
     from services.settings.training import TrainingFile, training_file
-    from services.tables.frame import WrongTable
+    from services.tables.table_reader import WrongTable
 
     plan = TrainingFile() if config is None else training_file(config)
     if config is None and (file is None or time_column is None):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from services.settings import Settings
-    from services.trainer.making import Parent, TrainedModel
-    from services.trainer.past import TopicReader
     from services.trainer.ranges import Range
-    from services.trainer.taken import TopicDataset
+    from services.trainer.topic_dataset import TopicDataset
+    from services.trainer.topic_readers import TopicReader
+    from services.trainer.training_run import Parent, TrainedModel
 
 
 def train_topic(
@@ -32,14 +32,14 @@ def train_topic(
     from rich.console import Console
 
     from rnn.io import weights
+    from services.cli.progress_bar import TrainingBar
     from services.cli.train import way_of
-    from services.cli.training_bar import TrainingBar
     from services.settings import load
     from services.settings.training import TrainingFile, training_file
     from services.tables.sets import only
-    from services.trainer.making import Parent, make
     from services.trainer.ranges import WrongRange
-    from services.trainer.taken import take
+    from services.trainer.topic_dataset import take
+    from services.trainer.training_run import Parent, make
 
     if idle := [name for name, value in tabular.items() if value]:
         raise WrongRange(f"{idle[0]} is about a table, and --topic reads none: leave one of them out")
@@ -86,8 +86,8 @@ def train_topic(
 def _past(
     settings: Settings, topic: str | None, serve_config: Path | None, topical: dict[str, Any], parent: Parent | None
 ) -> TopicReader:
-    from services.trainer.past import past_of
     from services.trainer.ranges import WrongRange
+    from services.trainer.topic_readers import past_of
 
     source = None if parent is None or parent.card.data is None else parent.card.data.source
     if topic is None and serve_config is None and source is None:
@@ -122,8 +122,8 @@ def _again(model: Parent, registry: str | None) -> tuple[dict[str, Any], int, Pa
     """
     from rnn.io import weights
     from services.registry import ModelUnknown, Registry, WrongRegistry
-    from services.trainer.making import Parent
     from services.trainer.ranges import WrongRange
+    from services.trainer.training_run import Parent
 
     card, recipe = model.card, dict(model.card.recipe)
     if not recipe:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from services.doctor import broker, machine, models, nodes, records, rights, standing, topics
 from services.doctor.lines import Check, CheckResult, Target
-from services.masking import scrubbed
+from services.redaction import scrubbed
 
 CHECKS = (
     Check("python", machine.python),

@@ -55,7 +55,7 @@ def _client(address: str, here: str) -> Iterator[CheckResult]:
 
 def _head(patient: Target, address: str, here: str) -> Iterator[CheckResult]:
     from services.fleet.ray_head import answers
-    from services.fleet.ray_look import heads_here, look
+    from services.fleet.ray_probe import heads_here, look
 
     if address == "auto":
         found = [os.environ["RAY_ADDRESS"]] if os.environ.get("RAY_ADDRESS") else heads_here()

@@ -21,9 +21,9 @@ from services.fleet.status import (
     ShardStatus,
     Stopped,
 )
-from services.masking import remember, scrubbed
 from services.predictor.ports import Fenced, Refused, Retriable
 from services.predictor.stats import ShardStats
+from services.redaction import remember, scrubbed
 from services.settings import Settings
 
 PLACED = ("unsettled", "settled", "seated", "shard_stopped")

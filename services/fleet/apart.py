@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from services.fleet.member import ShardHandle
+from services.fleet.shard_handle import ShardHandle
 from services.predictor.ports import Refused
 
 

@@ -14,7 +14,7 @@ from services.settings import Settings
 
 if TYPE_CHECKING:
     from rnn.config import ModelConfig
-    from services.predictor.seats import DeployedModel
+    from services.predictor.deployed_models import DeployedModel
     from services.predictor.stats import ShardStats
 
 OVERHEAD_BYTES = 4096
@@ -67,9 +67,9 @@ def build_shard(
     from services.brokers.kafka_source import KafkaSource
     from services.codecs.readings import ReadingDecoder
     from services.codecs.schema import Schema
+    from services.predictor.deployed_models import most_rows
     from services.predictor.epoch import EpochContext
     from services.predictor.options import ShardOptions
-    from services.predictor.seats import most_rows
     from services.predictor.shard import Shard
 
     torch.set_num_threads(settings.fleet.torch_threads)

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from services.masking import scrubbed
 from services.predictor.ports import Refused, Retriable
+from services.redaction import scrubbed
 from services.registry.aliases import plain
 
 TOLD = {

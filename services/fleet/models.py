@@ -13,7 +13,7 @@ from services.settings import Settings
 
 if TYPE_CHECKING:
     from rnn.io.card import Card
-    from services.predictor.seats import DeployedModel
+    from services.predictor.deployed_models import DeployedModel
     from services.registry import Registry
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ class Models:
         from rnn.io.card import ModelRefused
         from rnn.serve.build import engine_of
         from services.fleet.room import adaptation, taken
-        from services.predictor.seats import DeployedModel
+        from services.predictor.deployed_models import DeployedModel
 
         try:
             with taken(self._card(model), self._settings, self._device):
@@ -92,7 +92,7 @@ class Models:
 
     def _told(self, folder: Path) -> tuple[Any, Any]:
         """What its trainer has said of its data and of its scores; None where it has not, or not so that it is read."""
-        from services.predictor.tails import Calibration
+        from services.predictor.score_calibration import Calibration
         from services.quality.reference import Reference
 
         report, found = folder / "report.json", list[Any]()

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from services.masking import is_secret, scrubbed
+from services.redaction import is_secret, scrubbed
 
 LOOK_S = 1.0
 AGAIN_S = 10.0

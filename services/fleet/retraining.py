@@ -95,7 +95,7 @@ class Retraining:
     def _begin(self, champion: str, reason: str) -> None:
         import ray
 
-        from services.fleet.on_ray import yielding
+        from services.fleet.ray_runtime import yielding
         from services.trainer.job import RetrainRequest, retrain
         from services.trainer.ranges import asked
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from services.fleet.status import ModelAssignment
 from services.predictor.ports import Refused
 from services.predictor.stats import Paired
-from services.quality.contest import Contest, ContestOutcome, Round, Terms, Verdict
+from services.quality.sequential_test import Contest, ContestOutcome, Round, Terms, Verdict
 from services.settings import Settings
 
 if TYPE_CHECKING:

@@ -158,8 +158,8 @@ class Server:
 
     def _wait_for_ray(self) -> bool:
         """Becomes a node of the Ray that is named, where the settings say so. False: stopped meanwhile."""
-        from services.fleet.on_ray import prepare
         from services.fleet.ray_head import answers, become_node
+        from services.fleet.ray_runtime import prepare
 
         address, flags = self.settings.fleet.ray_address, self.settings.fleet.ray_node
         if flags is None:

@@ -6,8 +6,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.predictor.spotlight import Points
 from services.predictor.stats import Paired, ShardStats
+from services.predictor.watched_streams import Points
 
 
 class ExitReason(enum.StrEnum):

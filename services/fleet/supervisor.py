@@ -16,10 +16,10 @@ from typing import Any
 
 from services.fleet.actor import ShardActor
 from services.fleet.apart import check_left, unready
-from services.fleet.following import ModelController, follow
-from services.fleet.member import BLAMED, GRACE_S, HOPELESS, REFUSED_S, START_S, RetiredActor, ShardHandle
-from services.fleet.on_ray import join_or_start, kill, outcome_of, own_signals, prepare
+from services.fleet.model_controller import ModelController, follow
 from services.fleet.ray_head import HeadWatch
+from services.fleet.ray_runtime import join_or_start, kill, outcome_of, own_signals, prepare
+from services.fleet.shard_handle import BLAMED, GRACE_S, HOPELESS, REFUSED_S, START_S, RetiredActor, ShardHandle
 from services.fleet.status import (
     AssignmentResult,
     ExitReason,
@@ -30,7 +30,7 @@ from services.fleet.status import (
     transactional_id,
 )
 from services.predictor.ports import Fenced
-from services.predictor.spotlight import Points
+from services.predictor.watched_streams import Points
 from services.quality.pipeline import PipelineStats
 from services.settings import Settings
 

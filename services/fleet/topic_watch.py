@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from services.fleet.assembly import topic_names
-from services.fleet.held import HeldReadings
+from services.fleet.held_readings import HeldReadings
 from services.predictor import topic_ids
 from services.predictor.ports import Refused, Retriable
 from services.records import Role, TopicIds

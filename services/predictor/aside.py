@@ -25,7 +25,7 @@ from services.predictor.stats import ShardStats, add
 from services.records import Fault, Reason, Rejected
 
 if TYPE_CHECKING:
-    from services.predictor.seats import ModelSet
+    from services.predictor.deployed_models import ModelSet
 
 KINDS = 100
 """Kinds of errors whose stack is told, once each; more are only counted."""

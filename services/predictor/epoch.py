@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.codecs import dead_letters, predictions, sentinels, state_rows
+from services.predictor.anomaly import Surprised
 from services.predictor.batcher import Batch, untagged
 from services.predictor.state_store import StateStore
-from services.predictor.surprise import Surprised
 from services.records import (
     REAL,
     AnswerFormat,
@@ -28,7 +28,7 @@ from services.records import (
 
 if TYPE_CHECKING:
     from rnn.serve.result import Result
-    from services.predictor.seats import BatchOutput
+    from services.predictor.deployed_models import BatchOutput
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,24 +25,24 @@ from services.codecs.readings import ReadingDecoder
 from services.predictor.admission import Admission
 from services.predictor.aside import Aside
 from services.predictor.batcher import Batch, batches, part_of, without_folded
+from services.predictor.deployed_models import DeployedModel, ModelSet
 from services.predictor.epoch import Epoch, EpochContext, Stepped
+from services.predictor.epoch_trace import PhaseTimer, Tracer, traced
 from services.predictor.idle import Idle
 from services.predictor.lag import Lag, skipped
+from services.predictor.online_evaluation import OnlineEvaluator
 from services.predictor.options import Notify, ShardOptions
-from services.predictor.outcomes import OnlineEvaluator
 from services.predictor.pace import Pace
 from services.predictor.patience import Patience, settled
 from services.predictor.portions import Portions
 from services.predictor.ports import Changelog, Fenced, Sink, Source
 from services.predictor.restore import Restoring
-from services.predictor.seats import DeployedModel, ModelSet
 from services.predictor.slots import Slots
-from services.predictor.spotlight import lit
 from services.predictor.state_store import StateStore
 from services.predictor.stats import ShardStats
 from services.predictor.strays import check_memories
-from services.predictor.traced import PhaseTimer, Tracer, traced
 from services.predictor.waiting import Waiting, flush_after_ms
+from services.predictor.watched_streams import lit
 from services.records import ModelState, Records
 
 

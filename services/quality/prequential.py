@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from services.quality.pending import Matched
+from services.quality.forecast_buffer import Matched
 
 HALF_LIFE = 10_000
 """Scored readings after which one counts half in the present figures."""

@@ -7,10 +7,10 @@ registry.challenge(card.model, reason="trained on last week", by="train-17", see
 """
 
 from services.registry.aliases import Aliases, Change
-from services.registry.fit_together import compatible
+from services.registry.compatibility import compatible
+from services.registry.model_store import VERDICTS, Added, ModelEntry
 from services.registry.problems import Conflict, Mismatch, ModelUnknown, Pinned, Unreachable, WrongRegistry
 from services.registry.registry import Registry
-from services.registry.shelf import VERDICTS, Added, ModelEntry
 
 __all__ = ["VERDICTS", "Added", "Aliases", "Change", "Conflict", "Mismatch", "ModelEntry", "ModelUnknown", "Pinned",
            "Registry", "Unreachable", "WrongRegistry", "compatible"]  # fmt: skip

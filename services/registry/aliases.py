@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from services.registry.places import Storage
 from services.registry.problems import WrongRegistry
+from services.registry.storage import Storage
 
 FORMAT = 1
 NAMES = ("champion", "challenger", "previous")

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from rnn.io.card import ModelRefused
 from services.registry.aliases import Aliases, Change, Changes
+from services.registry.model_store import ModelStore
 from services.registry.problems import Conflict, ModelUnknown
-from services.registry.shelf import ModelStore
 
 CLAIM_S = 600.0
 """Another collector's claim is left alone for so long; then whoever made it is taken for dead."""

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from rnn.io.card import Card
+from services.registry.model_store import files_of
 from services.registry.problems import Unreachable
 from services.registry.registry import Registry
-from services.registry.shelf import files_of
 
 LOADER = "services.tables.mlflow_loader"
 

@@ -14,12 +14,12 @@ from typing import Any
 from rnn.io.card import Card, ModelRefused
 from services.registry import collect
 from services.registry.aliases import NAMES, Aliases, Change, Changes
-from services.registry.fit_together import compatible
-from services.registry.marker import FormatVersion
+from services.registry.compatibility import compatible
+from services.registry.format_version import FormatVersion
+from services.registry.model_store import ID, Added, ModelEntry, ModelStore
 from services.registry.moves import SAME, Moves, Same
-from services.registry.places import place_of
 from services.registry.problems import Conflict, Mismatch, ModelUnknown, Pinned, Unreachable
-from services.registry.shelf import ID, Added, ModelEntry, ModelStore
+from services.registry.storage import place_of
 
 
 def _now_ms() -> int:

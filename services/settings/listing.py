@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from services.masking import masked
+from services.redaction import masked
 from services.settings.sources import Loaded
 from services.settings.tree import Settings
 

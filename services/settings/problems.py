@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from services.masking import MASK, is_secret, masked
+from services.redaction import MASK, is_secret, masked
 from services.settings.tree import Settings
 
 FREE = "kafka"

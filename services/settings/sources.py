@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError
 
-from services.masking import is_secret, remember
+from services.redaction import is_secret, remember
 from services.settings import problems
 from services.settings.problems import FREE, WrongSettings, leaves, unknown
 from services.settings.tree import ENV_PREFIX, Settings

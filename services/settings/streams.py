@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from services.settings.changes import Section
+from services.settings.model_lifecycle import Section
 
 
 class StateSettings(Section):

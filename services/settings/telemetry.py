@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
-from services.settings.changes import Section
+from services.settings.model_lifecycle import Section
 
 
 def _stream(name: str) -> str:

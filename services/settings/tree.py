@@ -18,8 +18,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from services.masking import Masked, masked, secrets_in
-from services.settings.changes import RetrainSettings, RolloutSettings, Section
+from services.redaction import Masked, masked, secrets_in
+from services.settings.model_lifecycle import RetrainSettings, RolloutSettings, Section
 from services.settings.streams import StateSettings
 from services.settings.telemetry import TelemetrySettings
 

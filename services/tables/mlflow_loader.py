@@ -26,8 +26,8 @@ class Predictor:
         import pandas as pd
 
         from services.settings.training import DataSection
-        from services.tables.material import material
         from services.tables.predicting import predicted
+        from services.tables.table_dataset import material
 
         config = self._network.config
         reads = ("symbol",) if config.symbolic else config.features

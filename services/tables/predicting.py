@@ -22,8 +22,8 @@ from rnn.serve.build import engine_of
 from rnn.serve.result import Result
 from services.predictor.state_store import salt_of
 from services.records import NO_SEQ, Flag
-from services.tables.frame import PARQUET, WrongTable
-from services.tables.material import TableDataset
+from services.tables.table_dataset import TableDataset
+from services.tables.table_reader import PARQUET, WrongTable
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,7 @@ from rnn.config import ModelConfig
 from rnn.train.learn import forecasts
 from rnn.train.practice import Practice
 from rnn.train.recipe import default_recipe
-from services.tables.frame import WrongTable
+from services.tables.table_reader import WrongTable
 
 
 def recipe_of(asked: Mapping[str, Any], config: ModelConfig, readings: int, seed: int | None) -> Practice:

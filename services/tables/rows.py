@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rnn.config import SYMBOL
 from services.settings.training import DataSection
-from services.tables.frame import Frame, WrongTable
+from services.tables.table_reader import Frame, WrongTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ from services.datasets.labelled import SEGLEARN, watch
 from services.datasets.series import Series, cache_folder
 from services.datasets.table_sets import TABLE_SETS
 from services.settings.training import DataSection
-from services.tables.frame import WrongTable, frame
-from services.tables.material import TableDataset, ends, material, material_in
-from services.tables.oddities import tell
+from services.tables.data_warnings import tell
+from services.tables.table_dataset import TableDataset, ends, material, material_in
+from services.tables.table_reader import WrongTable, frame
 
 
 def material_of(

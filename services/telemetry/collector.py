@@ -14,10 +14,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from services.predictor.spotlight import Points
 from services.predictor.stats import Histogram, ShardStats
+from services.predictor.watched_streams import Points
 from services.quality.pipeline import PipelineStats
-from services.telemetry.names import METRICS, Metric, labels
+from services.telemetry.metric_catalog import METRICS, Metric, labels
 from services.telemetry.totals import Totals, figures_of
 
 Stats = Mapping[int, ShardStats]

@@ -16,7 +16,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from services.masking import scrubbed
+from services.redaction import scrubbed
 from services.telemetry.doors import Callers, Doors
 from services.telemetry.exposition import CONTENT_TYPE, exposed
 from services.telemetry.page import Page

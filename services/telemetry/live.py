@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from services.codecs import live as codec
-from services.predictor.spotlight import COLUMNS, Points
+from services.codecs import live_json as codec
 from services.predictor.stats import LATENCY_S, ShardStats
+from services.predictor.watched_streams import COLUMNS, Points
 from services.quality.pipeline import PipelineStats
 
 if TYPE_CHECKING:

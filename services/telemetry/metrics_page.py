@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.telemetry.names import METRICS, labels
+from services.telemetry.metric_catalog import METRICS, labels
 
 
 def document() -> str:
@@ -10,7 +10,7 @@ def document() -> str:
     lines = [
         "# Metrics",
         "",
-        "All that `/metrics` on `telemetry.port` shows. Made of `services/telemetry/names.py` by",
+        "All that `/metrics` on `telemetry.port` shows. Made of `services/telemetry/metric_catalog.py` by",
         "`python -m services.telemetry.metrics_page > docs/metrics.md`; `make check` fails when the two differ.",
         "Counters with a label `shard` start at 0 when its actor starts, the others when the server does, so look at",
         "them through `rate` or `increase`. Metrics without it are of all shards. No label ever holds a stream,",

@@ -9,7 +9,7 @@ import numpy as np
 
 from services.predictor.stats import Histogram, ShardStats
 from services.quality.prequential import RunningMetrics
-from services.telemetry.names import METRICS
+from services.telemetry.metric_catalog import METRICS
 
 SUMMED = tuple(dict.fromkeys(metric.field for metric in METRICS if metric.of == "shards"))
 

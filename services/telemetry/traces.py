@@ -8,8 +8,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from services.predictor.epoch_trace import EpochTrace
 from services.predictor.ports import Refused
-from services.predictor.traced import EpochTrace
 from services.settings import Settings
 
 SEND_EVERY_MS = 1000

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from services.settings import Settings
-from services.settings.changes import NICENESS
+from services.settings.model_lifecycle import NICENESS
 from services.trainer.ranges import RangeQuery
 
 MOST_WORDS = 600
@@ -95,10 +95,10 @@ def _folder(parent: Path | str, registry: str | None) -> Path:
 
 def _retrained(settings: Settings, order: RetrainRequest, began_s: float, begun: list[Any]) -> RetrainingResult:
     from rnn.io import weights
-    from services.trainer.making import Callbacks, Parent, TrainOptions, make
-    from services.trainer.past import past_of
     from services.trainer.ranges import resolve
-    from services.trainer.taken import take
+    from services.trainer.topic_dataset import take
+    from services.trainer.topic_readers import past_of
+    from services.trainer.training_run import Callbacks, Parent, TrainOptions, make
 
     past = past_of(settings, settings.topics.readings, order.archive)
     parent = None if order.parent is None else Parent(*weights.load(_folder(order.parent, order.registry)))

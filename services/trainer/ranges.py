@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from services.trainer.past import TopicReader
+from services.trainer.topic_readers import TopicReader
 
 MOST_RECORDS = 1_000_000
 """The latest records of a topic that are taken where nothing is asked for."""

@@ -19,9 +19,9 @@ from rnn.serve.build import engine_of
 from rnn.train.course import Pass
 from rnn.train.dataset import LabeledSeries
 from rnn.train.lanes import moments
-from services.predictor.surprise import calibrated
-from services.predictor.tails import TooFewScores
-from services.trainer import rivals
+from services.predictor.anomaly import calibrated
+from services.predictor.score_calibration import TooFewScores
+from services.trainer import baselines
 from services.trainer.split import TimeSplit, clock
 
 WARM_UP = 1_000
@@ -120,7 +120,7 @@ def report(
     readings = sum(int(mask[:, 0].any(axis=1).sum()) for mask in known)
     by_stream = [(name, figures(first, everything, slice(k, k + 1))) for k, name in enumerate(test.names)]
     ranked = sorted((one for one in by_stream if one[1]["mse"] is not None), key=lambda one: float(one[1]["mse"]))
-    season, seasonal = rivals.seasonal(z, test.split.learned, test.split.known, test.config.interval_s)
+    season, seasonal = baselines.seasonal(z, test.split.learned, test.split.known, test.config.interval_s)
 
     def rival(parts: Sequence[NDArray[np.float64]]) -> float | None:
         pairs = zip(parts, truths, known, strict=True)
@@ -140,7 +140,7 @@ def report(
         **_surprise(said),
         "rivals": {
             "persistence": rival(lasts),
-            "ridge_var8": rival([one[:, columns] for one in rivals.ridge(z, test.split.learned, test.split.known)]),
+            "ridge_var8": rival([one[:, columns] for one in baselines.ridge(z, test.split.learned, test.split.known)]),
             "seasonal_naive": None if season is None else rival([one[:, columns] for one in seasonal]),
             "parent": None if beside is None else rival([one[:, 0] for one in beside.y]),
         },

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from services.trainer.learning import NotTrained, TrainingTask, train
+from services.trainer.training_task import NotTrained, TrainingTask, train
 
 SHARES = (1 / 16, 1 / 4)
 """Of the recipe's updates, in the two rounds."""

@@ -26,10 +26,10 @@ from rnn.io.weights import read_tensors, write_tensors
 from rnn.nn.network import Network
 from rnn.train.course import Pass
 from rnn.train.learn import Learned, forecasts
-from services.fleet.on_ray import join_or_start, prepare, yielding
-from services.settings.changes import NICENESS
-from services.trainer.learning import NotTrained, OutOfTime, Told, TrainingTask, refusals, within
+from services.fleet.ray_runtime import join_or_start, prepare, yielding
+from services.settings.model_lifecycle import NICENESS
 from services.trainer.runs import Run
+from services.trainer.training_task import NotTrained, OutOfTime, Told, TrainingTask, refusals, within
 
 MAX_FAILURES = 3
 """How often workers are started anew."""

@@ -14,9 +14,9 @@ from services.archive import reading
 from services.archive.layout import Gone
 from services.brokers.devbroker import DevBroker
 from services.codecs.readings_write import encode
-from services.trainer.past import ArchiveReader, KafkaReader, TopicReader
 from services.trainer.ranges import asked, resolve
-from services.trainer.taken import take
+from services.trainer.topic_dataset import take
+from services.trainer.topic_readers import ArchiveReader, KafkaReader, TopicReader
 
 LIMIT = "--set=epoch.max_poll_mib=8"
 

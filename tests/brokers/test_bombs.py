@@ -15,7 +15,7 @@ from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_changelog import KafkaChangelog
 from services.brokers.kafka_client import ColumnProducer, read_topic
 from services.brokers.kafka_connect import open_admin
-from services.brokers.kafka_named import models_named
+from services.brokers.kafka_models_in_use import models_named
 from services.brokers.kafka_source import KafkaSource
 from services.codecs import dead_letters
 from services.codecs.readings import ReadingDecoder

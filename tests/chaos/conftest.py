@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.fleet.on_ray import join_or_start, prepare
+from services.fleet.ray_runtime import join_or_start, prepare
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from services.codecs import predictions
-from services.codecs.naming import MAX_NAMES, naming
+from services.codecs.schema_inference import MAX_NAMES, naming
 from services.records import Records
 
 FUZZ = Path(__file__).parents[1] / "support" / "arrow_fuzz.py"

@@ -374,8 +374,8 @@ def test_a_disk_that_is_full(
 
 HEAD = """
 import sys
-from services.fleet import on_ray
-on_ray.prepare()
+from services.fleet import ray_runtime
+ray_runtime.prepare()
 import ray
 ray.init(num_cpus=2, object_store_memory=80 << 20, include_dashboard=False)
 print(ray.get_runtime_context().gcs_address, flush=True)

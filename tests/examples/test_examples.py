@@ -19,9 +19,9 @@ from services.datasets.table_sets import TABLE_SETS
 from services.driver import StreamDriver
 from services.records import Role
 from services.settings.training import TrainingFile, training_file
-from services.tables.material import TableDataset, records
 from services.tables.recipes import recipe_of
 from services.tables.sets import material_of
+from services.tables.table_dataset import TableDataset, records
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted(path.relative_to(ROOT / "examples").as_posix() for path in (ROOT / "examples").glob("*/*.yaml"))

@@ -18,9 +18,9 @@ from waiting import wait_for
 from rnn.config import ModelConfig
 from rnn.io import weights
 from rnn.nn.network import Network
-from services.fleet import following
+from services.fleet import model_controller
 from services.fleet.events import Events
-from services.fleet.on_ray import join_or_start, prepare
+from services.fleet.ray_runtime import join_or_start, prepare
 from services.fleet.retraining import Retraining
 from services.fleet.rollout import Rollout
 from services.quality.drift import Drift
@@ -131,11 +131,11 @@ def test_what_a_look_begins_while_the_fleet_ends_is_cancelled(
     on_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World(tmp_path, on_drift=True, settle_h=0)
-    monkeypatch.setattr(following, "LEAVE_S", 0.0, raising=False)
+    monkeypatch.setattr(model_controller, "LEAVE_S", 0.0, raising=False)
     rollout = Rollout(Registry(tmp_path / "registry"), world.settings, 1, world.notify)
     rollout.open()
     slow = Slow(world.settings, world.notify)
-    follower = following.ModelController(
+    follower = model_controller.ModelController(
         rollout, slow, Events(world.settings.kafka, "events", world.notify), world.notify
     )
     slow.arrived.wait()

@@ -16,7 +16,7 @@ from services.fleet.rollout import HOUR_MS, Rollout
 from services.fleet.status import ModelAssignment
 from services.predictor.ports import Refused
 from services.predictor.stats import Paired
-from services.quality.contest import Round
+from services.quality.sequential_test import Round
 from services.registry import Registry, Unreachable
 from services.settings import Settings
 

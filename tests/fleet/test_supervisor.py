@@ -13,7 +13,7 @@ from rnn.nn.network import Network
 from services.brokers.memory import FaultPoint, Faults, InjectedFault
 from services.driver import START_MS, StreamDriver
 from services.fleet.apart import check_left
-from services.fleet.member import BLAMED, DROPPING, ShardHandle
+from services.fleet.shard_handle import BLAMED, DROPPING, ShardHandle
 from services.fleet.status import AssignmentResult, ExitReason, ModelAssignment, ShardExit, ShardStatus
 from services.fleet.supervisor import Supervisor
 from services.predictor.ports import Fenced, Refused

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from services.telemetry.names import BY_NAME, labels
+from services.telemetry.metric_catalog import BY_NAME, labels
 
 ROOT = Path(__file__).parents[2]
 BOARDS = {

@@ -12,8 +12,8 @@ import pytest
 from services.cli.main import MOUNTED
 from services.cli.reference import PAGES
 from services.settings.problems import FREE, leaves
+from services.telemetry.metric_catalog import BY_NAME
 from services.telemetry.metrics_page import document
-from services.telemetry.names import BY_NAME
 
 
 @pytest.fixture(scope="module")

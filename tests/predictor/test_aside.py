@@ -19,7 +19,7 @@ from rnn.nn.network import Network
 from rnn.serve.build import engine_of
 from services.driver import Prediction, StreamDriver
 from services.predictor.aside import KINDS, Aside
-from services.predictor.seats import DeployedModel
+from services.predictor.deployed_models import DeployedModel
 from services.predictor.stats import ShardStats
 from services.records import Fault, Reason, Rejected, Role
 

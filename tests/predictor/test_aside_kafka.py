@@ -17,8 +17,8 @@ from services.brokers.devbroker import DevBroker
 from services.codecs import predictions
 from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
+from services.predictor.deployed_models import DeployedModel
 from services.predictor.epoch import EpochContext
-from services.predictor.seats import DeployedModel
 from services.predictor.shard import Shard
 from services.records import Readings, Records, Role
 

@@ -11,7 +11,7 @@ from rnn.config import ModelConfig
 from rnn.nn.network import Network
 from rnn.serve.build import engine_of
 from services.driver import Prediction, StreamDriver
-from services.predictor.seats import DeployedModel
+from services.predictor.deployed_models import DeployedModel
 
 AT = 1_700_000_000_000
 

@@ -20,7 +20,7 @@ from services.codecs.readings_write import encode
 from services.datasets.catalogue import series_of
 from services.datasets.series import Series
 from services.driver import StreamDriver
-from services.predictor.seats import DeployedModel
+from services.predictor.deployed_models import DeployedModel
 from services.quality.drift import Drift, InputWatch, RecentHistogram, ReferenceBuilder
 from services.quality.loss_drift import LossWatch
 from services.quality.pipeline import DriftWatch

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from services.backtest.ridge import RidgeVar, filled
 from services.backtest.scores import StreamForecasts, scored
 from services.datasets.catalogue import series_of
-from services.quality.pending import ForecastBuffer, followed
+from services.quality.forecast_buffer import ForecastBuffer, followed
 from services.quality.prequential import RunningMetrics
 
 SIZES = st.lists(st.integers(1, 60), min_size=1, max_size=6)

@@ -13,7 +13,7 @@ import torch
 from rnn.config import ModelConfig
 from rnn.io import weights
 from services.registry import ModelUnknown, Registry, WrongRegistry, compatible
-from services.registry.places import place_of
+from services.registry.storage import place_of
 
 WHO = {"reason": "test", "by": "me"}
 

@@ -16,7 +16,7 @@ from services.backtest.forecast import BacktestPlan, NothingToTest, backtest
 from services.backtest.windows import Watched, figures, nab_score, ranges, told, windows
 from services.cli.backtest import backtest as backtest_command
 from services.datasets.series import Series
-from services.tables.frame import Oddity, WrongTable
+from services.tables.table_reader import Oddity, WrongTable
 
 SMALL = {"hidden": 8, "linear": 2}
 QUICK = {"updates": 60}

@@ -18,11 +18,11 @@ import pytest
 from pydantic import ValidationError
 from serving import streamrnn
 
-from services import logs, masking
+from services import logs, redaction
 from services.fleet.ray_head import NotJoined, become_node
-from services.masking import scrubbed
+from services.redaction import scrubbed
 from services.settings import Settings, WrongSettings, listed, read
-from services.settings.changes import Section
+from services.settings.model_lifecycle import Section
 
 CANARY = "canary7f3a"
 URL = f"s3://{CANARY}user:{CANARY}pass@host/some/path?sig={CANARY}query&{CANARY}#{CANARY}fragment"
@@ -152,4 +152,4 @@ def test_a_long_message_costs_no_time(unit: str) -> None:
         began = time.process_time()
         shown = scrubbed(text)
         took.append(time.process_time() - began)
-    assert min(took) < 0.05 and len(shown) < masking.LONGEST + 100
+    assert min(took) < 0.05 and len(shown) < redaction.LONGEST + 100

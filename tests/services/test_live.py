@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.predictor.spotlight import POINTS, Points
 from services.predictor.stats import ShardStats
+from services.predictor.watched_streams import POINTS, Points
 from services.quality.pipeline import PipelineStats
 from services.telemetry.endpoint import Health
 from services.telemetry.live import Live, quantile_ms

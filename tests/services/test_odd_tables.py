@@ -12,8 +12,8 @@ from serving import streamrnn
 
 from services.cli.backtest import backtest
 from services.settings.training import DataSection
-from services.tables.frame import Oddity, WrongTable, frame
-from services.tables.material import TableDataset, material
+from services.tables.table_dataset import TableDataset, material
+from services.tables.table_reader import Oddity, WrongTable, frame
 
 
 def read(folder: Path, content: str, **data: Any) -> TableDataset:

@@ -22,9 +22,9 @@ from rnn.io import weights
 from services.driver import Prediction, StreamDriver
 from services.records import Flag
 from services.settings.training import DataSection
-from services.tables.frame import WrongTable
-from services.tables.material import material
 from services.tables.predicting import predicted, write
+from services.tables.table_dataset import material
+from services.tables.table_reader import WrongTable
 
 STREAMS = ("pump", "fan", "mill")
 MANY = 90  # readings

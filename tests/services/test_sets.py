@@ -14,9 +14,9 @@ from services.datasets import DataUnavailable
 from services.datasets.catalogue import DATA_SETS, series_of
 from services.settings.problems import WrongSettings
 from services.settings.training import DataSection, training_file
-from services.tables.frame import WrongTable
-from services.tables.material import ends
 from services.tables.sets import material_of
+from services.tables.table_dataset import ends
+from services.tables.table_reader import WrongTable
 
 ROOT = Path(__file__).parents[2]
 NOW = {"task": "many-to-one", "predicts": "now"}

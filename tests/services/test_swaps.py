@@ -23,7 +23,7 @@ from rnn.io.card import Card, card_text
 from rnn.nn.network import Network
 from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_client import ColumnProducer, read_topic
-from services.brokers.kafka_named import models_named
+from services.brokers.kafka_models_in_use import models_named
 from services.codecs import predictions
 from services.registry import Registry
 

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from services.settings.training import DataSection, training_file
-from services.tables.frame import WrongTable, frame
-from services.tables.material import TableDataset, material
+from services.tables.table_dataset import TableDataset, material
+from services.tables.table_reader import WrongTable, frame
 
 NOW = {"task": "many-to-many", "predicts": "now"}
 

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.predictor.spotlight import Points
 from services.predictor.stats import ShardStats
+from services.predictor.watched_streams import Points
 from services.quality.pipeline import PipelineStats
 from services.quality.prequential import RunningMetrics
 from services.records import Reason
 from services.telemetry.collector import StatsCollector, new_registry
 from services.telemetry.doors import MOST_CALLERS
 from services.telemetry.endpoint import CannotListen, Endpoint, Health
-from services.telemetry.names import CAUSES, FLAGS, METRICS, OUTCOMES, PREFIX, REASONS, labels
+from services.telemetry.metric_catalog import CAUSES, FLAGS, METRICS, OUTCOMES, PREFIX, REASONS, labels
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from serving import streamrnn
 
 from rnn.io import weights
 from services.driver import StreamDriver
-from services.tables.frame import WrongTable
 from services.tables.sets import series_in
+from services.tables.table_reader import WrongTable
 
 
 def table(path: Path, rows: list[str]) -> Path:

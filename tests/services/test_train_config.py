@@ -25,9 +25,9 @@ from services.cli.train import train_model
 from services.driver import StreamDriver
 from services.settings.problems import WrongSettings
 from services.settings.training import DataSection, training_file
-from services.tables.frame import WrongTable
-from services.tables.material import material
 from services.tables.recipes import recipe_of
+from services.tables.table_dataset import material
+from services.tables.table_reader import WrongTable
 
 SEED = 20_261_124
 QUICK = "recipe: {updates: 150, least_passes: 12, sequences: 32, patience: 1000}"

@@ -23,11 +23,11 @@ import pyarrow.parquet as pq
 from services.archive import rows
 from services.archive.layout import ArchiveFile, Damaged
 from services.codecs import predictions, predictions_packed
-from services.codecs.naming import naming
 from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
+from services.codecs.schema_inference import naming
 from services.records import AnswerFormat, Predictions, Reason, Records
-from services.tables.frame import WrongTable, frame
+from services.tables.table_reader import WrongTable, frame
 
 BYTES = (0, 1, 2, 3, 4, 7, 8, 127, 128, 255)
 WORDS = (b"\xff\xff\xff\x7f", b"\x00\x00\x00\x80", b"\xff" * 4, b"\x00" * 4, b"\x00\x00\x00\x40",

@@ -19,8 +19,9 @@ IMPORTED = [
     "torch", "pandas", "pyarrow.parquet", "matplotlib.pyplot", "kafka", "rich.console", "typer", "pytest",
     "rnn.train.fit", "rnn.train.learn", "rnn.serve.build", "rnn.io.card",
     "services.cli.main", "services.cli.train", "services.cli.backtest", "services.cli.predict", "services.settings",
-    "services.settings.training", "services.backtest.forecast", "services.tables.material", "services.tables.sets",
-    "services.brokers.kafka_client", "services.brokers.kafka_topics", "services.trainer.making", "services.driver",
+    "services.settings.training", "services.backtest.forecast", "services.tables.table_dataset", "services.tables.sets",
+    "services.brokers.kafka_client", "services.brokers.kafka_topics", "services.trainer.training_run",
+    "services.driver",
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.predictor.spotlight import Points
+from services.predictor.watched_streams import Points
 from services.quality.pipeline import PipelineStats
 from services.telemetry.endpoint import Health
 from services.telemetry.live import REMEMBERED, Live

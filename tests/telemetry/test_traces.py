@@ -9,8 +9,8 @@ import time
 import pytest
 from otlp import Collector
 
+from services.predictor.epoch_trace import EpochTrace
 from services.predictor.ports import Refused
-from services.predictor.traced import EpochTrace
 from services.settings import Settings
 from services.telemetry.traces import Traces, check
 

@@ -9,8 +9,8 @@ from readings_topic import START_MS, ReadingsTopic, times, waves
 
 from services.brokers.devbroker import DevBroker
 from services.codecs.readings_write import encode
-from services.trainer.past import KafkaReader
 from services.trainer.ranges import Range, WrongRange, asked, resolve
+from services.trainer.topic_readers import KafkaReader
 
 HOUR_MS = 3_600_000
 NOW_MS = START_MS + 10 * HOUR_MS

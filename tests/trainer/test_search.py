@@ -8,8 +8,8 @@ from readings_topic import times, waves
 from rnn.config import ModelConfig
 from rnn.train.dataset import LabeledSeries
 from rnn.train.practice import Practice
-from services.trainer.learning import TrainingTask
 from services.trainer.search import KEPT, Candidate, Tried, candidates, chosen, search
+from services.trainer.training_task import TrainingTask
 
 
 def work(hidden: int = 4) -> TrainingTask:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from serving import streamrnn
 
-from services.tables.frame import Oddity, frame
+from services.tables.table_reader import Oddity, frame
 
 
 def table(folder: Path, rows: list[str]) -> Path:

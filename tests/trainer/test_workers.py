@@ -20,11 +20,11 @@ from rnn.config import ModelConfig
 from rnn.train.course import Pass
 from rnn.train.dataset import LabeledSeries
 from rnn.train.practice import Practice
-from services.fleet import on_ray
-from services.settings.changes import NICENESS
+from services.fleet import ray_runtime
+from services.settings.model_lifecycle import NICENESS
 from services.trainer import workers
-from services.trainer.learning import NotTrained, OutOfTime, TrainingTask, train
 from services.trainer.runs import Run, open_run
+from services.trainer.training_task import NotTrained, OutOfTime, TrainingTask, train
 
 
 def work(n: int = 6000, updates: int = 120, config: ModelConfig | None = None) -> TrainingTask:
@@ -50,9 +50,9 @@ def ray() -> Iterator[None]:
     """One Ray for all of these."""
     import ray
 
-    on_ray.prepare()
-    with on_ray.own_signals():
-        on_ray.join_or_start(None, 2.0, 0.0)
+    ray_runtime.prepare()
+    with ray_runtime.own_signals():
+        ray_runtime.join_or_start(None, 2.0, 0.0)
     yield
     ray.shutdown()
 
@@ -102,7 +102,7 @@ from pathlib import Path
 sys.path[:0] = [{tests!r}, {support!r}]
 from test_workers import run_of, work
 from services.trainer import workers
-from services.trainer.learning import NotTrained
+from services.trainer.training_task import NotTrained
 if __name__ == "__main__":
     try:
         workers.train(work(3000, 100_000), run_of(Path({folder!r}), work(3000, 100_000)), 1)

@@ -25,7 +25,7 @@ from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
 from services.fleet.events import TOLD, Events
 from services.records import Flag, Reason, Records
-from services.telemetry.names import RETRAININGS, VERDICTS
+from services.telemetry.metric_catalog import RETRAININGS, VERDICTS
 from services.wire import document, examples, headers
 from services.wire.events import EVENTS
 

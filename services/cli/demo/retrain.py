@@ -75,7 +75,7 @@ def _demo(console: Any, stack: ExitStack, plan: DemoPlan, keep: bool, out: Path)
     from services import datasets
     from services.brokers.kafka_client import ColumnProducer
     from services.brokers.kafka_source import KafkaSource
-    from services.cli.demo.bits import Seating
+    from services.cli.demo.bit_check import Seating
     from services.cli.demo.replay import Replay
     from services.cli.demo.retrain_summary import judged, print_summary
     from services.cli.demo.story import Story

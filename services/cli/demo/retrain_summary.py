@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from services.cli.demo.bits import Seating, again
+from services.cli.demo.bit_check import Seating, again
 from services.cli.demo.errors import Errors
 from services.cli.demo.replay import Replay
 from services.cli.demo.retrain_picture import Curves, Marks, draw

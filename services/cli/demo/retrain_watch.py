@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from services.cli.demo import stage
-from services.cli.demo.bits import Seating
+from services.cli.demo.bit_check import Seating
 from services.cli.demo.story import Moment, Story
 from services.cli.demo.view import View, progress_bar
 

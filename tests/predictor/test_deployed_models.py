@@ -16,10 +16,10 @@ from rnn.serve.build import engine_of
 from services.brokers.memory import Crash, FaultPoint, Faults, InjectedFault
 from services.codecs import state_rows
 from services.driver import Prediction, StreamDriver
+from services.predictor.anomaly import calibrated
+from services.predictor.deployed_models import DeployedModel
 from services.predictor.ports import Refused
-from services.predictor.seats import DeployedModel
-from services.predictor.surprise import calibrated
-from services.predictor.tails import Calibration
+from services.predictor.score_calibration import Calibration
 from services.records import RECENT, Flag, Role
 
 AT = 1_700_000_000_000

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from services.masking import masked
+from services.redaction import masked
 
 CLOSED = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
 

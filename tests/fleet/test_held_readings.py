@@ -12,7 +12,7 @@ from waiting import wait_for
 from services.brokers.devbroker import DevBroker
 from services.brokers.kafka_connect import Producer, drop, open_producer
 from services.brokers.kafka_topics import TopicSpec, create
-from services.fleet import held
+from services.fleet import held_readings
 from services.fleet.assembly import topic_names
 from services.fleet.topic_watch import TopicWatch
 from services.records import Role
@@ -21,7 +21,7 @@ from services.settings import Settings
 
 @pytest.fixture
 def settings(broker: DevBroker, topic_names: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setattr(held, "HELD_S", 0.0)
+    monkeypatch.setattr(held_readings, "HELD_S", 0.0)
     kafka = {"bootstrap_servers": broker.bootstrap, "metadata_max_age_ms": 100}
     return Settings(pipeline=topic_names(), model=Path("model"), kafka=kafka)
 
@@ -71,7 +71,7 @@ def test_a_transaction_that_stays_open_is_told_once_and_its_end_too(
 
 def test_transactions_that_come_and_go_are_not_told(settings: Settings, readings: str, foreigner: Producer) -> None:
     told: list[str] = []
-    looks = held.HeldReadings(settings.kafka, readings, lambda event, **fields: told.append(event))
+    looks = held_readings.HeldReadings(settings.kafka, readings, lambda event, **fields: told.append(event))
     for _ in range(3):
         begin(foreigner, readings)
         looks.look({0, 1})

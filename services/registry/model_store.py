@@ -18,8 +18,8 @@ from typing import Any
 
 from rnn.io.card import CARD, Card, ModelRefused, read_card
 from services.registry.aliases import plain
-from services.registry.places import Storage
 from services.registry.problems import ModelUnknown
+from services.registry.storage import Storage
 
 ID = re.compile(r"[0-9a-f]{12}")
 WEIGHTS = "model.safetensors"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from services.tables.frame import Frame, Oddity, WrongTable
+from services.tables.table_reader import Frame, Oddity, WrongTable
 
 TOLD = 3
 """Sentences about the streams of one table."""

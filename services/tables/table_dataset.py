@@ -17,9 +17,9 @@ from rnn.train.dataset import LabeledSeries, truth_width
 from rnn.train.recipe import default_config
 from services.codecs.readings_write import encode
 from services.settings.training import DataSection
-from services.tables.frame import Frame, WrongTable, frame
-from services.tables.oddities import look_at_targets, look_at_times, refuse_empty, tell
+from services.tables.data_warnings import look_at_targets, look_at_times, refuse_empty, tell
 from services.tables.rows import Rows, by_stream, unfolded
+from services.tables.table_reader import Frame, WrongTable, frame
 
 
 @dataclass(frozen=True, slots=True)

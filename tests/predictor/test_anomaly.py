@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from services.predictor.surprise import PATIENCE, SPAN, Surprise, calibrated
-from services.predictor.tails import LEAST, Calibration, Tail, TooFewScores
+from services.predictor.anomaly import PATIENCE, SPAN, Surprise, calibrated
+from services.predictor.score_calibration import LEAST, Calibration, Tail, TooFewScores
 
 FIXED = 20_261_125
 

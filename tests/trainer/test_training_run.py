@@ -13,11 +13,11 @@ from readings_topic import START_MS, times, waves
 from rnn.config import ModelConfig
 from rnn.io.card import TrainingSource
 from rnn.train.dataset import LabeledSeries
-from services.tables.material import TableDataset
-from services.trainer.learning import OutOfTime
-from services.trainer.making import Callbacks, TrainedModel, TrainOptions, make
+from services.tables.table_dataset import TableDataset
 from services.trainer.ranges import WrongRange
-from services.trainer.taken import TopicDataset
+from services.trainer.topic_dataset import TopicDataset
+from services.trainer.training_run import Callbacks, TrainedModel, TrainOptions, make
+from services.trainer.training_task import OutOfTime
 
 QUICK = {"updates": 20, "lanes": 8, "lane_steps": 256, "burn_in": 16}
 ENDLESS: dict[str, Any] = {**QUICK, "updates": 1_000_000, "patience": 1_000_000}

@@ -12,9 +12,9 @@ from readings_topic import START_MS, ReadingsTopic, times, waves
 
 from services.brokers.devbroker import DevBroker
 from services.codecs.readings_write import encode
-from services.trainer.past import ArchiveReader, KafkaReader
 from services.trainer.ranges import WrongRange, asked, resolve
-from services.trainer.taken import take
+from services.trainer.topic_dataset import take
+from services.trainer.topic_readers import ArchiveReader, KafkaReader
 
 DAY_MS = 86_400_000
 

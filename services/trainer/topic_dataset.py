@@ -21,14 +21,14 @@ from rnn.nn.clock import NEVER_MS
 from rnn.serve.ordering import WINDOW
 from rnn.train.dataset import LabeledSeries, truth_width
 from rnn.train.recipe import default_config
-from services.codecs.naming import naming
 from services.codecs.readings import ReadingDecoder
 from services.codecs.schema import Schema
+from services.codecs.schema_inference import naming
 from services.records import NO_SEQ, Readings, Records
-from services.tables.material import TableDataset
-from services.trainer import judged
-from services.trainer.past import TopicReader
+from services.tables.table_dataset import TableDataset
+from services.trainer import data_checks
 from services.trainer.ranges import Range, WrongRange
+from services.trainer.topic_readers import TopicReader
 
 SAMPLED = 2_000
 """Records of each partition that are looked at for names."""
@@ -104,7 +104,7 @@ def take(
         raise _nothing(wanted, columns, holes)
     config = parent or _config(schema.features, columns, model or {})
     series, names_of, repeated = _series(columns)
-    notes = [*wanted.notes, *(_hole(*one) for one in holes), *judged.whole(wanted, config, series)]
+    notes = [*wanted.notes, *(_hole(*one) for one in holes), *data_checks.whole(wanted, config, series)]
     notes += [f"topic {wanted.topic}, {one} Training does without it." for one in columns.unread[:UNREAD]]
     if refused := sum(columns.reasons.values()):
         notes.append(f"{refused:,} records were refused ({_said(columns.reasons)}); the first one: {columns.example}")

@@ -19,12 +19,12 @@ from rnn.serve.build import AnyEngine
 from rnn.serve.engine import Engine, Result
 from rnn.serve.ordering import DUPLICATE, check
 from rnn.serve.waves import in_waves, place_in_stream
+from services.predictor.anomaly import Surprise, Surprised
 from services.predictor.batcher import TAGGED_ROWS, Batch
-from services.predictor.recent import CLOCK, ReadingHistory
+from services.predictor.reading_history import CLOCK, ReadingHistory
+from services.predictor.score_calibration import Calibration
 from services.predictor.slots import Placed
 from services.predictor.state_store import NO_ROW, StateStore
-from services.predictor.surprise import Surprise, Surprised
-from services.predictor.tails import Calibration
 from services.quality.reference import Reference
 from services.records import RECENT, AnswerFormat, ModelState
 

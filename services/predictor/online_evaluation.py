@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.predictor.stats import Paired, ShardStats
-from services.quality.contest import Rounds
 from services.quality.drift import RecentHistogram, ReferenceBuilder
-from services.quality.pending import ForecastBuffer, Matched, followed
+from services.quality.forecast_buffer import ForecastBuffer, Matched, followed
 from services.quality.prequential import RunningMetrics
 from services.quality.reference import Reference
+from services.quality.sequential_test import Rounds
 from services.records import Flag
 
 if TYPE_CHECKING:
     from rnn.serve.result import Result
-    from services.predictor.seats import DeployedModel, ModelSet
+    from services.predictor.deployed_models import DeployedModel, ModelSet
 
 MOST_ROUNDS = 100_000
 """Closed rounds that wait to be fetched; older ones are let go."""

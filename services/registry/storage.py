@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from services.masking import masked, scrubbed
+from services.redaction import masked, scrubbed
 from services.registry.problems import Unreachable, WrongRegistry
 
 T = TypeVar("T")

@@ -1,7 +1,7 @@
 """How surprising readings usually are: the tail of a model's scores, fitted once, on the past. Imports numpy only.
 
 `Tail` turns a number into nats, -log of the probability that a normal one is at least as large; `Calibration` holds the
-two tails that `services.predictor.surprise` starts every stream from.
+two tails that `services.predictor.anomaly` starts every stream from.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Calibration:
     """What a model's past says of its scores: where the sketch of a stream that nobody knows begins."""
 
     score: Tail  # of the scores of single readings
-    lasting: Tail  # of the evidence that `services.predictor.surprise` gathers over many
+    lasting: Tail  # of the evidence that `services.predictor.anomaly` gathers over many
 
     def to_tree(self) -> dict[str, Any]:
         """As JSON can hold it."""

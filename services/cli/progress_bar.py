@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rnn.train.course import Pass
-    from services.trainer.making import Callbacks
     from services.trainer.search import Tried
+    from services.trainer.training_run import Callbacks
 
 
 class TrainingBar:
@@ -55,7 +55,7 @@ class TrainingBar:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def ears(self) -> Callbacks:
-        """All of it, as `services.trainer.making` wants it."""
-        from services.trainer.making import Callbacks
+        """All of it, as `services.trainer.training_run` wants it."""
+        from services.trainer.training_run import Callbacks
 
         return Callbacks(self.passed, self.tried, self.worker, noted=lambda note: self.say(f"note: {note}"))

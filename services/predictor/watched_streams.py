@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.predictor.batcher import Batch
-from services.predictor.outcomes import aligned
+from services.predictor.online_evaluation import aligned
 from services.predictor.state_store import StateStore
 from services.records import Flag, SequenceEnd
 

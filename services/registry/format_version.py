@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from services.registry.places import Storage
 from services.registry.problems import WrongRegistry
+from services.registry.storage import Storage
 
 FORMAT = 1
 MARKER = "registry.json"

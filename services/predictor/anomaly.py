@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.predictor.tails import LEAST, Calibration, Tail, latest
+from services.predictor.score_calibration import LEAST, Calibration, Tail, latest
 
 LAYOUT_VERSION = 1
 """Raise it when the meaning of a column changes while its width stays."""

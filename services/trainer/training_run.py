@@ -17,17 +17,17 @@ from rnn.nn.network import Network
 from rnn.train.course import Pass
 from rnn.train.learn import Learned
 from rnn.train.practice import Practice
-from services.settings.changes import NICENESS
+from services.settings.model_lifecycle import NICENESS
 from services.tables.recipes import recipe_of
-from services.trainer import judged
+from services.trainer import data_checks
 from services.trainer.curve import draw_curve
-from services.trainer.learning import Told, TrainingTask, train
 from services.trainer.ranges import Range
 from services.trainer.report import HeldBack, reference, report
 from services.trainer.runs import CURVE, REPORT, Run, nothing_to_resume, open_run, write_json
 from services.trainer.search import Tried, search
 from services.trainer.split import TEST_SHARE, TimeSplit, fitting, split
-from services.trainer.taken import TopicDataset
+from services.trainer.topic_dataset import TopicDataset
+from services.trainer.training_task import Told, TrainingTask, train
 
 WARM = {"learning_rate": 0.3, "updates": 0.25, "patience": 0.25}
 """Of the recipe's, where training begins from a model's weights."""
@@ -103,7 +103,7 @@ def make(
     practice = recipe_of(recipe or {}, material.config, material.readings, seed)
     parts = split(material.series, practice.validation)
     wanted = Range(taken.source.topic, taken.source.partitions)
-    notes, start = [*taken.notes, *judged.parts(wanted, material.config, material.series, parts)], None
+    notes, start = [*taken.notes, *data_checks.parts(wanted, material.config, material.series, parts)], None
     for note in notes[len(taken.notes) :]:
         ears.noted(note)
     if parent is not None and _seen_ms(parent.card) > parts.test_ms:

@@ -10,7 +10,7 @@ from rnn.config import ModelConfig
 from rnn.nn.network import Network
 from services.brokers.memory import FaultPoint, Faults, InjectedFault
 from services.driver import StreamDriver
-from services.predictor.spotlight import POINTS, Points
+from services.predictor.watched_streams import POINTS, Points
 
 AT = 1_700_000_000_000
 STREAMS = ("a", "b", "c")

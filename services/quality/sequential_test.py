@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from services.quality.bets import Bets
+from services.quality.betting_test import Bets
 from services.quality.rounds import Round, Rounds
 
 __all__ = ["Contest", "ContestOutcome", "Round", "Rounds", "Terms", "Verdict"]

@@ -17,9 +17,9 @@ from rnn.serve.engine import Engine
 from rnn.serve.ordering import DUPLICATE
 from services.brokers.devbroker import DevBroker
 from services.codecs.readings_write import encode
-from services.trainer.past import KafkaReader
 from services.trainer.ranges import Range, WrongRange, asked, resolve
-from services.trainer.taken import TopicDataset, take
+from services.trainer.topic_dataset import TopicDataset, take
+from services.trainer.topic_readers import KafkaReader
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.quality.bets import Bets
-from services.quality.contest import Contest, ContestOutcome, Round, Rounds, Terms, Verdict
+from services.quality.betting_test import Bets
+from services.quality.sequential_test import Contest, ContestOutcome, Round, Rounds, Terms, Verdict
 
 TRIALS = 100
 SHORT = Terms(least_readings=2_000, most_readings=60_000)
