@@ -83,7 +83,7 @@ class Served:
     ) -> None:
         self.world = World()
         self.slots = slots
-        champion = self.seat(model)
+        champion = self.deployed(model)
         self.shard = Shard(
             self.world,
             self.world,
@@ -93,13 +93,13 @@ class Served:
             EpochContext(champion.model, "bench", "bench.readings"),
             [0],
             ShardOptions(recent=recent, poll_s=0.0),
-            challenger=None if challenger is None else self.seat(challenger),
+            challenger=None if challenger is None else self.deployed(challenger),
             share=share,
         )
         self.shard.start()
 
-    def seat(self, model: Path) -> DeployedModel:
-        """As services.fleet.models makes it."""
+    def deployed(self, model: Path) -> DeployedModel:
+        """As services.fleet.model_loader makes it."""
         from rnn.io import weights
         from rnn.serve.build import engine_of
 

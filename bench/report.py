@@ -38,7 +38,7 @@ NUMBERS = (
     Number("rss_mib_100k_streams", "resident with 100,000 live LSTM(64) streams", "MiB", most=1200),
     Number("swap_pause_ms_p99", "champion and challenger change places, 100,000 streams, 99 %", "ms", most=500),
     Number(
-        "swap_gap_ms_max", "longest turn while a challenger for 100,000 streams is built and seated", "ms", most=500
+        "swap_gap_ms_max", "longest turn while a challenger for 100,000 streams is built and deployed", "ms", most=500
     ),
     Number("shadow_vs_step", "step with a challenger of the same size over one without", "x", most=1.6),
     Number("outcomes_vs_turn", "turn in memory that counts figures and drift over one that does not", "x", most=1.05),

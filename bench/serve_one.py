@@ -12,7 +12,7 @@ import threading
 from typing import Any
 
 from services.fleet.assembly import build_shard, device_of
-from services.fleet.models import Models
+from services.fleet.model_loader import ModelLoader
 from services.fleet.status import ModelAssignment
 from services.settings import Settings
 
@@ -27,7 +27,7 @@ def main() -> None:
     settings = Settings(**json.loads(sys.argv[1]))
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    models = Models(settings, device_of(settings.device))
+    models = ModelLoader(settings, device_of(settings.device))
     shard = build_shard(settings, 0, settings.topics.partitions, ModelAssignment(), models, pause=stop.wait, notify=say)
     try:
         shard.start()

@@ -78,7 +78,7 @@ def compared(folder: Path, n: int, progress: Progress) -> dict[str, float]:
 
 
 def swapped(folder: Path, progress: Progress) -> dict[str, float]:
-    """100,000 live streams. Pauses for a change of places; gaps between turns while challengers are built and seated;
+    """100,000 live streams. Pauses for a change of places; gaps between turns while challengers are built and deployed;
     streams brought over to a model that knows none of them.
     """
     one, other, third = models(folder, 3)
@@ -86,30 +86,30 @@ def swapped(folder: Path, progress: Progress) -> dict[str, float]:
     for turn in range(STREAMS // BACKLOG):
         served.turn(sender.poll(BACKLOG))
         progress(0.5 * turn / STREAMS * BACKLOG, f"{STREAMS:,} streams come")
-    seats = served.shard.seats
-    if seats.challenger is None or not seats.challenger.held.all() or seats.recent is None:
+    running = served.shard.models
+    if running.challenger is None or not running.challenger.held.all() or running.recent is None:
         raise ValueError(f"the challenger does not know all of {STREAMS} streams")
     everyone, random = np.arange(STREAMS), np.random.default_rng(0)
     for _ in range(RECENT):  # only remembered, not stepped
         x = random.normal(size=(STREAMS, len(FEATURES))).astype(np.float32)
-        seats.recent.fold(everyone, everyone * 0, x, everyone, np.zeros(STREAMS, np.uint8))
+        running.recent.fold(everyone, everyone * 0, x, everyone, np.zeros(STREAMS, np.uint8))
     pause_s, usual_s, after_s = [], [], []
     for swap in range(SWAPS):
         usual_s.append(served.turn(sender.poll(LIVE)))
         began = time.perf_counter()
-        served.shard.seat(seats.challenger, seats.champion)
+        served.shard.deploy(running.challenger, running.champion)
         pause_s.append(time.perf_counter() - began)
         after_s.append(served.turn(sender.poll(LIVE)))
         progress(0.5 + 0.2 * swap / SWAPS, "champion and challenger change places")
     gap_s, built_s = _built_beside(served, sender, third, progress)
-    served.shard.seat(served.seat(third), None)
-    before = seats.warmed
+    served.shard.deploy(served.deployed(third), None)
+    before = running.warmed
     bring_s = []
     for turn in range(STREAMS // LIVE):
         bring_s.append(served.turn(sender.poll(LIVE)))
         progress(0.9 + 0.1 * turn / STREAMS * LIVE, "streams are brought over")
-    if seats.warmed - before != STREAMS:
-        raise ValueError(f"{seats.warmed - before} streams were brought over, not {STREAMS}")
+    if running.warmed - before != STREAMS:
+        raise ValueError(f"{running.warmed - before} streams were brought over, not {STREAMS}")
     known_s = [served.turn(sender.poll(LIVE)) for _ in range(50)]
     bring, known = np.median(bring_s), np.median(known_s)
     found = {
@@ -130,7 +130,7 @@ def swapped(folder: Path, progress: Progress) -> dict[str, float]:
 
 
 def _built_beside(served: Served, sender: Sender, model: Path, progress: Progress) -> tuple[list[float], list[float]]:
-    """Seconds from turn to turn while a challenger is loaded in another thread, seated and steps its first batches;
+    """Seconds from turn to turn while a challenger is loaded in another thread, deployed and steps its first batches;
     seconds that the loading took.
     """
     gaps_s: list[float] = []
@@ -142,15 +142,15 @@ def _built_beside(served: Served, sender: Sender, model: Path, progress: Progres
 
         def build(made: list[DeployedModel] = made) -> None:
             began = time.perf_counter()
-            made.append(served.seat(model))
+            made.append(served.deployed(model))
             built_s.append(time.perf_counter() - began)
 
         thread = threading.Thread(target=build)
         thread.start()
         begins, left = [time.perf_counter()], 10  # turns with the new challenger
         while left:
-            if made and served.shard.seats.challenger is not made[0]:
-                served.shard.seat(served.shard.seats.champion, made[0])
+            if made and served.shard.models.challenger is not made[0]:
+                served.shard.deploy(served.shard.models.champion, made[0])
             left -= bool(made)
             if not polls:
                 polls = [sender.poll(LIVE) for _ in range(32)]
@@ -161,7 +161,7 @@ def _built_beside(served: Served, sender: Sender, model: Path, progress: Progres
         thread.join()
         between = np.diff(begins)
         gaps_s += between[np.isfinite(between)].tolist()
-        served.shard.seat(served.shard.seats.champion, None)
+        served.shard.deploy(served.shard.models.champion, None)
     return gaps_s, built_s
 
 

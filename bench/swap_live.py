@@ -34,13 +34,13 @@ def main() -> None:
             first = registry.aliases().champion or ""
             second = registry.add(save_default_model(stage.work / "other", seed=1), reason="a benchmark").model
             registry.challenge(second, reason="a benchmark", by="bench")
-            server.expect("seated", 120)
+            server.expect("models_activated", 120)
             say(f"the challenger follows; {STREAMS / PER_S:.0f} s for all streams to be heard of")
             time.sleep(STREAMS / PER_S + 5)
             swapped_ns = []
             for number in range(SWAPS):
                 registry.promote((second, first)[number % 2], reason="a benchmark", by="bench")
-                server.expect("seated", 60)
+                server.expect("models_activated", 60)
                 swapped_ns.append(time.monotonic_ns())
                 time.sleep(QUIET_S)
             page = until(lambda: _page(url), "the metrics", 30)

@@ -208,7 +208,7 @@ class StreamDriver:
     def restart(self) -> Shard:
         """A new owner takes over and restores its state. Without `crash` before it, the old one is now a zombie."""
         partitions, config = range(self.broker.partitions), self.network.config
-        champion, schema = self._seat(self.network, self.model), Schema(config.features, config.vocabulary)
+        champion, schema = self._deployed(self.network, self.model), Schema(config.features, config.vocabulary)
         shard = Shard(
             MemorySource(self.broker, partitions, self._poll_size),
             self.sink(),
@@ -218,7 +218,7 @@ class StreamDriver:
             EpochContext(self.model, GROUP, "driver.readings"),
             partitions,
             self._options,
-            challenger=None if self.challenger is None else self._seat(*self.challenger),
+            challenger=None if self.challenger is None else self._deployed(*self.challenger),
             share=self._share,
             clock_ms=self.clock_ms,
             steady_ms=lambda: self.now_ms,
@@ -246,8 +246,8 @@ class StreamDriver:
         """
         self.challenger, self._share = None if model is None else _loaded(model), share
         if self.shard is not None:
-            challenger = None if self.challenger is None else self._seat(*self.challenger)
-            self.shard.seat(self.shard.seats.champion, challenger, share)
+            challenger = None if self.challenger is None else self._deployed(*self.challenger)
+            self.shard.deploy(self.shard.models.champion, challenger, share)
 
     def promote(self) -> None:
         """The challenger becomes the champion, whose place it takes. Raises ValueError where there is none."""
@@ -255,10 +255,10 @@ class StreamDriver:
             raise ValueError("nobody challenges the champion: call challenge(model) first")
         self.challenger, (self.network, self.model) = (self.network, self.model), self.challenger
         self._share = 1.0
-        if self.shard is not None and self.shard.seats.challenger is not None:
-            self.shard.seat(self.shard.seats.challenger, self.shard.seats.champion)
+        if self.shard is not None and self.shard.models.challenger is not None:
+            self.shard.deploy(self.shard.models.challenger, self.shard.models.champion)
 
-    def _seat(self, network: Network, model: str) -> DeployedModel:
+    def _deployed(self, network: Network, model: str) -> DeployedModel:
         return DeployedModel(model, engine_of(network, self._slots, adapt=self._adapt))
 
     # ---- what came of it --------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import traceback
 from collections import deque
 from typing import Any
 
-from services.fleet.models import ModelUnfit
+from services.fleet.model_loader import ModelUnfit
 from services.fleet.status import (
     AssignmentResult,
     ExitReason,
@@ -26,7 +26,7 @@ from services.predictor.stats import ShardStats
 from services.redaction import remember, scrubbed
 from services.settings import Settings
 
-PLACED = ("unsettled", "settled", "seated", "shard_stopped")
+PLACED = ("unsettled", "settled", "models_activated", "shard_stopped")
 """Events that say how far the shard has read: partition -> offset of the first reading that is not folded in."""
 
 
@@ -50,9 +50,9 @@ class ShardActor:
         self._stats = ShardStats()
         self._assignment = ModelAssignment()
         # Champion, challenger and its share of the streams, that are to sit down before the next turn.
-        self._seats: tuple[Any, Any, float] | None = None
+        self._loaded: tuple[Any, Any, float] | None = None
         self._ordering = threading.Lock()
-        self._fell: tuple[str, str] | None = None  # a challenger that failed at its work, to be told
+        self._failed: tuple[str, str] | None = None  # a challenger that failed at its work, to be told
         self._problem = ""  # of the registry, said last
 
     def run(self, shard: int, incarnation: int, assignment: ModelAssignment) -> ShardExit:
@@ -64,7 +64,7 @@ class ShardActor:
             self._shard.start()
             self._tell_moved()
             while not self._stop.is_set():
-                self._sit_down()
+                self._activate()
                 self._shard.turn()
             self._notify("shard_stopped", readings=self._stats.readings)
             return ShardExit(ExitReason.STOPPED)
@@ -85,14 +85,14 @@ class ShardActor:
 
     def _build(self) -> Any:
         from services.fleet.assembly import build_shard, device_of
-        from services.fleet.models import Models, RegistryAway
+        from services.fleet.model_loader import ModelLoader, RegistryAway
 
         self._device = device_of(self._settings.device)
         if self._settings.telemetry.traces is not None:
             from services.telemetry.traces import Traces
 
             self._traces = Traces(self._settings, self._shard_index, self._incarnation)
-        self._models = Models(self._settings, self._device)
+        self._loader = ModelLoader(self._settings, self._device)
         began_s = time.monotonic()
         while True:
             try:
@@ -101,7 +101,7 @@ class ShardActor:
                     self._shard_index,
                     self._partitions,
                     self._assignment,
-                    self._models,
+                    self._loader,
                     server=self._server,
                     incarnation=self._incarnation,
                     pause=self._stop.wait,
@@ -134,12 +134,16 @@ class ShardActor:
             shard = self._shard
             if shard is None or not self._stats.ready:
                 return AssignmentResult()
-            sitting = {seat.model: seat for seat in (*shard.seats.all(), *(self._seats or ())[:2]) if seat is not None}
-            seats: list[Any] = []
+            running = {
+                deployed.model: deployed
+                for deployed in (*shard.models.all(), *(self._loaded or ())[:2])
+                if deployed is not None
+            }
+            models: list[Any] = []
             for model in filter(None, (assignment.champion, assignment.challenger)):
                 try:
-                    seats.append(sitting[model] if model in sitting else self._models.seat(model, beside=True))
-                    why = misfit(shard.engine.config, seats[-1].engine.config)
+                    models.append(running[model] if model in running else self._loader.load(model, beside=True))
+                    why = misfit(shard.engine.config, models[-1].engine.config)
                 except Retriable as error:
                     if str(error) != self._problem:
                         self._problem = str(error)
@@ -151,21 +155,21 @@ class ShardActor:
                     self._notify("model_refused", model=model, reason=why)
                     return AssignmentResult(model=model, reason=why)
             self._problem = ""
-            self._seats = (seats[0], seats[1] if len(seats) > 1 else None, assignment.share)
+            self._loaded = (models[0], models[1] if len(models) > 1 else None, assignment.share)
             return AssignmentResult(done=True)
 
-    def _sit_down(self) -> None:
-        seats = self._shard.seats
-        if seats.fell is not None:
-            self._fell, seats.fell = seats.fell, None
-            self._shard.seat(seats.champion, None)
-            self._notify("model_refused", model=self._fell[0], reason=self._fell[1])
-        if self._seats is None:
+    def _activate(self) -> None:
+        models = self._shard.models
+        if models.failed is not None:
+            self._failed, models.failed = models.failed, None
+            self._shard.deploy(models.champion, None)
+            self._notify("model_refused", model=self._failed[0], reason=self._failed[1])
+        if self._loaded is None:
             return
         with self._ordering:
-            (champion, challenger, share), self._seats = self._seats, None
-            self._shard.seat(champion, challenger, share)
-        self._notify("seated", champion=champion.model, challenger=challenger.model if challenger else "")
+            (champion, challenger, share), self._loaded = self._loaded, None
+            self._shard.deploy(champion, challenger, share)
+        self._notify("models_activated", champion=champion.model, challenger=challenger.model if challenger else "")
 
     def status(self) -> ShardStatus:
         """A copy of the numbers, and the events since the last call."""
@@ -177,7 +181,7 @@ class ShardActor:
         if self._shard is not None:
             see_gpu(self._stats, self._device)
         spotlight = None if self._shard is None else self._shard.spotlight
-        fell, self._fell = self._fell, None
+        failed, self._failed = self._failed, None
         return ShardStatus(
             self._shard_index,
             self._incarnation,
@@ -187,7 +191,7 @@ class ShardActor:
             events,
             rounds,
             [] if spotlight is None else spotlight.take(),
-            fell,
+            failed,
         )
 
     def _notify(self, event: str, **fields: Any) -> None:

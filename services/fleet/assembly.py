@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from services.fleet.models import Models
+from services.fleet.model_loader import ModelLoader
 from services.fleet.status import ModelAssignment, dealt, transactional_id
 from services.predictor.ports import Refused, Retriable
 from services.records import Role
@@ -48,7 +48,7 @@ def build_shard(
     shard: int,
     partitions: int,
     assignment: ModelAssignment,
-    models: Models,
+    models: ModelLoader,
     *,
     server: str = "",
     incarnation: int = 0,
@@ -73,7 +73,7 @@ def build_shard(
     from services.predictor.shard import Shard
 
     torch.set_num_threads(settings.fleet.torch_threads)
-    champion = models.seat(assignment.champion)
+    champion = models.load(assignment.champion)
     engine, config = champion.engine, champion.engine.config
     challenger = _challenger(assignment.challenger, config, models) if assignment.challenger else None
     if champion.broken:
@@ -139,15 +139,15 @@ def build_shard(
     )
 
 
-def _challenger(model: str, config: ModelConfig, models: Models) -> DeployedModel | None:
+def _challenger(model: str, config: ModelConfig, models: ModelLoader) -> DeployedModel | None:
     """None where it cannot run, for it must not keep the champion from serving. The supervisor orders it again, and is
     told the reason then.
     """
     try:
-        seat = models.seat(model)
+        deployed = models.load(model)
     except (Refused, Retriable):
         return None
-    return None if misfit(config, seat.engine.config) else seat
+    return None if misfit(config, deployed.engine.config) else deployed
 
 
 def misfit(config: ModelConfig, its: ModelConfig) -> str:

@@ -71,7 +71,7 @@ class ShardStatus:
     events: list[ShardEvent] = field(default_factory=list)
     rounds: list[Paired] = field(default_factory=list)  # closed since the last status
     points: list[Points] = field(default_factory=list)  # of streams in the spotlight, since the last status
-    fell: tuple[str, str] | None = None  # a challenger that failed at its work since then, and why
+    failed: tuple[str, str] | None = None  # a challenger that failed at its work since then, and why
 
 
 def dealt(partitions: int, shards: int, shard: int) -> list[int]:

@@ -266,9 +266,9 @@ class Supervisor:
             if not status.stats.challenger:  # it cannot run, or the registry was away: it is ordered again
                 member.assignment = ModelAssignment(member.assignment.champion)
             member.served = member.assignment
-        if status.fell is not None:
+        if status.failed is not None:
             member.assignment = ModelAssignment(member.assignment.champion)
-            self._refuse(*status.fell)
+            self._refuse(*status.failed)
         if status.stats.epochs["kept"] or member.calm():
             member.lasted()
         if self._following is not None:

@@ -42,12 +42,12 @@ class Aside:
         self,
         store: StateStore,
         slots: Slots,
-        seats: ModelSet,
+        models: ModelSet,
         stats: ShardStats,
         notify: Callable[..., None],
         progress: Callable[[], object] = lambda: None,
     ) -> None:
-        self._store, self._slots, self._seats, self._stats, self._notify = store, slots, seats, stats, notify
+        self._store, self._slots, self._models, self._stats, self._notify = store, slots, models, stats, notify
         self.progress = progress
         self._unreadable: dict[int, str] = {}  # stream number -> why its state row cannot be read
         self._suspects: dict[int, None] = {}  # stream numbers
@@ -155,7 +155,7 @@ class Aside:
 
         def forget() -> None:
             self._slots.dropped()
-            self._seats.check(self._slots.spare())
+            self._models.check(self._slots.spare())
             self.progress()
 
         def attempted(some: NDArray[np.int64]) -> None:

@@ -61,7 +61,7 @@ class _Rows(NamedTuple):
     at_ms: NDArray[np.int64]
     seq: NDArray[np.int64]
     end: NDArray[np.uint8]
-    tags: NDArray[np.int64] | None  # None: no seat asks for them
+    tags: NDArray[np.int64] | None  # None: no model asks for them
 
     def take(self, some: NDArray[np.int64]) -> _Rows:
         """Those readings [k]."""
@@ -95,7 +95,7 @@ class DeployedModel:
             self.row_bytes += self.surprise.row_bytes
 
     def tell(self, alive: Callable[[], None]) -> None:
-        """`alive` is called all the time while this seat computes."""
+        """`alive` is called all the time while this model computes."""
         self.engine.tell(alive)
         if self.surprise is not None:
             self.surprise.alive = alive
@@ -147,7 +147,9 @@ class ModelSet:
         self.store = store
         table, config = champion.engine.table, champion.engine.config
         self.recent = ReadingHistory(table.slots, len(config.features), recent) if recent else None
-        self.fell: tuple[str, str] | None = None  # a challenger that failed at its work, and why; it sits here no more
+        self.failed: tuple[str, str] | None = (
+            None  # a challenger that failed at its work, and why; it runs here no more
+        )
         self.warmed = 0  # streams that were brought over by replaying their latest readings
         store.hold(champion.model, champion.row_bytes)
         if self.recent is not None:
@@ -164,18 +166,18 @@ class ModelSet:
         """Other models, or the same ones with their places changed. The challenger takes on a `share` of the streams,
         and goes on with those that it knows. Between two epochs only.
         """
-        before, after = {seat.model for seat in self.all()}, {champion.model}
+        before, after = {deployed.model for deployed in self.all()}, {champion.model}
         if challenger is not None:
             after.add(challenger.model)
         self.champion, self.challenger, self.share = champion, challenger, share
         for model in before - after:
             self.store.let_go(model)
-        for seat in self.all():
-            self.store.hold(seat.model, seat.row_bytes)
+        for deployed in self.all():
+            self.store.hold(deployed.model, deployed.row_bytes)
 
     def wanted(self) -> dict[str, tuple[str, int]]:
         """Memory -> (layout, bytes), of the memories that state rows may be loaded from."""
-        found = {seat.model: (seat.layout, seat.row_bytes) for seat in self.all()}
+        found = {deployed.model: (deployed.layout, deployed.row_bytes) for deployed in self.all()}
         return found if self.recent is None else {**found, RECENT: (self.recent.layout, self.recent.row_bytes)}
 
     def place(self, placed: Placed, numbers: NDArray[np.int64]) -> None:
@@ -189,27 +191,27 @@ class ModelSet:
         self._beside(lambda challenger: self._place(challenger, slots, fresh, numbers))
 
     def _place(
-        self, seat: DeployedModel, slots: NDArray[np.int64], fresh: NDArray[np.bool_], numbers: NDArray[np.int64]
+        self, deployed: DeployedModel, slots: NDArray[np.int64], fresh: NDArray[np.bool_], numbers: NDArray[np.int64]
     ) -> None:
-        seat.held[slots[fresh]] = False
-        todo = ~seat.held[slots]
+        deployed.held[slots[fresh]] = False
+        todo = ~deployed.held[slots]
         if not todo.any():
             return
-        held = self.store.held(seat.model)
-        if seat is self.challenger and self.share < 1 and self.store.known >= FEW:
+        held = self.store.held(deployed.model)
+        if deployed is self.challenger and self.share < 1 and self.store.known >= FEW:
             todo &= held.has[numbers] | (self.store.salts(numbers) < round(self.share * (1 << 63)))
         load = todo & held.has[numbers]
         known = todo & ~load & (self.store.offsets[numbers] != NO_ROW)
         clear = todo & ~load & ~known
         if load.any():
-            seat.load(slots[load], held.rows[numbers[load]])
+            deployed.load(slots[load], held.rows[numbers[load]])
         if clear.any():
-            seat.clear(slots[clear])
+            deployed.clear(slots[clear])
         if known.any():
-            self._bring_over(seat, slots[known])
+            self._bring_over(deployed, slots[known])
 
     def _beside(self, work: Callable[[DeployedModel], T]) -> T | None:
-        """What the challenger does, if there is one. One that fails leaves its seat, and the champion never knows."""
+        """What the challenger does, if there is one. One that fails is dropped, and the champion never knows."""
         challenger = self.challenger
         if challenger is None:
             return None
@@ -217,7 +219,7 @@ class ModelSet:
             return work(challenger)
         except Exception as error:
             words = " ".join(str(error).split())[:300]
-            self.fell = (challenger.model, f"it failed beside the champion: {type(error).__name__}: {words}")
+            self.failed = (challenger.model, f"it failed beside the champion: {type(error).__name__}: {words}")
             self.challenger = None
             self.store.let_go(challenger.model)
             return None
@@ -225,7 +227,7 @@ class ModelSet:
     def run(self, slots: NDArray[np.int64], batch: Batch, numbers: NDArray[np.int64]) -> BatchOutput:
         """Steps readings [n] of slots [n] and streams [n]."""
         x, at_ms, seq, end = batch.x(), batch.column("at_ms"), batch.column("seq"), batch.column("end")
-        tags = batch.tags() if any(seat.tagged for seat in self.all()) else None
+        tags = batch.tags() if any(deployed.tagged for deployed in self.all()) else None
         rows = _Rows(slots, numbers, x, at_ms, seq, end, tags)
         twice = self._repeated(slots, at_ms, seq) if self.recent is not None else None
         said = self._run(self.champion, rows)
@@ -240,12 +242,12 @@ class ModelSet:
         """Steps a reading without values of nobody's stream, in a slot that is free; a broken engine raises."""
         slots, none = np.array([slot]), np.zeros(1, np.int64)
 
-        def step(seat: DeployedModel) -> None:
-            seat.clear(slots)
-            x = np.full((1, len(seat.engine.config.features)), np.nan, np.float32)
-            salt: dict[str, Any] = {"salt": none} if seat.tagged else {}
-            seat.engine.run(slots, x, none, none - 1, **salt)
-            seat.rows(slots)
+        def step(deployed: DeployedModel) -> None:
+            deployed.clear(slots)
+            x = np.full((1, len(deployed.engine.config.features)), np.nan, np.float32)
+            salt: dict[str, Any] = {"salt": none} if deployed.tagged else {}
+            deployed.engine.run(slots, x, none, none - 1, **salt)
+            deployed.rows(slots)
 
         step(self.champion)
         self._beside(step)
@@ -262,9 +264,9 @@ class ModelSet:
         return found
 
     @staticmethod
-    def _memory(seat: DeployedModel, slots: NDArray[np.int64]) -> ModelState:
-        index = np.flatnonzero(seat.held[slots])
-        return ModelState(seat.model, seat.layout, index, seat.rows(slots[index]))
+    def _memory(deployed: DeployedModel, slots: NDArray[np.int64]) -> ModelState:
+        index = np.flatnonzero(deployed.held[slots])
+        return ModelState(deployed.model, deployed.layout, index, deployed.rows(slots[index]))
 
     def _also(self, challenger: DeployedModel, rows: _Rows) -> tuple[Result | None, NDArray[np.int64]]:
         """What the challenger says, and of which readings [k]."""
@@ -275,13 +277,13 @@ class ModelSet:
         challenger.judge(rows.slots[held], also)
         return also, held
 
-    def _run(self, seat: DeployedModel, rows: _Rows) -> Result:
+    def _run(self, deployed: DeployedModel, rows: _Rows) -> Result:
         told: dict[str, Any] = {"end": rows.end} if rows.end.any() else {}
-        if seat.tagged:
+        if deployed.tagged:
             told["tag"] = rows.tags
-            if seat.engine.config.temperature > 0:
+            if deployed.engine.config.temperature > 0:
                 told["salt"] = self.store.salts(rows.numbers)
-        return seat.engine.run(rows.slots, rows.x, rows.at_ms, rows.seq, **told)
+        return deployed.engine.run(rows.slots, rows.x, rows.at_ms, rows.seq, **told)
 
     def _repeated(
         self, slots: NDArray[np.int64], at_ms: NDArray[np.int64], seq: NDArray[np.int64]
@@ -300,11 +302,11 @@ class ModelSet:
         self.recent.load(slots[has], held.rows[numbers[has]])
         self.recent.clear(slots[~has])
 
-    def _bring_over(self, seat: DeployedModel, slots: NDArray[np.int64]) -> None:
-        if seat is not self.champion:
+    def _bring_over(self, deployed: DeployedModel, slots: NDArray[np.int64]) -> None:
+        if deployed is not self.champion:
             slots = slots[:WARM_UPS]
         if self.recent is None:
-            seat.clear(slots)
+            deployed.clear(slots)
             return
-        seat.warm_up(slots, self.recent)
+        deployed.warm_up(slots, self.recent)
         self.warmed += len(slots)

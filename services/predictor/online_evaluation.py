@@ -33,12 +33,12 @@ class OnlineEvaluator:
     come with later readings, and of theirs there are no figures.
     """
 
-    def __init__(self, shard: int, seats: ModelSet, shards: int = 1) -> None:
-        config = seats.champion.engine.config
+    def __init__(self, shard: int, models: ModelSet, shards: int = 1) -> None:
+        config = models.champion.engine.config
         self.watches = config.residual and not config.at_end and config.direction == "forward"
         self.rounds: deque[Paired] = deque(maxlen=MOST_ROUNDS)
         self.inputs: RecentHistogram | ReferenceBuilder | None = None
-        self._shard, self._seats, self._shards = shard, seats, shards
+        self._shard, self._models, self._shards = shard, models, shards
         self._targets = np.array(config.target_index, np.int64)
         self._whole = np.array_equal(self._targets, np.arange(len(config.features)))
         self._steps = followed(config.horizon)
@@ -48,35 +48,35 @@ class OnlineEvaluator:
         self.change()
 
     def change(self) -> None:
-        """Other models sit in the seats, or the same ones in other places."""
+        """Other models sit in the models, or the same ones in other places."""
         if not self.watches:
             return
-        sitting = {seat.model: seat for seat in self._seats.all()}
-        for model in self._pending.keys() - sitting.keys():
+        running = {deployed.model: deployed for deployed in self._models.all()}
+        for model in self._pending.keys() - running.keys():
             del self._pending[model], self._figures[model]
-        for model, seat in sitting.items():
+        for model, deployed in running.items():
             if model not in self._pending:
-                config = seat.engine.config
+                config = deployed.engine.config
                 banded = config.head != "point"
                 self._pending[model] = ForecastBuffer(len(self._targets), self._steps, banded=banded)
                 self._figures[model] = RunningMetrics(self._std(), self._steps, config.band)
-        challenger = self._seats.challenger
-        pair = (self._seats.champion.model, "" if challenger is None else challenger.model)
+        challenger = self._models.challenger
+        pair = (self._models.champion.model, "" if challenger is None else challenger.model)
         if pair[0] != self._pair[0]:  # what its own training data looked like is what inputs are held against
-            reference = self._seats.champion.reference
-            features = self._seats.champion.engine.config.features
+            reference = self._models.champion.reference
+            features = self._models.champion.engine.config.features
             self.inputs = ReferenceBuilder(features) if reference is None else self._sketch_of(reference)
         if pair != self._pair:
             self._open, self._pair = Rounds(self._shard), pair
 
-    def figures(self, seat: DeployedModel | None) -> RunningMetrics | None:
+    def figures(self, deployed: DeployedModel | None) -> RunningMetrics | None:
         """Of a model that sits here."""
-        return None if seat is None else self._figures.get(seat.model)
+        return None if deployed is None else self._figures.get(deployed.model)
 
     def show(self, stats: ShardStats) -> None:
         """Puts what is known now among the shard's numbers."""
-        stats.figures = self.figures(self._seats.champion)
-        stats.challenger_figures = self.figures(self._seats.challenger)
+        stats.figures = self.figures(self._models.champion)
+        stats.challenger_figures = self.figures(self._models.challenger)
         stats.inputs = self.sketch
 
     @property
@@ -109,9 +109,9 @@ class OnlineEvaluator:
         truth = x if self._whole else x[:, self._targets]
         since = _since_end(numbers, ended) if ended.any() else None
         everyone = np.arange(len(numbers))
-        champion = self._match(self._seats.champion, numbers, truth, said, everyone, new, since)
-        if also is not None and held is not None and self._seats.challenger is not None:
-            challenger = self._match(self._seats.challenger, numbers, truth, also, held, new, since)
+        champion = self._match(self._models.champion, numbers, truth, said, everyone, new, since)
+        if also is not None and held is not None and self._models.challenger is not None:
+            challenger = self._match(self._models.challenger, numbers, truth, also, held, new, since)
             self._pair_up(numbers, truth, champion, challenger)
         if since is not None:
             for pending in self._pending.values():
@@ -125,7 +125,7 @@ class OnlineEvaluator:
 
     def _match(
         self,
-        seat: DeployedModel,
+        deployed: DeployedModel,
         numbers: NDArray[np.int64],
         truth: NDArray[np.float32],
         said: Result,
@@ -138,7 +138,7 @@ class OnlineEvaluator:
         """
         y, lo, hi = (aligned(part, said, len(held)) for part in (said.y, said.lo, said.hi))
         assert y is not None
-        pending = self._pending[seat.model]
+        pending = self._pending[deployed.model]
         if len(held) == len(numbers) and new.all():
             found = pending.match(numbers, truth, y, lo, hi)
         else:
@@ -149,7 +149,7 @@ class OnlineEvaluator:
             found = [one._replace(rows=rows[one.rows]) for one in found]
         if since is not None:
             found = [_select(one, since[one.rows] >= one.step) for one in found]
-        self._figures[seat.model].add_matched(truth, found)
+        self._figures[deployed.model].add_matched(truth, found)
         return found
 
     def _pair_up(
@@ -168,7 +168,7 @@ class OnlineEvaluator:
 
     def _std(self) -> NDArray[np.float64]:
         """The champion's, for both: two models' errors are compared in one unit."""
-        network = self._seats.champion.engine.network
+        network = self._models.champion.engine.network
         std: NDArray[np.float64] = network.scaler_std.cpu().numpy().astype(np.float64)[self._targets]
         return std
 

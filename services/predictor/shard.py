@@ -7,7 +7,7 @@
     unsettled -> the sink finds out which of the two it was, however long the broker is away
 
 The device's state is a working copy: after a drop it is thrown away and loaded again from the store, never undone.
-With `seats` the only module of this room that may import rnn.
+With `models` the only module of this room that may import rnn.
 """
 
 from __future__ import annotations
@@ -75,15 +75,15 @@ class Shard:
         self.options = options or ShardOptions()
         self.pace = Pace(self.options.max_readings, self.options.epoch_s)
         self.store = StateStore()
-        self.seats = ModelSet(champion, self.store, self.options.recent)
+        self.models = ModelSet(champion, self.store, self.options.recent)
         self.slots = Slots(self.engine.table.slots)
         self.admission = Admission(self.store, self.options.max_streams, notify)
         self.idle = Idle(self.store, self.options.ttl_ms)
         self.waiting = Waiting(self.store, flush_after_ms(self.engine.config, self.options.flush_after_ms))
         self.stats = ShardStats(slots=self.slots.capacity)
-        self.aside = Aside(self.store, self.slots, self.seats, self.stats, notify, self._alive)
-        self.outcomes = OnlineEvaluator(self.partitions[0] if self.partitions else 0, self.seats, self.options.shards)
-        self.seat(champion, challenger, share)
+        self.aside = Aside(self.store, self.slots, self.models, self.stats, notify, self._alive)
+        self.outcomes = OnlineEvaluator(self.partitions[0] if self.partitions else 0, self.models, self.options.shards)
+        self.deploy(champion, challenger, share)
         self._patiently = Patience(pause, notify, self._progress)
         self.position: dict[int, int] = {}  # partition -> first offset not yet folded in by a kept epoch
         self._signed_ms: int | None = None  # when the offsets of all partitions were committed; None: they are due
@@ -95,18 +95,18 @@ class Shard:
     @property
     def engine(self) -> AnyEngine:
         """The champion's."""
-        return self.seats.champion.engine
+        return self.models.champion.engine
 
-    def seat(self, champion: DeployedModel, challenger: DeployedModel | None, share: float = 1.0) -> None:
+    def deploy(self, champion: DeployedModel, challenger: DeployedModel | None, share: float = 1.0) -> None:
         """Who steps the streams from now on; the challenger takes on a `share` of them. Between two turns only: an
         epoch has one champion, whom its predictions name. Both must read and answer the same, and have as many slots
         as the shard.
         """
         began = time.perf_counter()
-        swapped = champion is not self.seats.champion
-        self.seats.change(champion, challenger, share)
-        for seat in self.seats.all():
-            seat.tell(self._alive)
+        swapped = champion is not self.models.champion
+        self.models.change(champion, challenger, share)
+        for deployed in self.models.all():
+            deployed.tell(self._alive)
         self.outcomes.change()
         if swapped:
             self.stats.swap_s.observe(time.perf_counter() - began)
@@ -121,14 +121,14 @@ class Shard:
         self._patiently(self.sink.fence)
         began = time.monotonic()
         start = Restoring(
-            self.changelog, self.sink, self.store, self.seats.wanted(), self.aside, self._patiently, self.options
+            self.changelog, self.sink, self.store, self.models.wanted(), self.aside, self._patiently, self.options
         )
         for records, done in start.of(self.partitions):
             self.stats.restored, self.stats.restore_done = self.stats.restored + records, done
             self._progress()
         self.stats.restore_done, self.stats.restore_s = 1.0, time.monotonic() - began
         self.stats.live_streams = self.store.live
-        check_memories(self.store, self.aside, self.origin.model, self.seats.recent is not None)
+        check_memories(self.store, self.aside, self.origin.model, self.models.recent is not None)
         committed, beginning = self._patiently(self.sink.committed), self._patiently(self.source.beginning)
         stand = start.stand(committed, beginning, self._notify)
         self._committed, self.position, self._first = dict(stand.committed), dict(stand.position), stand.first
@@ -210,7 +210,7 @@ class Shard:
         stats.count(batch, epoch.flags, self._clock_ms())
         stats.evictions |= {"spilled": self.slots.evicted, "idle": stats.evictions["idle"] + ended}
         stats.live_streams, stats.streams_used = self.store.live, self.admission.used
-        stats.slots_used, stats.brought_over = self.slots.used, self.seats.warmed
+        stats.slots_used, stats.brought_over = self.slots.used, self.models.warmed
         self.outcomes.show(stats)
 
     def _flush(self) -> None:
@@ -271,7 +271,7 @@ class Shard:
     def _placed(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Slots of distinct streams [k], which hold their states then."""
         placed = self.slots.place(numbers)
-        self.seats.place(placed, numbers)
+        self.models.place(placed, numbers)
         return placed.slots
 
     def _step(self, batch: Batch, epoch: Epoch) -> Stepped:
@@ -285,8 +285,8 @@ class Shard:
         offsets[which] = batch.column("offsets")  # repeated indices: the last one, which is the stream's newest, stays
         self._phase("batch", began)
         began = time.perf_counter()
-        said = self.seats.run(slots[which], batch, numbers[which])
-        memories = self.seats.memories(slots)
+        said = self.models.run(slots[which], batch, numbers[which])
+        memories = self.models.memories(slots)
         self._phase("forward", began)
         began = time.perf_counter()
         epoch.add_predictions(said.champion, said.surprised)
@@ -300,7 +300,7 @@ class Shard:
         assert result.of is not None
         epoch.add_flushed(result, self.store, numbers, self._committed)
         changed = np.unique(result.of)
-        its, memories = numbers[changed], self.seats.memories(slots[changed])
+        its, memories = numbers[changed], self.models.memories(slots[changed])
         return Stepped(its, self.store.offsets[its], memories, None)
 
     # ---- end --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from chaos import random_model
 from rnn.config import ModelConfig
 from rnn.io.card import Card, read_card
 from rnn.io.memory import free_bytes
-from services.fleet.models import Models
+from services.fleet.model_loader import ModelLoader
 from services.fleet.room import Room, footprint_of, taken, want_of_room
 from services.predictor.ports import Refused
 from services.settings import Settings
@@ -100,7 +100,7 @@ def test_whatever_fails_in_loading_a_model_is_a_sentence(
 
     model = random_model(tmp_path / "model", seed=1)
     settings = Settings(model=model, state={"slots": 8})
-    assert Models(settings, "cpu").seat("").model == read_card(model).model
+    assert ModelLoader(settings, "cpu").load("").model == read_card(model).model
     monkeypatch.setattr(safetensors.torch, "load", broken)
     with pytest.raises(Refused, match="model"):
-        Models(settings, "cpu").seat("")
+        ModelLoader(settings, "cpu").load("")

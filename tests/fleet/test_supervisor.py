@@ -197,7 +197,7 @@ def test_a_challenger_that_cannot_run_is_left_out() -> None:
 def test_a_challenger_that_fails_at_its_work_is_refused_and_ordered_no_more() -> None:
     told, asked, member = following()
     asked.wanted = member.assignment
-    status = ShardStatus(0, member.incarnation, 1, "here", ShardStats(), fell=("tried", "out of memory"))
+    status = ShardStatus(0, member.incarnation, 1, "here", ShardStats(), failed=("tried", "out of memory"))
     told._heard(member, status, 0.0)
     assert asked.turned_down == ["tried"] and member.assignment == told._wanted(member) == ModelAssignment("good")
 

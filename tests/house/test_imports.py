@@ -90,7 +90,7 @@ def test_what_starts_and_watches_a_fleet_does_without_torch(root: Path) -> None:
 CRIMES = {
     "rnn knows nothing of the services": ("rnn/crime.py", "import services.records"),
     "the predictor knows records, codecs and ports only": ("services/predictor/crime.py", "import services.settings"),
-    "in the predictor only the shard and its seats know rnn": ("services/predictor/crime2.py", "import rnn"),
+    "in the predictor only the shard and its models know rnn": ("services/predictor/crime2.py", "import rnn"),
     "only cli, fleet and the doctor build adapters, and the test driver": (
         "services/telemetry/crime.py",
         "import services.brokers",

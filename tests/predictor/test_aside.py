@@ -39,7 +39,7 @@ class Driver(StreamDriver):
     error: Exception = IndexError("planted")
     everything = False
 
-    def _seat(self, network: Network, model: str) -> DeployedModel:
+    def _deployed(self, network: Network, model: str) -> DeployedModel:
         engine = engine_of(network, self._slots)
         run = engine.run
 
@@ -215,7 +215,7 @@ def test_each_kind_of_error_is_told_once_and_not_without_end() -> None:
         driver.send("a", AT + step, [1.0, 1.0])
     shard, stats = driver.restart(), ShardStats()
     tell = lambda event, **fields: told.append({"event": event, **fields})  # noqa: E731
-    aside = Aside(shard.store, shard.slots, shard.seats, stats, tell)
+    aside = Aside(shard.store, shard.slots, shard.models, stats, tell)
     records = driver.broker.records(Role.READINGS, 0).take([1])
     for kind in range(3 * KINDS):
         for _ in range(2):

@@ -37,7 +37,7 @@ class Decoder(ReadingDecoder):
         return super()._decode(records)
 
 
-def seat() -> DeployedModel:
+def deployed() -> DeployedModel:
     """Its engine raises for a reading of `x[0] == BUG`."""
     engine = engine_of(NETWORK, 64)
     run = engine.run
@@ -63,7 +63,7 @@ def test_the_loop_goes_on(broker: DevBroker, topic_names: Callable[[], str]) -> 
         world.send(0, keys, list(values))
         world.send(1, keys[:1], list(values[:1]))
         shard = Shard(
-            world.source(), world.sink(), world.changelog(), seat(), Decoder(Schema(FEATURES)),
+            world.source(), world.sink(), world.changelog(), deployed(), Decoder(Schema(FEATURES)),
             EpochContext("0123456789ab", world.group, world.names[Role.READINGS]), PARTITIONS,
             notify=lambda event, **fields: told.append({"event": event, **fields}),
         )  # fmt: skip

@@ -115,15 +115,15 @@ def test_a_challenger_that_fails_at_its_work_leaves_and_changes_no_prediction() 
     driver.challenge(NEW)
     for one in (driver, alone):
         send(one, "a", *range(5))
-    seats = driver.shard.seats  # type: ignore[union-attr]
-    assert seats.challenger is not None
-    failing = seats.challenger.model
-    seats.challenger.engine.table.parts["h0"] = torch.zeros(1, 8)  # as a device whose memory is gone
+    models = driver.shard.models  # type: ignore[union-attr]
+    assert models.challenger is not None
+    failing = models.challenger.model
+    models.challenger.engine.table.parts["h0"] = torch.zeros(1, 8)  # as a device whose memory is gone
     for one in (driver, alone):
         send(one, "a", *range(5, 10))
     assert [bits_of(made) for made in driver.predictions()] == [bits_of(made) for made in alone.predictions()]
-    assert seats.challenger is None and seats.fell is not None
-    model, reason = seats.fell
+    assert models.challenger is None and models.failed is not None
+    model, reason = models.failed
     assert model == failing and "failed beside the champion" in reason
 
 
@@ -146,7 +146,7 @@ def test_a_stream_that_was_silent_is_brought_over_by_its_latest_readings() -> No
     assert bits_of(last) == Unroll(NEW).step(*map(reading, range(10 - KEEPS, 11)))
     assert not last.flags & Flag.NEW
     assert driver.shard is not None
-    assert driver.shard.seats.warmed == 1
+    assert driver.shard.models.warmed == 1
 
 
 def test_a_swap_and_back_again_is_as_if_nothing_had_been() -> None:
@@ -211,7 +211,7 @@ def test_rows_name_the_models_that_made_them() -> None:
     assert driver.shard is not None and driver.challenger is not None
     assert driver.shard.store.named() == {driver.model: 2, driver.challenger[1]: 1, RECENT: 2}
     driver.challenge(None)
-    assert driver.shard.store.named()[driver.shard.seats.champion.model] == 2
+    assert driver.shard.store.named()[driver.shard.models.champion.model] == 2
     send(driver, "b", 1)
     assert driver.shard.store.named() == {driver.model: 2, RECENT: 2}
 
@@ -311,7 +311,7 @@ def calibration() -> Calibration:
 class Judging(StreamDriver):
     """A driver whose models come with a calibration of their scores."""
 
-    def _seat(self, network: Network, model: str) -> DeployedModel:
+    def _deployed(self, network: Network, model: str) -> DeployedModel:
         return DeployedModel(model, engine_of(network, self._slots), calibration=calibration())
 
 

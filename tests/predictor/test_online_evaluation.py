@@ -43,7 +43,7 @@ def household(n: int = 5000) -> Series:
 
 def champions(driver: StreamDriver) -> RunningMetrics:
     assert driver.shard is not None
-    found = driver.shard.outcomes.figures(driver.shard.seats.champion)
+    found = driver.shard.outcomes.figures(driver.shard.models.champion)
     assert found is not None
     return found
 

@@ -29,7 +29,7 @@ def bits(made: list[Prediction]) -> list[tuple[Any, ...]]:
 class Muted(StreamDriver):
     muted = True
 
-    def _seat(self, network: Network, model: str) -> DeployedModel:
+    def _deployed(self, network: Network, model: str) -> DeployedModel:
         engine = engine_of(network, self._slots)
         flush = engine.flush
 

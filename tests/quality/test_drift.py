@@ -245,7 +245,7 @@ class Known(StreamDriver):
         self._reference = reference
         super().__init__(network)
 
-    def _seat(self, network: Network, model: str) -> DeployedModel:
+    def _deployed(self, network: Network, model: str) -> DeployedModel:
         return DeployedModel(model, engine_of(network, self._slots), self._reference)
 
 

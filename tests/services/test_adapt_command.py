@@ -13,7 +13,7 @@ from serving import streamrnn
 from rnn.config import ModelConfig
 from rnn.io import weights
 from rnn.nn.network import Network
-from services.fleet.models import Models
+from services.fleet.model_loader import ModelLoader
 from services.predictor.ports import Refused
 from services.settings import load
 
@@ -68,10 +68,10 @@ def test_the_setting_makes_the_engine(tmp_path: Path) -> None:
     weights.save(tmp_path / "plain", Network(ModelConfig(("flow",), hidden=8)), created_ms=0)
     weights.save(tmp_path / "student", Network(ModelConfig(("flow",), hidden=8, head="student")), created_ms=0)
 
-    def seated(model: str, *sets: str) -> int:
+    def row_bytes_of(model: str, *sets: str) -> int:
         settings = load(None, [f"model={tmp_path / model}", "state.slots=8", *sets])
-        return int(Models(settings, "cpu").seat("").engine.table.row_bytes)
+        return int(ModelLoader(settings, "cpu").load("").engine.table.row_bytes)
 
-    assert seated("plain", "state.adapt=4") - seated("plain") == 4 * (5 + 15 + 5)
+    assert row_bytes_of("plain", "state.adapt=4") - row_bytes_of("plain") == 4 * (5 + 15 + 5)
     with pytest.raises(Refused, match=r"model: .*switch adaptation off"):
-        seated("student", "state.adapt=4")
+        row_bytes_of("student", "state.adapt=4")

@@ -124,11 +124,11 @@ def test_a_better_challenger_takes_over_and_a_worse_one_is_withdrawn(broker: Dev
             server.until(lambda: predicted(broker.bootstrap, pipeline), "predictions", server.stepped)
             better = registry.add(good, reason="a test").model
             registry.challenge(better, reason="a test", by="test")
-            server.until(lambda: len(server.events("seated")) >= 2, "the challenger runs in shadow")
+            server.until(lambda: len(server.events("models_activated")) >= 2, "the challenger runs in shadow")
             os.kill(actor_of(server), signal.SIGKILL)
             server.until(lambda: registry.aliases().champion == better, "promotion", server.stepped)
             os.kill(actor_of(server), signal.SIGKILL)  # in the middle of the swap: shards follow within a second or two
-            server.until(lambda: "previous" not in metrics_seats(server), "both shards serve it")
+            server.until(lambda: "previous" not in metrics_roles(server), "both shards serve it")
             server.until(lambda: registry.aliases().challenger is None, "no challenger")
             worse = registry.add(model(tmp_path / "worse", 0.3, seed=6), reason="a test").model
             registry.challenge(worse, reason="a test", by="test")
@@ -176,7 +176,7 @@ def test_a_champion_that_does_worse_than_the_one_before_is_rolled_back(broker: D
             assert done.returncode == 0, done.stderr
             server.until(lambda: registry.aliases().champion == first, "rollback", server.stepped)
             assert registry.aliases().previous == second
-            server.until(lambda: len(server.events("seated")) >= 4, "both shards are back")
+            server.until(lambda: len(server.events("models_activated")) >= 4, "both shards are back")
             written = sensors.stop()
         server.until(
             lambda: sum(map(len, predicted(broker.bootstrap, pipeline))) >= written, "all predictions", server.stepped
@@ -200,9 +200,9 @@ def test_a_challenger_that_does_not_fit_is_refused_and_the_champion_serves_on(
         registry = Registry(where)
         other = registry.add(model(tmp_path / "other", 0.2), reason="a test").model
         registry.challenge(other, reason="a test", by="test")
-        server.until(lambda: len(server.events("seated")) == 1, "the challenger runs")
+        server.until(lambda: len(server.events("models_activated")) == 1, "the challenger runs")
         registry.withdraw(reason="a test", by="test")
-        server.until(lambda: len(server.events("seated")) == 2, "it is gone")
+        server.until(lambda: len(server.events("models_activated")) == 2, "it is gone")
         damaged = registry.add(model(tmp_path / "damaged", 0.3), reason="a test").model
         registry.challenge(damaged, reason="a test", by="test")
         (where / "models" / damaged / "model.safetensors").write_bytes(b"damaged")
@@ -318,7 +318,7 @@ def actor_of(server: Serving) -> int:
     return min(actors, key=lambda one: one.create_time()).pid  # the spare came last
 
 
-def metrics_seats(server: Serving) -> str:
+def metrics_roles(server: Serving) -> str:
     """`previous` as long as a shard runs another model beside its champion."""
     page = server.get("/metrics")[1]
     return "previous" if "streamrnn_challenger_info{" in page else ""

@@ -19,7 +19,7 @@ from services.brokers.kafka_connect import open_admin
 from services.brokers.kafka_topics import create, spec
 from services.codecs import predictions
 from services.fleet.assembly import build_shard, topic_names
-from services.fleet.models import Models
+from services.fleet.model_loader import ModelLoader
 from services.fleet.status import ModelAssignment
 from services.settings import load
 
@@ -96,7 +96,7 @@ class Owner:
         self.twins = twins
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.shard = build_shard(
-            twins.settings, 0, len(BOTH), ModelAssignment(), Models(twins.settings, "cpu"),
+            twins.settings, 0, len(BOTH), ModelAssignment(), ModelLoader(twins.settings, "cpu"),
             server=secrets.token_hex(6), pause=pause, notify=lambda event, **told: self.events.append((event, told)),
         )  # fmt: skip
 

@@ -70,13 +70,13 @@ def again(model: Path, replay: Replay, first: NDArray[np.int64]) -> Again:
     return made
 
 
-class Seating:
+class ChallengerStart:
     """From where on the challenger knows each stream. Looks while it happens, for the changelog is compacted later."""
 
     def __init__(self, settings: Any, shards: int) -> None:
         self._kafka, self._topic, self._recent = settings.kafka, settings.topics.changelog, settings.state.recent
         self._shards = shards
-        self._from: dict[int, int] = {}  # partition -> offset, of some time before it was seated
+        self._from: dict[int, int] = {}  # partition -> offset, of some time before it was deployed
         self._known: dict[bytes, int] = {}  # stream -> offset of the last reading before the challenger stepped it
 
     def look(self, story: Story) -> None:
@@ -89,9 +89,9 @@ class Seating:
             if story.passed is not None:
                 self._from = end_offsets(self._kafka, self._topic)
             return
-        seated = [one for one in story.all("seated") if one.fields["challenger"]]
-        if len(seated) >= self._shards and time.time_ns() // 1_000_000 >= seated[-1].at_ms + SETTLED_MS:
-            self._known = self._read(seated[0].fields["challenger"])
+        activated = [one for one in story.all("models_activated") if one.fields["challenger"]]
+        if len(activated) >= self._shards and time.time_ns() // 1_000_000 >= activated[-1].at_ms + SETTLED_MS:
+            self._known = self._read(activated[0].fields["challenger"])
 
     def _read(self, model: str) -> dict[bytes, int]:
         from services.brokers.kafka_client import end_offsets

@@ -75,7 +75,7 @@ def _demo(console: Any, stack: ExitStack, plan: DemoPlan, keep: bool, out: Path)
     from services import datasets
     from services.brokers.kafka_client import ColumnProducer
     from services.brokers.kafka_source import KafkaSource
-    from services.cli.demo.bit_check import Seating
+    from services.cli.demo.bit_check import ChallengerStart
     from services.cli.demo.replay import Replay
     from services.cli.demo.retrain_summary import judged, print_summary
     from services.cli.demo.story import Story
@@ -109,7 +109,7 @@ def _demo(console: Any, stack: ExitStack, plan: DemoPlan, keep: bool, out: Path)
     scale[changed, CHANGED] *= FACTOR
     at_ms = np.tile(series.at_ms[served][:steps], plan.streams)  # all of them are read at the same time
     replay = Replay(x, at_ms, plan.streams, PARTITIONS)
-    tally, story, seating = Tally(replay, scale), Story(place / "runs"), Seating(settings, SHARDS)
+    tally, story, challenger_start = Tally(replay, scale), Story(place / "runs"), ChallengerStart(settings, SHARDS)
     runner = stage.serve(console, stack, settings, out / "retrain-server.log", story.heard)
     tally.start(KafkaSource(settings.kafka, settings.topics.predictions, range(PARTITIONS)))
     stack.callback(tally.stop)
@@ -117,9 +117,9 @@ def _demo(console: Any, stack: ExitStack, plan: DemoPlan, keep: bool, out: Path)
     stack.callback(producer.close)
     replay.start(producer, settings.topics.readings, plan.per_s)
     stack.callback(replay.stop)
-    watch(console, plan, runner, replay, tally, story, seating)
+    watch(console, plan, runner, replay, tally, story, challenger_start)
 
-    result = judged(console, settings, replay, tally, story, seating, scale, changed)
+    result = judged(console, settings, replay, tally, story, challenger_start, scale, changed)
     picture = out / "demo-retrain.png"
     result.draw(picture)
     print_summary(console, result, picture)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from services.cli.demo.bit_check import Seating, again
+from services.cli.demo.bit_check import ChallengerStart, again
 from services.cli.demo.errors import Errors
 from services.cli.demo.replay import Replay
 from services.cli.demo.retrain_picture import Curves, Marks, draw
@@ -50,7 +50,7 @@ def judged(
     replay: Replay,
     tally: Tally,
     story: Story,
-    seating: Seating,
+    challenger_start: ChallengerStart,
     scale: NDArray[np.float32],
     changed: NDArray[np.bool_],
 ) -> DemoResult:
@@ -70,7 +70,7 @@ def judged(
     models = _folders(settings, tally)
     first = np.zeros(replay.streams, np.int64)
     old = again(models[OLD], replay, first) if models else None
-    new = again(models[NEW], replay, seating.first(replay, tally)) if models[1:] else None
+    new = again(models[NEW], replay, challenger_start.first(replay, tally)) if models[1:] else None
     by = [np.flatnonzero(tally.model == place) for place in (OLD, NEW)]
     same = [0 if one is None else one.same(tally, mine) for one, mine in zip((old, new), by, strict=True)]
     beside = None if old is None else Errors(replay, scale, old.y)

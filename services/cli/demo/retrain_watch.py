@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from services.cli.demo import stage
-from services.cli.demo.bit_check import Seating
+from services.cli.demo.bit_check import ChallengerStart
 from services.cli.demo.story import Moment, Story
 from services.cli.demo.view import View, progress_bar
 
@@ -24,7 +24,13 @@ LOOK_BACK_STEPS = 60
 
 
 def watch(
-    console: Any, plan: DemoPlan, runner: stage.Runner, replay: Any, tally: Any, story: Story, seating: Seating
+    console: Any,
+    plan: DemoPlan,
+    runner: stage.Runner,
+    replay: Any,
+    tally: Any,
+    story: Story,
+    challenger_start: ChallengerStart,
 ) -> None:
     """Returns when no more readings are written, and each has its prediction or was waited for in vain."""
     moved_s, passed = time.monotonic(), story.passed
@@ -47,7 +53,7 @@ def watch(
                 chapter, line = _said(moment, chapter)
                 if line:
                     view.say(line)
-            seating.look(story)
+            challenger_start.look(story)
             _show(view, chapter, replay, tally, story)
             by_new = int((tally.model > 0).sum())
             if by_new >= plan.after or replay.sent >= replay.readings or _in_vain(story):
@@ -105,7 +111,7 @@ def _said(moment: Moment, chapter: str) -> tuple[str, str]:
             return "no new model", f"[bold red]not trained[/bold red]: {told['message']}"
         case "challenger":
             return "the challenger runs in shadow", f"model {told['model']} challenges the champion, in shadow"
-        case "seated":
+        case "models_activated":
             other = f", {told['challenger']} in shadow" if told["challenger"] else ""
             return chapter, f"shard {told.get('shard', '')}: {told['champion']} serves{other}"
         case "verdict":

@@ -30,13 +30,13 @@ class ModelUnfit(Refused):
     """It is the model that cannot be served here, nothing around it."""
 
 
-class Models:
-    """Where seats come from. The id "" is the folder that `model` names."""
+class ModelLoader:
+    """Models by id, in engines. The id "" is the folder that `model` names."""
 
     def __init__(self, settings: Settings, device: str) -> None:
         self._settings, self._device = settings, device
 
-    def seat(self, model: str, beside: bool = False) -> DeployedModel:
+    def load(self, model: str, beside: bool = False) -> DeployedModel:
         """The model in an engine, made here; `beside`: while a loop steps in another thread.
 
         Raises ModelUnfit for a model that is damaged, missing, too large for this machine, or cannot be served here for
@@ -45,7 +45,7 @@ class Models:
         from services.fleet.room import unforeseen
 
         try:
-            return self._seat(model, beside)
+            return self._load(model, beside)
         except Retriable:
             raise
         except Refused as error:
@@ -53,7 +53,7 @@ class Models:
         except Exception as error:  # a model of somebody's making: what fails is the model, not the shard
             raise ModelUnfit(f"model {model or self._settings.model}: {unforeseen(error)}") from error
 
-    def _seat(self, model: str, beside: bool) -> DeployedModel:
+    def _load(self, model: str, beside: bool) -> DeployedModel:
         from rnn.io import weights
         from rnn.io.card import ModelRefused
         from rnn.serve.build import engine_of
