@@ -64,7 +64,7 @@ class SequenceEnd(enum.IntEnum):
 
     NONE = 0  # the sequence goes on
     LAST = 1  # it ends with this reading
-    BARE = 2  # it has ended before: the reading says so and nothing else, all its values are missing
+    END_ONLY = 2  # it has ended before: the reading says so and nothing else, all its values are missing
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from rnn.config import ModelConfig
-from rnn.nn.cells import CELLS, Cell, remember
+from rnn.nn.cells import CELLS, Cell, chrono_init
 from rnn.nn.network import Network
 from rnn.train.fit import fit
 from rnn.train.recipe import Recipe
@@ -99,7 +99,7 @@ def new_cells() -> dict[str, Cell]:
         f"LSTM, chrono {LENGTH}": CELLS["lstm"](INPUTS, HIDDEN),
     }
     made["LSTM, forget bias 0"].bias_ih.data.zero_()
-    remember(made[f"LSTM, chrono {LENGTH}"], LENGTH)
+    chrono_init(made[f"LSTM, chrono {LENGTH}"], LENGTH)
     return made
 
 

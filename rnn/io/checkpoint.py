@@ -94,7 +94,7 @@ def moments_of(optimiser: torch.optim.AdamW, parameters: Mapping[str, nn.Paramet
     return {f"{name}/{key}": value for name, one in parameters.items() for key, value in optimiser.state[one].items()}
 
 
-def put_moments(
+def load_optimizer_state(
     optimiser: torch.optim.AdamW, parameters: Mapping[str, nn.Parameter], moments: Mapping[str, Tensor]
 ) -> None:
     """Gives the optimiser what `moments_of` said."""

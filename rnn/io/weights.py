@@ -25,7 +25,7 @@ from rnn.io.memory import free_bytes, size
 from rnn.nn.network import Network
 
 __all__ = ["CARD", "WEIGHTS", "Card", "DataRange", "ModelNotSaved", "ModelRefused", "TrainingSource", "check_size",
-           "load", "place_for", "read_card", "read_tensors", "save", "skeleton", "write_tensors"]  # fmt: skip
+           "load", "prepare_output_dir", "read_card", "read_tensors", "save", "skeleton", "write_tensors"]  # fmt: skip
 
 WEIGHTS = "model.safetensors"
 _AGAIN = "Save or train the model again with this release."
@@ -35,7 +35,7 @@ class ModelNotSaved(Exception):
     """The model could not be written; nothing of it is left. The message names the folder and what to do."""
 
 
-def place_for(folder: Path) -> Path:
+def prepare_output_dir(folder: Path) -> Path:
     """The absolute path of `folder`, where a model can be saved; creates the folders above it.
 
     Raises ModelNotSaved for a file, a mount point, a folder that holds other things than a model (saving replaces it
@@ -75,7 +75,7 @@ def save(
 
     Both files are written into a folder beside it and flushed to the disk before that one is renamed. Of a model that
     was in `folder` before nothing remains. Equal weights give equal bytes of `model.safetensors`, hence one id.
-    Raises ModelNotSaved (disk full, and as `place_for`), and ValueError for weights that are not finite.
+    Raises ModelNotSaved (disk full, and as `prepare_output_dir`), and ValueError for weights that are not finite.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     for name, tensor in tensors.items():
@@ -86,7 +86,7 @@ def save(
     shapes = {name: tuple(tensor.shape) for name, tensor in sorted(tensors.items())}
     told = (dict(scores or {}), shapes, dict(recipe or {}))
     card = Card(sha256[:12], sha256, network.config, created_ms, data, parent, *told)
-    folder = place_for(folder)
+    folder = prepare_output_dir(folder)
     try:
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:

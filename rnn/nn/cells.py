@@ -155,7 +155,7 @@ class GRU(Cell):
         return (n + torch.sigmoid(xz + hz) * (h - n),)
 
 
-def remember(cell: Cell, longest: int) -> None:
+def chrono_init(cell: Cell, longest: int) -> None:
     """Chrono initialisation (Tallec and Ollivier 2018): unit by unit another memory, from 1 to `longest` - 1 readings.
 
     The forget gate's bias, GRU's update gate's, is log U(1, longest - 1); LSTM's input gate has its negative. Leaves an

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rnn.config import SPECIALS, ModelConfig
-from rnn.nn.cells import CELLS, Cell, State, remember
+from rnn.nn.cells import CELLS, Cell, State, chrono_init
 from rnn.nn.heads import HEADS, Point
 from rnn.nn.inputs import CLIP, Inputs, outputs_of
 from rnn.nn.linear import Linear
 
-SQUASH: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu}
 """The f of each name that `ModelConfig.activation` may have."""
 
 States = tuple[State, ...]
@@ -65,7 +65,7 @@ class Network(nn.Module):
             self.layers.extend(cell(width, config.hidden, **extra) for width in widths)
             self.back.extend(cell(width, config.hidden, **extra) for width in widths if both)
             for layer in self.cells if config.at_end else ():  # what counts may lie a whole sequence back
-                remember(layer, config.max_length)
+                chrono_init(layer, config.max_length)
         else:
             self.start = Linear(self.input_width, config.layers * len(cell.PARTS) * config.hidden)
         if config.decodes:
@@ -127,7 +127,7 @@ class Network(nn.Module):
             parts["window"] = torch.zeros((config.lag + 1) * self.raw_width)
         return parts
 
-    def seen(self, raw: Tensor) -> Tensor:
+    def embed_inputs(self, raw: Tensor) -> Tensor:
         """What the first layer sees [..., input_width]. raw [..., 1] symbol numbers, or [..., inputs.outputs] features
         of `Inputs.advance`; without recurrence [..., features] in raw units, NaN = missing.
         """
@@ -165,7 +165,7 @@ class Network(nn.Module):
     def forward(self, feats: Tensor) -> Tensor:
         """Feed-forward layers: feats [..., input_width] -> [..., hidden]. One-to-one only."""
         for layer, dense in enumerate(self.dense):
-            feats = self.normed(layer, SQUASH[self.config.activation](dense(feats)))
+            feats = self.normed(layer, ACTIVATIONS[self.config.activation](dense(feats)))
         return feats
 
     def unroll(
@@ -196,7 +196,7 @@ class Network(nn.Module):
             after.append(end)
         return ys, tuple(after)
 
-    def look(self, window: Tensor, lengths: Tensor, state: Sequence[State]) -> tuple[Tensor, States]:
+    def bidirectional_window(self, window: Tensor, lengths: Tensor, state: Sequence[State]) -> tuple[Tensor, States]:
         """Both ways with a view of what comes: the head's input for the first reading of each window, and the forward
         state after that reading. window [W, n, input_width], of lane i the first lengths[i] >= 1 readings are known;
         `state` is the forward state before the first one.
@@ -216,7 +216,7 @@ class Network(nn.Module):
         if lengths is None:
             out, _ = cell.unroll(ys.flip(0), cell.initial_state(ys.shape[1], ys.device))
             return out.flip(0)
-        index = mirrored(len(ys), lengths)
+        index = reverse_index(len(ys), lengths)
         out, _ = cell.unroll(_taken(ys, index), cell.initial_state(ys.shape[1], ys.device), lengths)
         return _taken(out, index)
 
@@ -225,7 +225,7 @@ class Network(nn.Module):
 
     # ---- decoder ----------------------------------------------------------------------------------------------------
 
-    def begin(self, feats: Tensor) -> States:
+    def init_decoder(self, feats: Tensor) -> States:
         """One-to-many: the decoder's state before its first step, from feats [n, input_width]."""
         config, parts = self.config, len(CELLS[self.config.cell].PARTS)
         made = torch.tanh(self.start(feats)).view(len(feats), config.layers, parts, config.hidden)
@@ -245,7 +245,7 @@ class Network(nn.Module):
             after.append(end)
         return ys, tuple(after)
 
-    def foretell(self, state: Sequence[State]) -> tuple[Tensor, Tensor | None]:
+    def rollout(self, state: Sequence[State]) -> tuple[Tensor, Tensor | None]:
         """All steps of a real-valued answer, each fed with the mean before it: (mean [n, horizon, targets], scale
         [n, horizon, ..] or None), in the head's units.
         """
@@ -268,7 +268,7 @@ def embedding(symbols: int, width: int) -> nn.Embedding:
     return nn.Embedding(symbols, width, _weight=weight)
 
 
-def mirrored(steps: int, lengths: Tensor) -> Tensor:
+def reverse_index(steps: int, lengths: Tensor) -> Tensor:
     """For each step of each lane the step from the lane's other end; beyond its end the step itself. [steps, n]"""
     t = torch.arange(steps, device=lengths.device).unsqueeze(1)
     return torch.where(t < lengths, lengths - 1 - t, t)

@@ -60,15 +60,16 @@ class BidirectionalRunner:
         window = parts["window"].view(len(parts["window"]), self._room, -1)
         lengths = torch.ones(len(window), dtype=torch.int64, device=on.device)
         lengths[:n] = torch.from_numpy(clock[slots, PENDING]).to(on.device)
-        h, state = on.network.look(on.network.seen(window.transpose(0, 1)), lengths, on.state(parts))
+        embedded = on.network.embed_inputs(window.transpose(0, 1))
+        h, state = on.network.bidirectional_window(embedded, lengths, on.state(parts))
         answers = on.answerer.of_h(h).chosen(np.arange(n))
         after = on.named(state)
-        bad = ~(on.finite(after, n) & answers.sound())
+        bad = ~(on.finite(after, n) & answers.all_finite())
         for name, part in after.items():
             part[:n][torch.from_numpy(bad).to(on.device)] = 0.0  # a memory that is no number starts anew
             on.put(name, slots, part)
         on.put("window", slots, torch.cat((window[:, 1:], window[:, :1]), dim=1).flatten(1))
-        answers.silence(bad)
+        answers.mask_unavailable(bad)
         held = clock[slots, HELD:].reshape(n, self._room, 3)
         clock[slots, HELD:] = np.roll(held, -1, axis=1).reshape(n, -1)
         clock[slots, PENDING] -= 1

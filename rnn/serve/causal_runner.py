@@ -30,7 +30,7 @@ class CausalRunner:
         on, n = self._on, len(wave.slots)
         before = on.gathered(wave.slots)
         raw, after = on.taken_in(wave, before)
-        seen = on.network.seen(raw)
+        seen = on.network.embed_inputs(raw)
         if on.config.recurrent:
             after |= on.named(on.network.step(seen, on.state(before)))
         fold = torch.zeros(len(raw), 1, dtype=torch.bool, device=on.device)
@@ -40,11 +40,11 @@ class CausalRunner:
             on.put(name, wave.slots, part)
         answers = self._answers(wave, seen, after).chosen(np.arange(n))
         score = self._surprise(wave, before)
-        bad = ~on.finite(after, n) | (wave.due & ~wave.mute & ~answers.sound())
+        bad = ~on.finite(after, n) | (wave.due & ~wave.mute & ~answers.all_finite())
         wave.flags[bad] |= ordering.RESET
         on.table.clear(wave.slots[bad])
         score[bad] = np.nan
-        answers.silence(wave.mute | bad)
+        answers.mask_unavailable(wave.mute | bad)
         if answers.cut is not None:
             wave.flags[answers.cut & ~wave.mute & ~bad] |= ordering.CUT
         due = np.flatnonzero(wave.due | bad)
@@ -61,7 +61,7 @@ class CausalRunner:
             scale = Scale.of(on.inputs, after["x"]) if config.residual and on.inputs is not None else None
             return on.answerer.of_state(on.state(after), (scale, after.get("past")), keys)
         if config.decodes:
-            return on.answerer.of_state(on.network.begin(seen), (None, None), keys)
+            return on.answerer.of_state(on.network.init_decoder(seen), (None, None), keys)
         return on.answerer.of_h(on.network(seen), (None, None), keys)
 
     def _keys(self, wave: WaveBatch, rows: int) -> NDArray[np.uint64]:
@@ -79,7 +79,7 @@ class CausalRunner:
         if not self._scored or not known.any():
             return score
         head = on.network.head
-        mean, scale = on.answerer.say(on.state(before), before.get("past"))
+        mean, scale = on.answerer.predict_next(on.state(before), before.get("past"))
         if config.labels:
             symbol = torch.zeros(len(mean), device=on.device)
             symbol[:n] = torch.from_numpy(np.nan_to_num(wave.x[:, 0]) - len(SPECIALS)).to(on.device)

@@ -35,13 +35,13 @@ class Answers:
         given = {name: getattr(self, name) for name in optional}
         return Answers(self.y[rows], **{name: None if array is None else array[rows] for name, array in given.items()})
 
-    def silence(self, rows: NDArray[np.bool_]) -> None:
+    def mask_unavailable(self, rows: NDArray[np.bool_]) -> None:
         """Makes the rows [m] say nothing, in place."""
         for array in (self.y, self.lo, self.hi, self.prob):
             if array is not None:
                 array[rows] = np.nan
 
-    def sound(self) -> NDArray[np.bool_]:
+    def all_finite(self) -> NDArray[np.bool_]:
         """Which rows are numbers. [m]"""
         edges = (self.y, self.lo, self.hi) if self.prob is None else (self.prob,)
         good = [np.isfinite(array).all(axis=1) for array in edges if array is not None]
@@ -86,7 +86,7 @@ class OutputDecoder:
             return Answers(y, top=None if config.decodes else np.zeros((m, k), np.int32), prob=prob)
         return Answers(y, y.copy(), y.copy()) if self.network.head.BANDED else Answers(y)
 
-    def say(self, state: Sequence[State], past: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def predict_next(self, state: Sequence[State], past: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """What the head says of the next step alone, (mean, scale) in its own units; for surprise. One way only."""
         network = self.network
         if self.config.decodes:
@@ -117,7 +117,7 @@ class OutputDecoder:
         return (mean if path is None or past is None else mean + path(past)), scale
 
     def _foretold(self, state: Sequence[State], context: Context) -> Answers:
-        mean, scale = self.network.foretell(state)  # [m, horizon, targets]
+        mean, scale = self.network.rollout(state)  # [m, horizon, targets]
         scales, past = context
         path = self.network.linear_path
         if path is not None and past is not None:

@@ -23,10 +23,10 @@ from rnn.serve.bidirectional_runner import BidirectionalRunner
 from rnn.serve.causal_runner import CausalRunner
 from rnn.serve.network_runner import BEGAN, COUNT, PENDING, NetworkRunner, one_thread
 from rnn.serve.result import Result
-from rnn.serve.wave_batch import BARE, ENDS, GOES_ON, PartialResult, WaveBatch, joined
+from rnn.serve.wave_batch import CONTINUES, END_ONLY, ENDS, PartialResult, WaveBatch, joined
 from rnn.serve.waves import BULK_ROWS, one_wave, place_in_stream
 
-__all__ = ["BARE", "ENDS", "GOES_ON", "SequenceEngine"]
+__all__ = ["CONTINUES", "ENDS", "END_ONLY", "SequenceEngine"]
 
 
 class SequenceEngine:
@@ -63,9 +63,10 @@ class SequenceEngine:
     ) -> Result:
         """Folds n readings into their streams' states and gives the predictions that become due.
 
-        slots, x, at_ms and seq as `Engine.run`; a symbol is its number, NaN = missing. end [n]: GOES_ON, ENDS or BARE;
-        after an end the stream's memory is new. tag [n] comes back with the prediction about that reading. salt [n], a
-        hash of the stream's name, and the reading's place in its stream decide what is drawn where the config samples.
+        slots, x, at_ms and seq as `Engine.run`; a symbol is its number, NaN = missing. end [n]: CONTINUES, ENDS or
+        END_ONLY; after an end the stream's memory is new. tag [n] comes back with the prediction about that reading.
+        salt [n], a hash of the stream's name, and the reading's place in its stream decide what is drawn where the
+        config samples.
         """
         n = len(slots)
         features = len(self.config.features)
@@ -153,11 +154,11 @@ class SequenceEngine:
         before_ms = clock[slots, 0]
         flags, _ = ordering.check(clock, one_wave(slots), at_ms, seq)
         length = clock[slots, COUNT] - clock[slots, BEGAN]
-        twice, bare = flags == ordering.DUPLICATE, end == BARE
+        twice, bare = flags == ordering.DUPLICATE, end == END_ONLY
         early = bare & (before_ms == clocks.NEVER_MS)  # the stream's first reading is still to come
         clock[slots[early], :COUNT], flags[early] = clocks.INITIAL, 0
         over = ~twice & ~bare & (0 < config.max_length <= length)
-        ends = ~twice & (end != GOES_ON)
+        ends = ~twice & (end != CONTINUES)
         empty = bare & ~twice & (length == 0)
         clock[slots, COUNT] += ~twice & ~bare
         missing = np.isnan(x).any(axis=1) & ~bare

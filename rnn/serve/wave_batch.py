@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rnn.serve.outputs import Answers
 from rnn.serve.result import Result
 
-GOES_ON, ENDS, BARE = 0, 1, 2
+CONTINUES, ENDS, END_ONLY = 0, 1, 2
 """What a reading says of its sequence: it goes on; it ends with this one; it ended before this one, which is none."""
 
 

@@ -115,7 +115,7 @@ class Course:
                     raw = seen.raw.masked_fill(torch.rand(seen.raw.shape) < practice.unknown, 0.0)
                     seen = replace(seen, raw=raw)
                 shift = int(torch.randint(0, 1 << 20, ()))
-                said, state = objectives.answered(network, seen, state, practice.stride, shift)
+                said, state = objectives.forward_batch(network, seen, state, practice.stride, shift)
                 if said is None:
                     continue
                 loss = objectives.loss(network, said, self.class_weight)
@@ -151,7 +151,7 @@ class Course:
         network, total, count, right = self.network.eval(), 0.0, 0.0, 0.0
         with torch.no_grad():
             for said in answers(network, self.late, self.practice):
-                loss, values, correct = objectives.judged(network, said)
+                loss, values, correct = objectives.evaluate_batch(network, said)
                 total, count, right = total + loss, count + values, right + correct
         return total / max(count, 1.0), right / max(count, 1.0) if network.config.labels else None
 
@@ -198,7 +198,7 @@ class Course:
         self.best_worth = min(worths, default=(math.inf, math.inf))
         _put(self.parameters, standing.weights)
         self.average, self.best = standing.average, standing.best
-        checkpoints.put_moments(self.optimiser, self.parameters, standing.moments)
+        checkpoints.load_optimizer_state(self.optimiser, self.parameters, standing.moments)
 
 
 def one_cycle(done: float) -> float:
@@ -214,7 +214,7 @@ def answers(network: Network, late: list[Passage], practice: Practice) -> Iterat
     order = sorted(late, key=len)
     for begin in range(0, len(order), practice.lanes):
         whole = batch(order[begin : begin + practice.lanes])
-        said, _ = objectives.answered(network, whole, None, practice.stride)
+        said, _ = objectives.forward_batch(network, whole, None, practice.stride)
         if said is not None:
             yield said
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn.config import SPECIALS, ModelConfig
-from rnn.serve.wave_batch import BARE, GOES_ON
+from rnn.serve.wave_batch import CONTINUES, END_ONLY
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +45,17 @@ def checked(config: ModelConfig, number: int, one: LabeledSeries) -> LabeledSeri
         _whole_numbers(number, "symbol", one.x, len(SPECIALS) + len(config.vocabulary), "vocabulary")
     if config.labels and width:
         _whole_numbers(number, "class", one.truth, len(config.labels), "labels")
-    end, bare = one.end.copy(), one.end == BARE
+    end, bare = one.end.copy(), one.end == END_ONLY
     for at in np.flatnonzero(bare[1:]) + 1:
-        end[at - 1] = max(end[at - 1], 1) if end[at - 1] != BARE else BARE
+        end[at - 1] = max(end[at - 1], 1) if end[at - 1] != END_ONLY else END_ONLY
     kept = ~bare
     if not config.recurrent:
         end[:] = 1  # each reading is a sequence of its own
     return LabeledSeries(one.x[kept].astype(np.float32), one.at_ms[kept].astype(np.int64),
-                    (end[kept] != GOES_ON).astype(np.uint8), one.truth[kept].astype(np.float32))  # fmt: skip
+                    (end[kept] != CONTINUES).astype(np.uint8), one.truth[kept].astype(np.float32))  # fmt: skip
 
 
-def missing_and_fixed(names: Sequence[str], x: NDArray[np.float32]) -> tuple[list[str], list[str]]:
+def missing_and_constant(names: Sequence[str], x: NDArray[np.float32]) -> tuple[list[str], list[str]]:
     """Names of the columns x [n, names] that hold no number, and of those that hold one number only."""
     least, most = np.fmin.reduce(x, axis=0, initial=np.inf), np.fmax.reduce(x, axis=0, initial=-np.inf)
     missing, fixed = ([names[k] for k in np.flatnonzero(one).tolist()] for one in (least > most, least == most))
@@ -64,7 +64,7 @@ def missing_and_fixed(names: Sequence[str], x: NDArray[np.float32]) -> tuple[lis
 
 def still(names: Sequence[str], x: NDArray[np.float32]) -> str:
     """What is wrong with the columns x [n, names] if none of them holds two numbers, for a sentence; else empty."""
-    missing, fixed = missing_and_fixed(names, x)
+    missing, fixed = missing_and_constant(names, x)
     if len(missing) + len(fixed) < len(names):
         return ""
     values = np.unique(x[~np.isnan(x)]).tolist()
@@ -75,10 +75,10 @@ def still(names: Sequence[str], x: NDArray[np.float32]) -> str:
 
 def begins(end: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Where sequences begin. end [n] -> places, the first one 0."""
-    return np.concatenate(([0], np.flatnonzero(end[:-1] != GOES_ON) + 1)) if len(end) else np.zeros(0, np.int64)
+    return np.concatenate(([0], np.flatnonzero(end[:-1] != CONTINUES) + 1)) if len(end) else np.zeros(0, np.int64)
 
 
-def held_back(
+def validation_split(
     series: Sequence[LabeledSeries], share: float, seed: int, groups: Sequence[str] = (), alone: bool = False
 ) -> list[NDArray[np.bool_]]:
     """Which readings of each series [n] only judge. Whole groups where the series have any, else whole streams where

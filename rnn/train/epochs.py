@@ -77,7 +77,7 @@ def run(
         best_weights, stale, update = standing.best, standing.said["stale"], standing.said["update"]
         network.load_state_dict(standing.weights)
         average.load_state_dict(standing.average)
-        checkpoints.put_moments(optimiser, learning, standing.moments)
+        checkpoints.load_optimizer_state(optimiser, learning, standing.moments)
         optimiser.step()  # changes nothing, as there is no gradient yet; a schedule must not step before it
         schedule.last_epoch = update - 1
         schedule.step()
@@ -105,7 +105,7 @@ def run(
                     loss = loss * (window.weight.sum() / counts[at : at + recipe.window].sum().clamp(min=1))
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
-                team.add([one.grad for one in learning.values() if one.grad is not None])
+                team.all_reduce([one.grad for one in learning.values() if one.grad is not None])
                 nn.utils.clip_grad_norm_(learning.values(), recipe.clip_norm)
                 optimiser.step()
                 schedule.step()
@@ -114,7 +114,7 @@ def run(
                 update += 1
                 errors += squares
                 counted += window.weight.sum()
-        team.add([errors, counted])
+        team.all_reduce([errors, counted])
         averaged = average.module.eval()
         assert isinstance(averaged, Network)
         mse = _mse(said(averaged, validation, team)[0], validation, team)
@@ -123,7 +123,7 @@ def run(
         kept = mse < best
         if kept:
             best, best_weights, stale = mse, copy.deepcopy(averaged.state_dict()), 0
-        elapsed_s = team.agreed(time.monotonic() - began)
+        elapsed_s = team.broadcast_scalar(time.monotonic() - began)
         train_mse = float(errors) / max(float(counted), 1.0)
         epochs.append(EpochMetrics(number, planned, train_mse, mse, persistence_mse, elapsed_s, kept))
         if checkpoint is not None and team.first:
@@ -192,7 +192,7 @@ def _counts(train: Windows, team: ProcessGroup) -> Tensor | None:
     if team.size == 1:
         return None
     counts = train.weight.sum(dim=(1, 2))
-    team.add([counts])
+    team.all_reduce([counts])
     return counts
 
 
@@ -222,5 +222,5 @@ def _mse(means: Sequence[Tensor], windows: Windows, team: ProcessGroup) -> float
         mean = torch.cat(list(means))
         sums[0] = ((mean - windows.change).square() * windows.weight).sum()
         sums[1] = windows.weight.sum()
-    team.add([sums])
+    team.all_reduce([sums])
     return float(sums[0] / sums[1].clamp(min=1))

@@ -106,7 +106,7 @@ def fit(
         if config.linear and team.first:
             solve_linear_path(network, [(train, torch.zeros_like(train.change))])
         with torch.no_grad():
-            team.agree([*network.to(team.device).state_dict().values()])
+            team.broadcast([*network.to(team.device).state_dict().values()])
         count = lanes[0].x.shape[1]
         groups = max(1, min(count // team.size, round(count / recipe.lanes)))
         begun = "" if start is None else checkpoints.identity("", (one.cpu().numpy() for one in start.values()))

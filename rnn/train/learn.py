@@ -20,7 +20,7 @@ from rnn.io import checkpoint as checkpoints
 from rnn.nn.network import Network
 from rnn.train.calibrate import calibrate
 from rnn.train.course import Course, Pass, answers
-from rnn.train.dataset import LabeledSeries, checked, held_back, still
+from rnn.train.dataset import LabeledSeries, checked, still, validation_split
 from rnn.train.fit import EpochMetrics, fit
 from rnn.train.lanes import moments
 from rnn.train.practice import Practice
@@ -54,11 +54,11 @@ def learn(
 ) -> Learned:
     """Trains a new network of any shape on the series.
 
-    A part is held back to choose among passes (`dataset.held_back`) and to calibrate bands; scalers come from the
-    rest. `groups` says of each series whose it is, where a network must do well on those it has never met: then whole
-    groups are held back. (Plain forecasts know no groups: they hold back what is latest.) `progress` is called after
-    each pass. With `checkpoint`, a file, training that was cut off goes on where it stood, to the same weights; the
-    file is deleted at the end. Equal arguments give bit-identical weights on one machine.
+    A part is held back to choose among passes and to calibrate bands (`dataset.validation_split`); scalers come from
+    the rest. `groups` says of each series whose it is, where a network must do well on those it has never met: then
+    whole groups are held back. (Plain forecasts know no groups: they hold back what is latest.) `progress` is called
+    after each pass. With `checkpoint`, a file, training that was cut off goes on where it stood, to the same weights;
+    the file is deleted at the end. Equal arguments give bit-identical weights on one machine.
 
     `learned` says of each series how many of its readings are learned from; the later ones are held back, whatever else
     is said here. `start` are weights to begin from. A `team` of several processes trains plain forecasts only, as
@@ -76,7 +76,7 @@ def learn(
     if team.size > 1:
         raise ValueError("only forecasts of the next reading are trained by several processes: train this one alone")
     if learned is None:
-        held = held_back(known, practice.validation, practice.seed, groups, alone=not config.recurrent)
+        held = validation_split(known, practice.validation, practice.seed, groups, alone=not config.recurrent)
     else:
         held = [np.arange(len(one)) >= count for one, count in zip(known, learned, strict=True)]
     rows = sum(int((~one).sum()) for one in held)

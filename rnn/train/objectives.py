@@ -29,7 +29,7 @@ class ModelOutput:
     weight: Tensor  # as truth
 
 
-def answered(
+def forward_batch(
     network: Network, batch: TrainingBatch, state: States | None, stride: int, shift: int = 0
 ) -> tuple[ModelOutput | None, States | None]:
     """(what is said of a batch, None where nothing in it counts; the state after its last step, without gradients).
@@ -39,14 +39,14 @@ def answered(
     config = network.config
     if not config.recurrent:
         return _static(network, batch), None
-    feats = network.seen(batch.raw)
+    feats = network.embed_inputs(batch.raw)
     if config.direction != "forward":
         return _pick(network, unroll.both_ways(network, feats, batch.lengths, shift), batch), None
     if config.decodes and config.labels and config.at_end:
         _, state = unroll.unroll(network, feats, None, batch.lengths)
         n = torch.arange(feats.shape[1])
         last = batch.lengths - 1
-        return _spelt(network, state, batch.truth[last, n], batch.weight[last, n]), None
+        return _decode_teacher_forced(network, state, batch.truth[last, n], batch.weight[last, n]), None
     if config.decodes:
         return _strided(network, batch, feats, state, stride, shift)
     h, state = unroll.unroll(network, feats, state)
@@ -71,7 +71,7 @@ def loss(network: Network, said: ModelOutput, class_weight: Tensor | None = None
     return network.head.loss(said.mean, said.scale, said.truth, weight)
 
 
-def judged(network: Network, said: ModelOutput) -> tuple[float, float, float]:
+def evaluate_batch(network: Network, said: ModelOutput) -> tuple[float, float, float]:
     """(sum of what epochs are compared by, how many values it is of, how many of those classes were right): nats of
     classes, else squared error in scaled units. The third is 0 for real values.
     """
@@ -96,15 +96,16 @@ def _pick(network: Network, h: Tensor, batch: TrainingBatch) -> ModelOutput | No
 
 
 def _static(network: Network, batch: TrainingBatch) -> ModelOutput | None:
-    feats, truth, weight = network.seen(batch.raw)[0], batch.truth[0], batch.weight[0]
+    feats, truth, weight = network.embed_inputs(batch.raw)[0], batch.truth[0], batch.weight[0]
     if not bool(weight.any()):
         return None
     if not network.config.decodes:
         h = network(feats).unsqueeze(1)
         mean, scale = network.head(h)
         return ModelOutput(mean, scale, h, truth, weight)
-    state = network.begin(feats)
-    return _spelt(network, state, truth, weight) if network.config.labels else _foretold(network, state, truth, weight)
+    state = network.init_decoder(feats)
+    decode = _decode_teacher_forced if network.config.labels else _rollout
+    return decode(network, state, truth, weight)
 
 
 def _strided(
@@ -130,12 +131,12 @@ def _strided(
     begun = tuple(tuple(torch.cat([s[layer][part] for s in states])[lanes] for part in parts) for layer in layers)
     truth, weight = (part[stops].flatten(0, 1)[lanes] for part in (batch.truth, batch.weight))
     if network.config.labels:
-        return _spelt(network, begun, truth, weight), _detached(state)
+        return _decode_teacher_forced(network, begun, truth, weight), _detached(state)
     past = None if batch.past is None else batch.past[stops].flatten(0, 1)[lanes]
-    return _foretold(network, begun, truth, weight, past), _detached(state)
+    return _rollout(network, begun, truth, weight, past), _detached(state)
 
 
-def _spelt(network: Network, state: States, truth: Tensor, weight: Tensor) -> ModelOutput | None:
+def _decode_teacher_forced(network: Network, state: States, truth: Tensor, weight: Tensor) -> ModelOutput | None:
     """Symbols, each told the true one before it. truth [m, horizon, 1]"""
     longest = int(weight.sum(dim=(1, 2)).max())
     if not longest:
@@ -149,10 +150,8 @@ def _spelt(network: Network, state: States, truth: Tensor, weight: Tensor) -> Mo
     return ModelOutput(mean, scale, h, truth[:, :longest], weight[:, :longest])
 
 
-def _foretold(
-    network: Network, state: States, truth: Tensor, weight: Tensor, past: Tensor | None = None
-) -> ModelOutput:
-    mean, scale = network.foretell(state)
+def _rollout(network: Network, state: States, truth: Tensor, weight: Tensor, past: Tensor | None = None) -> ModelOutput:
+    mean, scale = network.rollout(state)
     if network.linear_path is not None and past is not None:
         mean = torch.cat((mean[:, :1] + network.linear_path(past).unsqueeze(1), mean[:, 1:]), dim=1)
     return ModelOutput(mean, scale, None, truth, weight)

@@ -39,7 +39,7 @@ class ProcessGroup:
         """The lanes of `lanes` that are this process's."""
         return slice(self.rank, lanes, self.size)
 
-    def add(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         """Sums each tensor over the processes, in place, in one exchange. They must be of one type and device."""
         if self.size == 1:
             return
@@ -50,19 +50,19 @@ class ProcessGroup:
             one.copy_(flat[at : at + one.numel()].view_as(one))
             at += one.numel()
 
-    def agree(self, tensors: Sequence[Tensor]) -> None:
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Gives every process what the first one has, in place."""
         if not self.first:
             for one in tensors:
                 one.zero_()
-        self.add(tensors)
+        self.all_reduce(tensors)
 
-    def agreed(self, number: float) -> float:
+    def broadcast_scalar(self, number: float) -> float:
         """The first process's number, for decisions that all must take alike."""
         if self.size == 1:
             return number
         told = torch.tensor([number], dtype=torch.float64, device=self.device)
-        self.agree([told])
+        self.broadcast([told])
         return float(told)
 
 

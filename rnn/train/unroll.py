@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rnn.nn.cells import GRU, LSTM, Cell, Elman, State
-from rnn.nn.network import Network, States, mirrored
+from rnn.nn.network import Network, States, reverse_index
 
 WIDEST_LOOK = 33
 """Most readings that each step's own backward pass may read; beyond, passes are shared by neighbouring steps."""
@@ -114,7 +114,7 @@ def _kernel(cell: Cell):  # type: ignore[no-untyped-def]
 
 def _backward(cell: Cell, ys: Tensor, lengths: Tensor) -> Tensor:
     """From each lane's end. What stands beyond a lane's end comes last here, so it changes nothing that counts."""
-    index = mirrored(len(ys), lengths).unsqueeze(2)
+    index = reverse_index(len(ys), lengths).unsqueeze(2)
     out, _ = run(cell, ys.gather(0, index.expand(-1, -1, ys.shape[2])), cell.initial_state(ys.shape[1], ys.device))
     return out.gather(0, index.expand(-1, -1, out.shape[2]))
 

@@ -100,7 +100,7 @@ def backtest(
             raise WrongTable(f"{idle[0]}: is for forecasts of the next reading; say it under data in {config}")
         return _of_file(_with_set(sections, what, config), seed, out, json_form)
     if out is not None:
-        weights.place_for(out)
+        weights.prepare_output_dir(out)
     data = sections.data
     only(data, ("set", "test_share", "time", "stream"))
     if test == TEST and data.test_share:

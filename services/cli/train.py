@@ -125,7 +125,7 @@ def train_model(
     from services.trainer.training_task import NotTrained, OutOfTime, TrainingTask, train
 
     recipe = recipe_of(plan.recipe, material.config, material.readings, seed)
-    folder = weights.place_for(folder)
+    folder = weights.prepare_output_dir(folder)
     asked = way_of(way or {}, bool(resume))
     work = TrainingTask(material.config, material.series, None, recipe, material.groups)
     checkpoint = None if resume is None or asked.workers else _checkpoint(folder, resume, console)

@@ -56,7 +56,7 @@ def train_topic(
     names = tuple(name.strip() for name in features.split(",") if name.strip()) or plan.data.features
     folder = out or plan.out
     if folder is not None:
-        folder = weights.place_for(folder)
+        folder = weights.prepare_output_dir(folder)
     flags = [] if topical["--bootstrap"] is None else [f"kafka.bootstrap_servers={topical['--bootstrap']}"]
     settings = load(serve_config, flags)
     past = _past(settings, topic, serve_config, topical, parent)

@@ -117,7 +117,7 @@ class JsonReadings:
         if msgspec.UnsetType in (kinds := set(map(type, rows))):
             bare = np.fromiter([row is msgspec.UNSET for row in rows], np.bool_, len(rows))
             bad |= bare & (end == SequenceEnd.NONE)
-            end[bare] = SequenceEnd.BARE
+            end[bare] = SequenceEnd.END_ONLY
             rows = [(None,) * len(self._features) if row is msgspec.UNSET else row for row in rows]
         if self._numbers is None:
             x = self._matrix(rows, kinds)

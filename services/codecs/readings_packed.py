@@ -234,8 +234,8 @@ def _ends(array: Any, x: NDArray[np.float32], first: int) -> NDArray[np.uint8]:
     if array is None:
         return np.zeros(len(x), np.uint8)
     end = np.array(array.cast(pa.uint8()).fill_null(SequenceEnd.NONE), np.uint8)
-    for row in np.flatnonzero(end > SequenceEnd.BARE)[:1].tolist():
+    for row in np.flatnonzero(end > SequenceEnd.END_ONLY)[:1].tolist():
         raise Refusal(Reason.WRONG_SCHEMA, f"Row {first + row}: end is {end[row]}; it must be 0, 1 or 2, or null.")
-    for row in np.flatnonzero((end == SequenceEnd.BARE) & ~np.isnan(x).all(axis=1))[:1].tolist():
+    for row in np.flatnonzero((end == SequenceEnd.END_ONLY) & ~np.isnan(x).all(axis=1))[:1].tolist():
         raise Refusal(Reason.WRONG_SCHEMA, f"Row {first + row}: end is 2, a bare end, but there are values; write 1.")
     return end

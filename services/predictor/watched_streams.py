@@ -148,7 +148,7 @@ class Spotlight:
             values[first, 1:] = self._said[which[first]]
             self._said[which[first]] = next_[first + n - 1]
         score = said.score[rows] if said.of is None else _spread(said.score, said.of, len(x), np.nan)[rows]
-        if (bare := end == SequenceEnd.BARE).any():
+        if (bare := end == SequenceEnd.END_ONLY).any():
             if bare.all():
                 return
             rows, which, values, score = (part[~bare] for part in (rows, which, values, score))

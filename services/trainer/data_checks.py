@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn.config import ModelConfig
-from rnn.train.dataset import LabeledSeries, missing_and_fixed, still
+from rnn.train.dataset import LabeledSeries, missing_and_constant, still
 from services.trainer.ranges import Range, WrongRange, said_time
 from services.trainer.split import TimeSplit
 
@@ -26,7 +26,7 @@ def whole(wanted: Range, config: ModelConfig, series: Sequence[LabeledSeries]) -
             f"{wanted}: all values of {', '.join(config.features[:8])} are missing in all {readings:,} readings: look "
             "at the sensors, or take another range"
         )
-    dead, fixed = missing_and_fixed(config.features, x)
+    dead, fixed = missing_and_constant(config.features, x)
     targets = config.targets or config.features
     if not set(targets) - {*dead, *fixed}:
         said = still(targets, x[:, [config.features.index(name) for name in targets]])
@@ -70,7 +70,7 @@ def parts(wanted: Range, config: ModelConfig, series: Sequence[LabeledSeries], c
     dead, fixed = (
         [name for name in now if name not in ever]
         for now, ever in zip(
-            missing_and_fixed(config.targets, early), missing_and_fixed(config.targets, all_), strict=True
+            missing_and_constant(config.targets, early), missing_and_constant(config.targets, all_), strict=True
         )
     )
     return [f"{name} is missing {where}: no forecast of it is learned" for name in dead] + [

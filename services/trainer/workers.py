@@ -253,7 +253,7 @@ def _loop(given: dict[str, Any]) -> None:
             nonlocal saved_s
             if team.first:
                 board.tell.remote({"event": "pass", "pass": asdict(one)})
-            if team.agreed(time.monotonic() - saved_s) < given["every_s"]:
+            if team.broadcast_scalar(time.monotonic() - saved_s) < given["every_s"]:
                 return
             saved_s = time.monotonic()
             saved = train.Checkpoint.from_directory(place) if team.first else None
@@ -263,7 +263,7 @@ def _loop(given: dict[str, Any]) -> None:
         try:
             with refusals(work):
                 learned = learn(
-                    work.config, work.series, work.recipe, within(given["limit_s"], passed, team.agreed),
+                    work.config, work.series, work.recipe, within(given["limit_s"], passed, team.broadcast_scalar),
                     folder / STANDING, learned=work.learned, start=start, team=team,
                 )  # fmt: skip
         except (NotTrained, CheckpointMismatch) as error:

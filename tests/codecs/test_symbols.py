@@ -129,9 +129,9 @@ def test_a_vocabulary_has_one_feature():
         ({"x": [1, 2], "end": True}, SequenceEnd.LAST, [1, 2]),
         ({"x": {"level": 2}, "end": True}, SequenceEnd.LAST, [math.nan, 2]),
         ({"x": {}, "end": True}, SequenceEnd.LAST, [math.nan, math.nan]),
-        ({"end": True}, SequenceEnd.BARE, [math.nan, math.nan]),
-        ({"end": True, "seq": 4.0}, SequenceEnd.BARE, [math.nan, math.nan]),
-        ({"end": True, "seq": 4}, SequenceEnd.BARE, [math.nan, math.nan]),
+        ({"end": True}, SequenceEnd.END_ONLY, [math.nan, math.nan]),
+        ({"end": True, "seq": 4.0}, SequenceEnd.END_ONLY, [math.nan, math.nan]),
+        ({"end": True, "seq": 4}, SequenceEnd.END_ONLY, [math.nan, math.nan]),
     ],
 )
 def test_ends(real, polled, rest, end, x):
@@ -145,7 +145,7 @@ def test_ends(real, polled, rest, end, x):
 
 def test_a_bare_end_of_symbols_and_a_missing_last_symbol_differ(decoder, polled):
     readings, _ = decoder.decode(polled([obj(end=True), b'{"at":1,"x":null,"end":true}', obj("cat", end=True)]))
-    assert readings.end.tolist() == [SequenceEnd.BARE, SequenceEnd.LAST, SequenceEnd.LAST]
+    assert readings.end.tolist() == [SequenceEnd.END_ONLY, SequenceEnd.LAST, SequenceEnd.LAST]
     np.testing.assert_array_equal(readings.x, [[math.nan], [math.nan], [3]])
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rnn.config import ModelConfig
 from rnn.nn.cells import CELLS, LSTM
-from rnn.nn.network import Network, mirrored
+from rnn.nn.network import Network, reverse_index
 
 STEPS, LANES, HIDDEN = 9, 10, 8
 LENGTHS = torch.arange(LANES)  # every length from none to all
@@ -161,7 +161,7 @@ def test_look_is_unroll_on_the_window(cell: str, direction: str, layers: int) ->
     feats = readings(network)
     _, state = network.unroll(feats[:3])
     lengths = 1 + LENGTHS % (STEPS - 3)
-    h, after = network.look(feats[3:], lengths, state)
+    h, after = network.bidirectional_window(feats[3:], lengths, state)
     expected, _ = network.unroll(feats[3:], state, lengths=lengths)
     assert close(h, expected[0])
     first, stepped = network.unroll(feats[3:4], state)
@@ -174,14 +174,14 @@ def test_look_is_unroll_on_the_window(cell: str, direction: str, layers: int) ->
 def test_look_with_nothing_to_come_is_one_step_each_way(cell: str) -> None:
     network = network_of(cell, direction="sum", layers=2, **NOW)
     feats = readings(network, 1)
-    h, after = network.look(feats, torch.ones(LANES, dtype=torch.int64), network.initial_state(LANES))
+    h, after = network.bidirectional_window(feats, torch.ones(LANES, dtype=torch.int64), network.initial_state(LANES))
     expected, end = network.unroll(feats)
     assert close(h, expected[0])
     assert all(close(a, b) for ours, its in zip(after, end, strict=True) for a, b in zip(ours, its, strict=True))
 
 
 def test_mirrored_turns_each_lane_round_and_leaves_what_lies_beyond() -> None:
-    assert mirrored(4, torch.tensor([0, 1, 3, 4])).t().tolist() == [
+    assert reverse_index(4, torch.tensor([0, 1, 3, 4])).t().tolist() == [
         [0, 1, 2, 3],
         [0, 1, 2, 3],
         [2, 1, 0, 3],
@@ -197,7 +197,7 @@ def test_mirrored_turns_each_lane_round_and_leaves_what_lies_beyond() -> None:
 def test_a_forecast_has_all_its_steps_each_fed_with_the_one_before(cell: str, head: str, layers: int) -> None:
     network = network_of(cell, layers=layers, head=head, task="encoder-decoder", horizon=5)
     _, state = network.unroll(readings(network))
-    mean, scale = network.foretell(state)
+    mean, scale = network.rollout(state)
     assert mean.shape == (LANES, 5, 2)
     assert (scale is None) == (head == "point")
     if scale is not None:
@@ -217,7 +217,7 @@ def test_an_image_begins_a_decoder_that_speaks_symbols(cell: str, layers: int) -
         cell, layers=layers, task="one-to-many", head="categorical", labels=labels, horizon=4, predicts="now"
     )
     raw = torch.tensor([[1.0, float("nan")]]).expand(LANES, 2)
-    state = network.begin(network.seen(raw))
+    state = network.init_decoder(network.embed_inputs(raw))
     assert len(state) == layers and all(part.shape == (LANES, HIDDEN) for layer in state for part in layer)
     assert all((part.abs() <= 1).all() for layer in state for part in layer)
     nothing = torch.full((LANES,), -1)
@@ -245,7 +245,7 @@ def test_without_time_each_layer_is_f_of_a_matrix(activation: str) -> None:
 
 def test_symbols_are_seen_as_their_vectors_and_a_missing_one_as_the_unknown() -> None:
     network = Network(ModelConfig(vocabulary=("a", "b"), head="categorical", hidden=HIDDEN, embedding=5))
-    seen = network.seen(torch.tensor([[3.0], [float("nan")], [0.0], [4.0]]))
+    seen = network.embed_inputs(torch.tensor([[3.0], [float("nan")], [0.0], [4.0]]))
     weight = network.embedding.weight
     assert torch.equal(seen, weight[[3, 0, 0, 4]])
     assert weight.shape == (5, 5)

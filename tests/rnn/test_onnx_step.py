@@ -95,7 +95,7 @@ def test_symbols(cell: str, layers: int) -> None:
     carried = {name: part.numpy() for name, part in named(network, state).items()}
     for step in range(STEPS):
         symbol = torch.from_numpy(np.random.default_rng(step).integers(0, len(WORDS) + 3, STREAMS))
-        state = network.step(network.seen(symbol[:, None].float()), state)
+        state = network.step(network.embed_inputs(symbol[:, None].float()), state)
         said = run(graph, symbol=symbol.numpy(), **carried)
         heads_agree(network, said, network.top(state))
         carried = {name: said[f"{name}_next"] for name in carried}
@@ -141,13 +141,13 @@ def test_without_memory_there_is_no_state(symbolic: bool) -> None:
         raw = torch.tensor([[1.0, float("nan")], [500.0, 2.0], [float("nan"), float("nan")]])
         said = run(session(network), x=raw.numpy())
     assert set(said) == {"logits", "probability"}
-    heads_agree(network, said, network(network.seen(raw)))
+    heads_agree(network, said, network(network.embed_inputs(raw)))
 
 
 def test_an_answer_of_many_symbols_is_spelt_with_two_graphs() -> None:
     network = network_of(task="one-to-many", predicts="now", head="categorical", labels=("e", "n", "o"), horizon=4)
     raw = torch.randn(STREAMS, 2)
-    state = network.begin(network.seen(raw))
+    state = network.init_decoder(network.embed_inputs(raw))
     began = run(session(network), x=raw.numpy())
     decode = session(network, "decode")
     number, carried = torch.full((STREAMS,), -1), {name.removesuffix("_next"): part for name, part in began.items()}
@@ -167,7 +167,7 @@ def test_a_forecast_of_many_steps_goes_on_from_the_encoders_state(cell: str) -> 
     zeros = {name: part.numpy() for name, part in named(network, network.initial_state(STREAMS)).items()}
     encoded = run(session(network), feats=feats.numpy(), **zeros)
     assert "mean" not in encoded
-    mean, _ = network.foretell(state)
+    mean, _ = network.rollout(state)
     carried = {name.removesuffix("_next"): part for name, part in encoded.items()}
     said = {"mean": np.zeros((STREAMS, 2), np.float32)}
     decode = session(network, "decode")

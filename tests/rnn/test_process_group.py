@@ -85,10 +85,14 @@ def test_a_team_whose_group_is_gone_is_broken_and_not_a_wrong_argument(tmp_path:
     team = dataclasses.replace(joined(), size=2, total=_total)
     distributed.destroy_process_group()
     with pytest.raises(ProcessGroupLost, match="process group"):
-        team.add([torch.ones(3)])
+        team.all_reduce([torch.ones(3)])
 
 
 def test_one_process_is_a_team_by_itself() -> None:
-    assert SINGLE_PROCESS.first and SINGLE_PROCESS.share(5) == slice(0, 5, 1) and SINGLE_PROCESS.agreed(2.5) == 2.5
+    assert (
+        SINGLE_PROCESS.first
+        and SINGLE_PROCESS.share(5) == slice(0, 5, 1)
+        and SINGLE_PROCESS.broadcast_scalar(2.5) == 2.5
+    )
     with pytest.raises(ValueError, match="belongs to no group"):
         joined()

@@ -15,7 +15,7 @@ from rnn.serve import ordering
 from rnn.serve.build import engine_of
 from rnn.serve.engine import Engine
 from rnn.serve.result import Result
-from rnn.serve.sequence_engine import BARE, ENDS, SequenceEngine
+from rnn.serve.sequence_engine import END_ONLY, ENDS, SequenceEngine
 
 FEATURES = ("a", "b", "c")
 WORDS = ("the", "cat", "chased", "a", "mouse", "not")
@@ -76,8 +76,8 @@ class Series:
             for before, at in itertools.pairwise(mine.tolist()):
                 if twice[at]:
                     self.at_ms[at] = self.at_ms[before]
-        self.end = random.choice(np.array([0, 0, 0, 0, 0, 0, ENDS, BARE], np.uint8), n)
-        self.x[self.end == BARE] = np.nan
+        self.end = random.choice(np.array([0, 0, 0, 0, 0, 0, ENDS, END_ONLY], np.uint8), n)
+        self.x[self.end == END_ONLY] = np.nan
         self.tag = np.arange(n) * 7
         self.salt = self.slots * 1_000_003
 
@@ -146,7 +146,7 @@ def test_every_accepted_reading_is_answered_once(name: str) -> None:
     if config.at_end:
         assert (series.end[of] > 0).all() and len(of) > 5
     else:
-        readings = np.flatnonzero(series.end != BARE)
+        readings = np.flatnonzero(series.end != END_ONLY)
         assert set(series.tag[readings].tolist()) <= set(tags.tolist())
 
 
@@ -212,11 +212,14 @@ OF_ENDS: dict[str, dict[int, int]] = {
 @pytest.mark.parametrize("name", OF_ENDS)
 def test_what_is_said_of_ends(name: str) -> None:
     config = {**CONFIGS, **FAST, "limited": ModelConfig(FEATURES, max_length=9)}[name]
-    engine, end = engine_of(network_of(config), 1), np.array([BARE, 0, BARE, BARE, BARE, ENDS, ENDS], np.uint8)
+    engine, end = (
+        engine_of(network_of(config), 1),
+        np.array([END_ONLY, 0, END_ONLY, END_ONLY, END_ONLY, ENDS, ENDS], np.uint8),
+    )
     assert isinstance(engine, Engine) == (name == "fast")
     place = np.array([0, 1, 2, 2, 4, 5, 5])
     x = np.full((7, len(config.features)), 3, np.float32)
-    x[end == BARE] = np.nan
+    x[end == END_ONLY] = np.nan
     result = engine.run(np.zeros(7, np.int64), x, 1000 * place, place, end=end, tag=np.arange(7))
     about = result.of if result.tag is None else result.tag
     assert about is not None
@@ -253,7 +256,7 @@ def test_both_ways_with_a_lag_is_the_network_on_the_window() -> None:
         hidden = network.initial_state(1)
         for t in range(n):
             window = torch.stack(raw[t : t + lag + 1])
-            h, hidden = network.look(window, torch.tensor([len(window)]), hidden)
+            h, hidden = network.bidirectional_window(window, torch.tensor([len(window)]), hidden)
             np.testing.assert_allclose(result.y[t], network.head(h)[0][0], atol=1e-5)
     assert result.flags[-1] & ordering.ENDED and not (result.flags[:-1] & ordering.ENDED).any()
 
@@ -284,7 +287,7 @@ def test_an_end_without_a_beginning_is_flagged() -> None:
         engine = SequenceEngine(network_of(CONFIGS[name]), 1)
         width = len(CONFIGS[name].features)
         result = engine.run(np.zeros(1, np.int64), np.full((1, width), np.nan, np.float32), np.zeros(1, np.int64),
-                            np.full(1, -1), end=np.array([BARE], np.uint8))  # fmt: skip
+                            np.full(1, -1), end=np.array([END_ONLY], np.uint8))  # fmt: skip
         assert result.flags[0] & ordering.EMPTY and np.isnan(result.y).all(), name
 
 

@@ -44,7 +44,7 @@ def test_both_ways_are_as_they_are_served(layers: int, lag: int, direction: str,
             state = network.initial_state(1)
             for t in range(length):
                 window = feats[t : min(t + lag + 1, length), lane : lane + 1]
-                h, state = network.look(window, torch.tensor([len(window)]), state)
+                h, state = network.bidirectional_window(window, torch.tensor([len(window)]), state)
                 torch.testing.assert_close(h[0], got[t, lane], atol=1e-5, rtol=1e-5)
 
 
@@ -70,7 +70,7 @@ def test_a_decoder_told_the_truth_says_what_it_says_step_by_step():
     network = Network(config).eval()
     said = torch.tensor([[-1, -1], [0, 1], [1, 1], [2, 0]])
     with torch.no_grad():
-        state = network.begin(torch.randn(2, 2))
+        state = network.init_decoder(torch.randn(2, 2))
         got = unroll.decode(network, said, state)
         for t in range(4):
             h, state = network.decode(said[t], state)

@@ -105,7 +105,7 @@ def test_a_place_that_saving_would_ruin_or_cannot_write_is_refused_and_left(
     (tmp_path / "full" / "readings.csv").write_text("of years")
     (tmp_path / "file").write_text("mine")
     monkeypatch.chdir(tmp_path / "full" if place == "." else tmp_path)
-    for refuse in (weights.place_for, lambda folder: weights.save(folder, network, created_ms=0)):
+    for refuse in (weights.prepare_output_dir, lambda folder: weights.save(folder, network, created_ms=0)):
         with pytest.raises(weights.ModelNotSaved) as refused:
             refuse(Path(place))
         assert str(Path(place).resolve()) in str(refused.value) and "Name a" in str(refused.value)

@@ -94,7 +94,7 @@ def test_a_config_file_makes_any_shape_of_it_symbols_too(tmp_path: Path) -> None
     )
     network, _ = weights.load(tmp_path / "m")
     words = torch.tensor([[3.0], [5.0], [4.0]])[:, None]
-    logits, _ = network.head(network.unroll(network.seen(words))[0])
+    logits, _ = network.head(network.unroll(network.embed_inputs(words))[0])
     assert torch.allclose(logits, module.out(module.memory(module.vectors(words[..., 0].long() - 3))[0]), atol=1e-6)
     assert not network.embedding.weight[:3].any()
 
