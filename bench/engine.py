@@ -132,7 +132,8 @@ def backlog(streams: int = LEFT, mean: int = BACKLOG, rounds: int = 5) -> dict[s
 
 def import_s(rounds: int = 5) -> float:
     """Median seconds that a new Python needs to import every module of rnn, less those that it needs for nothing."""
-    modules = ", ".join(f"rnn.{path.stem}" for path in sorted((ROOT / "rnn").glob("*.py")) if path.stem != "__init__")
+    files = sorted(path.relative_to(ROOT).with_suffix("") for path in (ROOT / "rnn").rglob("*.py"))
+    modules = ", ".join(".".join(path.parts) for path in files if path.name != "__init__")
     taken: dict[str, list[float]] = {"pass": [], f"import {modules}": []}
     for _ in range(rounds):
         for code, times in taken.items():

@@ -102,7 +102,7 @@ class Network(nn.Module):
 
     @property
     def raw_width(self) -> int:
-        """Width of what `seen` takes."""
+        """Width of what `embed_inputs` takes."""
         if self.config.symbolic or not self.config.recurrent:
             return len(self.config.features)
         return outputs_of(self.config)

@@ -65,7 +65,7 @@ class NetworkRunner:
         }
 
     def taken_in(self, wave: WaveBatch, before: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """What `Network.seen` takes of each reading, [rows, raw width], and the input side's parts after it."""
+        """What `Network.embed_inputs` takes of each reading, [rows, raw width], and the input side's parts after it."""
         n, rows = len(wave.slots), bucket(len(wave.slots), BULK_ROWS)
         x = torch.zeros(rows, len(self.config.features), device=self.device)
         x[:n] = torch.from_numpy(wave.x).to(self.device)

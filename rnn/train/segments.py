@@ -25,7 +25,7 @@ from rnn.train.dataset import LabeledSeries, begins
 class Passage:
     """One sequence, or a part of a long one; the state before it is the initial one."""
 
-    raw: Tensor  # [T, raw_width], see `Network.seen`
+    raw: Tensor  # [T, raw_width], see `Network.embed_inputs`
     truth: Tensor  # [T, steps, targets] in the head's units; class numbers [T, steps, 1]
     weight: Tensor  # as truth: 1 = counts, 0 = unknown, or not to be known
     past: Tensor | None  # [T, linear * features], what the linear path sees
@@ -116,7 +116,7 @@ def _lanes(config: ModelConfig, number: int, one: LabeledSeries, held: NDArray[n
 
 
 def _seen(network: Network, series: Sequence[LabeledSeries], lanes: Sequence[Lane]) -> list[Tensor]:
-    """What `Network.seen` takes of every reading of each lane [T, raw_width]; lanes are read side by side."""
+    """What `Network.embed_inputs` takes of every reading of each lane [T, raw_width]; lanes are read side by side."""
     xs = [torch.from_numpy(np.ascontiguousarray(series[number].x[start:stop])) for number, start, stop in lanes]
     if network.config.symbolic or not network.config.recurrent:
         return xs

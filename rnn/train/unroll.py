@@ -52,8 +52,8 @@ def decode(network: Network, said: Tensor, state: Sequence[State]) -> Tensor:
 
 
 def both_ways(network: Network, feats: Tensor, lengths: Tensor, shift: int = 0) -> Tensor:
-    """h_top [T, n, out] of each step, as `Network.look` gives it online: backward layers begin `lag` readings later, or
-    at the lane's end. feats [T, n, input_width], lengths [n].
+    """h_top [T, n, out] of each step, as `Network.bidirectional_window` gives it online: backward layers begin `lag`
+    readings later, or at the lane's end. feats [T, n, input_width], lengths [n].
 
     Exact for sequences no longer than lag + 1, and for one layer with a lag below `WIDEST_LOOK`. Else backward passes
     begin at every (2 lag + 1)th reading, `shift` readings earlier: what comes later is seen for 0 to 2 lag readings.

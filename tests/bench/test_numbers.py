@@ -43,7 +43,8 @@ def test_every_module_of_rnn_imports_without_the_services_libraries() -> None:
         "services",
         "onnx",
     }
-    mine = [f"rnn.{path.stem}" for path in sorted((ROOT / "rnn").glob("*.py")) if path.stem != "__init__"]
+    rnn = sorted(path.relative_to(ROOT).with_suffix("") for path in (ROOT / "rnn").rglob("*.py"))
+    mine = [".".join(path.parts) for path in rnn if path.name != "__init__"]
     code = (
         BLOCKED.replace("{blocked!r}", repr(blocked)) + "".join(f"import {name}\n" for name in mine) + "print('whole')"
     )
