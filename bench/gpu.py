@@ -31,10 +31,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rnn.config import ModelConfig
-from rnn.nn.cells import LSTM
+from rnn.nn.cells import padded
+from rnn.nn.cells.lstm import LSTM, LSTMInferenceCell
 from rnn.nn.network import Network
 from rnn.serve.engine import Engine
-from rnn.serve.inference_cells import padded, step_of
 
 HIDDEN, FEATURES = 128, 7
 BATCHES = (1_000, 4_000, 16_000, 64_000, 256_000, 1_000_000)
@@ -90,7 +90,7 @@ def _engine(device: str, batch: int, hidden: int) -> Callable[[], object]:
 
 def _step(device: str, batch: int, hidden: int) -> Callable[[], object]:
     inputs = 2 * FEATURES + 1
-    step = step_of(LSTM(inputs, hidden), torch.device(device))
+    step = LSTMInferenceCell(LSTM(inputs, hidden), torch.device(device))
     slots = torch.randperm(batch, device=device)
     table = [torch.zeros(batch, step.units, device=device) for _ in range(2)]
     after = tuple(torch.empty_like(part) for part in table)

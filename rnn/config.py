@@ -11,7 +11,7 @@ from typing import Any
 
 TASKS = ("one-to-one", "one-to-many", "many-to-one", "many-to-many", "encoder-decoder")
 PREDICTS = ("next", "now")
-CELLS = ("elman", "lstm", "gru")
+CELLS = ("elman", "lstm", "gru", "mingru")
 ACTIVATIONS = ("tanh", "sigmoid", "relu")
 DIRECTIONS = ("forward", "concat", "sum")
 HEADS = ("point", "gaussian", "student", "quantile", "categorical")
@@ -36,7 +36,7 @@ class ModelConfig:
     targets: tuple[
         str, ...
     ] = ()  # what is predicted: features where it is the next reading's (empty = all), else names
-    cell: str = "lstm"  # "elman" | "lstm" | "gru"
+    cell: str = "lstm"  # "elman" | "lstm" | "gru" | "mingru"
     hidden: int = 64  # units of every layer
     layers: int = 1
     head: str = "gaussian"  # "point" | "gaussian" | "student" | "quantile" | "categorical"

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rnn.nn.cells import GRU, LSTM, Cell, Elman
+from rnn.nn.cells import Cell
 from rnn.nn.heads import SCALE_FLOOR, Gaussian, Quantile
 from rnn.nn.inputs import CLIP
 from rnn.nn.network import Network
@@ -151,30 +151,11 @@ class _Graph:
         """Layers on one another, with their states as inputs and outputs; what the head sees."""
         for layer, cell in enumerate(cells):
             before = [self.take(f"{part}{layer}", [cell.hidden]) for part in cell.PARTS]
-            after = self.cell(cell, ys, before)
+            after = cell.onnx_nodes(self, ys, before)
             for part, value in zip(cell.PARTS, after, strict=True):
                 self.give(f"{part}{layer}_next", value, cell.hidden)
             ys = self.normed(layer, after[0])
         return ys
-
-    def cell(self, cell: Cell, x: str, state: list[str]) -> list[str]:
-        """The equations of `rnn.nn.cells`."""
-        if isinstance(cell, GRU):
-            xr, xz, xn = self.split(self.matrix(x, cell.weight_ih, cell.bias_ih), 3)
-            hr, hz, hn = self.split(self.matrix(state[0], cell.weight_hh, cell.bias_hh), 3)
-            r = self.add("Sigmoid", self.add("Add", xr, hr))
-            z = self.add("Sigmoid", self.add("Add", xz, hz))
-            n = self.add("Tanh", self.add("Add", xn, self.add("Mul", r, hn)))
-            return [self.add("Add", n, self.add("Mul", z, self.add("Sub", state[0], n)))]
-        sums = self.matrix(state[0], cell.weight_hh, None)
-        sums = self.add("Add", self.matrix(x, cell.weight_ih, cell.bias_ih + cell.bias_hh), sums)
-        if isinstance(cell, Elman):
-            return [self.add({"tanh": "Tanh", "sigmoid": "Sigmoid", "relu": "Relu"}[cell.activation], sums)]
-        assert isinstance(cell, LSTM)
-        i, f, g, o = self.split(sums, 4)
-        kept = self.add("Mul", self.add("Sigmoid", f), state[1])
-        c = self.add("Add", kept, self.add("Mul", self.add("Sigmoid", i), self.add("Tanh", g)))
-        return [self.add("Mul", self.add("Sigmoid", o), self.add("Tanh", c)), c]
 
     def normed(self, layer: int, ys: str) -> str:
         """As `Network.normed`."""

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from rnn.config import SPECIALS
-from rnn.nn.cells import Cell
+from rnn.nn.cells import CELLS, Cell
 from rnn.nn.network import Network
 
-GATES = {1: "elman", 3: "gru", 4: "lstm"}
+GATES = {cell.GATES: name for name, cell in CELLS.items() if cell.TORCH}
 _WEIGHT = re.compile(r"weight_ih_l(\d+)(_reverse)?$")
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
@@ -173,6 +173,8 @@ def layers_for_torch(network: Network) -> dict[str, Tensor]:
     config = network.config
     if not config.recurrent:
         raise IncompatibleWeights(f"task {config.task!r} has no recurrent layers")
+    if CELLS[config.cell].TORCH is None:
+        raise IncompatibleWeights(f"cell: torch has no module for {config.cell}")
     if config.layer_norm:
         raise IncompatibleWeights("layer_norm: torch's recurrent modules have none between their layers")
     if config.cell == "elman" and config.activation == "sigmoid":

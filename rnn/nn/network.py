@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rnn.config import SPECIALS, ModelConfig
-from rnn.nn.cells import CELLS, Cell, State, chrono_init
+from rnn.nn.cells import CELLS, Cell, State
 from rnn.nn.heads import HEADS, Point
 from rnn.nn.inputs import CLIP, Inputs, outputs_of
 from rnn.nn.linear import Linear
@@ -55,22 +55,21 @@ class Network(nn.Module):
             self.register_buffer("target_mean", torch.zeros(targets))
             self.register_buffer("target_std", torch.ones(targets))
         cell, both = CELLS[config.cell], config.direction != "forward"
-        extra = {"activation": config.activation} if config.cell == "elman" else {}
         out = config.hidden * (2 if config.direction == "concat" else 1)
         widths = [self.input_width] + [out] * (config.layers - 1)
         self.layers, self.back, self.dense = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         if config.task == "one-to-one":
             self.dense.extend(Linear(width, config.hidden) for width in widths)
         elif config.recurrent:
-            self.layers.extend(cell(width, config.hidden, **extra) for width in widths)
-            self.back.extend(cell(width, config.hidden, **extra) for width in widths if both)
+            self.layers.extend(cell.of(config, width) for width in widths)
+            self.back.extend(cell.of(config, width) for width in widths if both)
             for layer in self.cells if config.at_end else ():  # what counts may lie a whole sequence back
-                chrono_init(layer, config.max_length)
+                layer.chrono_init(config.max_length)
         else:
             self.start = Linear(self.input_width, config.layers * len(cell.PARTS) * config.hidden)
         if config.decodes:
             said = config.embedding if config.labels else targets
-            self.decoder = nn.ModuleList(cell(w, config.hidden, **extra) for w in [said, *widths[1:]])
+            self.decoder = nn.ModuleList(cell.of(config, width) for width in [said, *widths[1:]])
             if config.labels:  # the last one stands before the first symbol
                 self.said = embedding(len(config.classes) + 1, config.embedding)
         self.norms = nn.ModuleList(nn.LayerNorm(out) for _ in range(config.layers if config.layer_norm else 0))

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rnn.serve.inference_cells import padded
+from rnn.nn.cells import padded
 
 DIRECTIONS = 8
 MEMORY = 2000

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from rnn.config import ModelConfig
 from rnn.nn import clock as clocks
+from rnn.nn.cells import CELLS, padded
 from rnn.nn.network import Network
 from rnn.serve import ordering
 from rnn.serve.adapt import Adaptation, Correction
-from rnn.serve.inference_cells import padded
 from rnn.serve.result import Result
 from rnn.serve.state_table import StateTable
 from rnn.serve.step_runner import StepRunner
@@ -72,7 +72,7 @@ class Engine:
     def serves(config: ModelConfig) -> bool:
         """Whether this engine can; `rnn.serve.sequence_engine` has the one that always can."""
         plain = config.direction == "forward" and not config.layer_norm and config.horizon == 1
-        cell = config.cell != "elman" or config.activation == "tanh"
+        cell = CELLS[config.cell].inference_of(config) is not None
         head = config.head in ("point", "gaussian")
         return plain and cell and head and config.task == "many-to-many" and config.residual and not config.max_length
 

@@ -13,10 +13,10 @@ import torch
 from rnn.io.card import Card
 from rnn.io.weights import skeleton
 from rnn.nn import clock as clocks
+from rnn.nn.cells import padded
 from rnn.nn.network import Network
 from rnn.serve.adapt import Adaptation, correction_width
 from rnn.serve.engine import Engine, chunk_rows
-from rnn.serve.inference_cells import padded
 from rnn.serve.network_runner import HELD
 from rnn.serve.state_table import room_of
 from rnn.serve.waves import BULK_ROWS, bucket

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rnn.nn.cells import InferenceCell, padded
 from rnn.nn.inputs import Columns, Inputs
-from rnn.serve.inference_cells import InferenceCell, padded
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rnn.nn import clock as clocks
+from rnn.nn.cells import padded
 from rnn.nn.network import Network
-from rnn.serve.inference_cells import padded
 
 LAYOUT_VERSION = 1
 """Raise it when the meaning of a column changes while its name and width stay."""

@@ -2,7 +2,7 @@
 
 States are gathered once, stepped wave by wave (`rnn.serve.waves`) and scattered once; what needs no state is done for
 all waves together. The input side works feature-major ([features, rows]), so that an operation is one run over memory;
-the cells and the head work row-major ([rows, units]), as `rnn.serve.inference_cells` explains. Logarithms and
+the cells and the head work row-major ([rows, units]), as `rnn.nn.cells.inference` explains. Logarithms and
 exponentials are only taken of whole scratch buffers, never of slices of rows, for the same reason. Imports torch and
 numpy.
 """
@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rnn.nn.cells import CELLS, padded
 from rnn.nn.heads import HALF_LOG_TWO_PI, SCALE_FLOOR, Gaussian
 from rnn.nn.inputs import CLIP, Columns, Inputs
 from rnn.nn.network import Network
 from rnn.serve import ordering
 from rnn.serve.adapt import Correction
-from rnn.serve.inference_cells import padded, step_of
 from rnn.serve.result import Result
 from rnn.serve.scratch import Scratch, ScratchPool
 from rnn.serve.state_table import StateTable
@@ -43,7 +43,10 @@ class StepRunner:
         self.alive: Callable[[], None] = lambda: None  # called between waves
         self.banded = config.head == "gaussian"
         self._inputs = Inputs(config, network.scaler_mean.to(device), network.scaler_std.to(device))
-        self._steps = [step_of(cell, device) for cell in network.cells]
+        inference = CELLS[config.cell].inference_of(config)
+        if inference is None:
+            raise ValueError(f"a {config.cell} cell with {config.activation} has no serving form")
+        self._steps = [inference(cell, device) for cell in network.cells]
         self.sums_width = self._steps[0].gates * self._steps[0].units
         linear = network.head.linear
         outputs = linear.out_features

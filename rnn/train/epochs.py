@@ -22,10 +22,10 @@ from rnn.io.checkpoint import TrainerState
 from rnn.nn.cells import State
 from rnn.nn.heads import Quantile
 from rnn.nn.network import Network
-from rnn.train.kernels import unroll
 from rnn.train.lanes import Windows
 from rnn.train.process_group import ProcessGroup
 from rnn.train.recipe import Recipe
+from rnn.train.unroll import unroll
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
-"""Padded batches through torch's own recurrent kernels: lanes that end early, both ways, decoders told the truth.
-
-As `rnn.train.kernels`, for training only, where the last bits may differ from what is served. Imports torch only.
+"""A network over whole batches, by the fastest way that its cells have: lanes that end early, both ways, decoders told
+the truth. For training only, where the last bits may differ from what is served. Imports torch only.
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from rnn.nn.cells import GRU, LSTM, Cell, Elman, State
+from rnn.nn.cells import Cell, State
 from rnn.nn.network import Network, States, reverse_index
 
 WIDEST_LOOK = 33
@@ -32,7 +30,7 @@ def unroll(
     for layer, (cell, before) in enumerate(zip(network.cells, state, strict=True)):
         if layer:
             ys = functional.dropout(ys, network.config.dropout, network.training)
-        ys, end = run(cell, ys, before, lengths)
+        ys, end = cell.scan(ys, before, lengths)
         ys = network.normed(layer, ys)
         after.append(end)
     return ys, tuple(after)
@@ -47,7 +45,7 @@ def decode(network: Network, said: Tensor, state: Sequence[State]) -> Tensor:
         if layer:
             ys = functional.dropout(ys, network.config.dropout, network.training)
         assert isinstance(cell, Cell)
-        ys = network.normed(layer, run(cell, ys, before)[0])
+        ys = network.normed(layer, cell.scan(ys, before)[0])
     return ys
 
 
@@ -66,7 +64,7 @@ def both_ways(network: Network, feats: Tensor, lengths: Tensor, shift: int = 0) 
         assert isinstance(back, Cell)
         if layer:
             ys = functional.dropout(ys, network.config.dropout, network.training)
-        forward, _ = run(cell, ys, cell.initial_state(ys.shape[1], ys.device))
+        forward, _ = cell.scan(ys, cell.initial_state(ys.shape[1], ys.device))
         if whole:
             backward = _backward(back, ys, lengths)
         elif exact:
@@ -78,44 +76,10 @@ def both_ways(network: Network, feats: Tensor, lengths: Tensor, shift: int = 0) 
     return ys
 
 
-def run(cell: Cell, xs: Tensor, state: State, lengths: Tensor | None = None) -> tuple[Tensor, State]:
-    """As `Cell.unroll` without reset; xs [T, n, inputs]."""
-    if isinstance(cell, Elman) and cell.activation == "sigmoid":
-        return cell.unroll(xs, state, lengths)  # torch has no kernel for it
-    weights: list[Tensor] = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
-    before = [part.unsqueeze(0) for part in state]
-    one_layer = (True, 1, 0.0, True, False)  # biases, layers, dropout, training, bidirectional
-    if lengths is None:
-        if isinstance(cell, LSTM):
-            ys, h, c = torch.lstm(xs, before, weights, *one_layer, False)  # the last one: batch first
-            return ys, (h[0], c[0])
-        ys, h = _kernel(cell)(xs, before[0], weights, *one_layer, False)
-        return ys, (h[0],)
-    packed = pack_padded_sequence(xs, lengths.cpu(), enforce_sorted=False)
-    order, back = packed.sorted_indices, packed.unsorted_indices
-    assert order is not None and back is not None
-    before = [part.index_select(1, order) for part in before]
-    if isinstance(cell, LSTM):
-        data, h, c = torch.lstm(packed.data, packed.batch_sizes, before, weights, *one_layer)
-        after: State = (h[0].index_select(0, back), c[0].index_select(0, back))
-    else:
-        data, h = _kernel(cell)(packed.data, packed.batch_sizes, before[0], weights, *one_layer)
-        after = (h[0].index_select(0, back),)
-    ys, _ = pad_packed_sequence(packed._replace(data=data), total_length=len(xs))
-    return ys, after
-
-
-def _kernel(cell: Cell):  # type: ignore[no-untyped-def]
-    if isinstance(cell, GRU):
-        return torch.gru
-    assert isinstance(cell, Elman)
-    return torch.rnn_relu if cell.activation == "relu" else torch.rnn_tanh
-
-
 def _backward(cell: Cell, ys: Tensor, lengths: Tensor) -> Tensor:
     """From each lane's end. What stands beyond a lane's end comes last here, so it changes nothing that counts."""
     index = reverse_index(len(ys), lengths).unsqueeze(2)
-    out, _ = run(cell, ys.gather(0, index.expand(-1, -1, ys.shape[2])), cell.initial_state(ys.shape[1], ys.device))
+    out, _ = cell.scan(ys.gather(0, index.expand(-1, -1, ys.shape[2])), cell.initial_state(ys.shape[1], ys.device))
     return out.gather(0, index.expand(-1, -1, out.shape[2]))
 
 
@@ -128,7 +92,7 @@ def _each_its_own(cell: Cell, ys: Tensor, lengths: Tensor, lag: int) -> Tensor:
     place = (t + known - 1 - back).clamp(min=0, max=steps - 1)  # [lag + 1, T, n], the latest reading first
     lane = torch.arange(n, device=ys.device).expand_as(place)
     windows = ys[place, lane].reshape(lag + 1, steps * n, width)
-    out, _ = run(cell, windows, cell.initial_state(steps * n, ys.device))
+    out, _ = cell.scan(windows, cell.initial_state(steps * n, ys.device))
     return out[known.reshape(-1) - 1, torch.arange(steps * n, device=ys.device)].view(steps, n, -1)
 
 

@@ -46,7 +46,7 @@ def test_it_has_what_people_look_for(site: Path) -> None:
         "wire.html": "wrong_schema",
         "runbooks/StreamrnnLag.html": "Remedy",
         "examples/power.html": "streamrnn train",
-        "source/rnn/nn/cells.py.html": "class",
+        "source/rnn/nn/cells/lstm.py.html": "class",
     }.items():
         assert words in (site / page).read_text(), page
 

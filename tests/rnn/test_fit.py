@@ -12,12 +12,13 @@ import torch
 from rnn.config import ModelConfig
 from rnn.io import weights
 from rnn.io.checkpoint import CheckpointMismatch
+from rnn.nn.cells import CELLS
 from rnn.nn.network import Network
 from rnn.serve.engine import Engine
 from rnn.train.fit import EpochMetrics, fit
-from rnn.train.kernels import unroll
 from rnn.train.lanes import moments, pieces, prepare
 from rnn.train.recipe import Recipe, default_config
+from rnn.train.unroll import unroll
 
 QUICK = Recipe(updates=60, lanes=8, lane_steps=128, window=32, burn_in=16)
 ONE_EPOCH = dataclasses.replace(QUICK, updates=1)
@@ -52,7 +53,7 @@ def cut(done: EpochMetrics) -> None:
         raise Cut
 
 
-@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("head", ["point", "gaussian"])
 def test_it_beats_persistence_on_what_can_be_foreseen(cell: str, head: str):
     x, at_ms = waves()
@@ -180,7 +181,7 @@ def test_a_constant_and_a_dead_sensor_do_no_harm():
     assert fitted.best.validation_mse < 0.8 * fitted.best.persistence_mse
 
 
-@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+@pytest.mark.parametrize("cell", CELLS)
 def test_training_unrolls_as_the_network_does(cell: str):
     network = Network(dataclasses.replace(CONFIG, cell=cell, layers=2))
     feats = torch.randn(20, 5, 5)

@@ -14,12 +14,18 @@ from rnn.nn.network import Network, reverse_index
 
 STEPS, LANES, HIDDEN = 9, 10, 8
 LENGTHS = torch.arange(LANES)  # every length from none to all
-TORCH = {"elman": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+TORCH = {name: getattr(nn, cell.TORCH) for name, cell in CELLS.items() if cell.TORCH}
 NOW: dict[str, Any] = {"predicts": "now", "targets": ("truth",)}
 
 
 @pytest.fixture(params=sorted(CELLS))
 def cell(request: pytest.FixtureRequest) -> str:
+    torch.manual_seed(11)
+    return str(request.param)
+
+
+@pytest.fixture(params=sorted(TORCH))
+def torchs(request: pytest.FixtureRequest) -> str:
     torch.manual_seed(11)
     return str(request.param)
 
@@ -111,9 +117,9 @@ def test_dropout_acts_between_layers_in_training_only(cell: str) -> None:
 
 
 @pytest.mark.parametrize("direction", ["concat", "sum"])
-def test_one_layer_both_ways_is_two_of_torchs_networks_for_every_length(cell: str, direction: str) -> None:
-    network = network_of(cell, direction=direction, **NOW)
-    forward, backward = (TORCH[cell](network.input_width, HIDDEN) for _ in range(2))
+def test_one_layer_both_ways_is_two_of_torchs_networks_for_every_length(torchs: str, direction: str) -> None:
+    network = network_of(torchs, direction=direction, **NOW)
+    forward, backward = (TORCH[torchs](network.input_width, HIDDEN) for _ in range(2))
     forward.load_state_dict({f"{n}_l0": v for n, v in network.layers[0].state_dict().items()})
     backward.load_state_dict({f"{n}_l0": v for n, v in network.back[0].state_dict().items()})
     feats = readings(network)
@@ -128,9 +134,9 @@ def test_one_layer_both_ways_is_two_of_torchs_networks_for_every_length(cell: st
 
 
 @pytest.mark.parametrize("layers", [1, 2, 4])
-def test_concat_is_torchs_bidirectional_module(cell: str, layers: int) -> None:
-    network = network_of(cell, direction="concat", layers=layers, **NOW)
-    theirs = TORCH[cell](network.input_width, HIDDEN, layers, bidirectional=True)
+def test_concat_is_torchs_bidirectional_module(torchs: str, layers: int) -> None:
+    network = network_of(torchs, direction="concat", layers=layers, **NOW)
+    theirs = TORCH[torchs](network.input_width, HIDDEN, layers, bidirectional=True)
     weights = {}
     for k in range(layers):
         weights |= {f"{name}_l{k}": value for name, value in network.layers[k].state_dict().items()}
@@ -286,6 +292,8 @@ def test_where_a_whole_sequence_is_answered_gates_begin_with_memories_up_to_its_
     assert abs(float(memory.mean()) - longest / 2) < 0.1 * longest
     keep = Network(ModelConfig(("a",), hidden=400, cell="gru", **whole)).cells[0].bias_ih.detach().view(3, 400)[1]
     assert keep.min() >= 0 and keep.exp().max() <= longest - 1 + 1e-4
+    take = Network(ModelConfig(("a",), hidden=400, cell="mingru", **whole)).cells[0].bias_ih.detach().view(2, 400)[0]
+    assert take.max() <= 0 and (-take).exp().max() <= longest - 1 + 1e-4
     for other in ({"answer": "each"}, {"max_length": 0}, {"max_length": 2}):
         bias = Network(ModelConfig(("a",), hidden=8, **{**whole, **other})).cells[0].bias_ih.detach().view(4, 8)
         assert (bias[1] == 1).all() and not bias[[0, 2, 3]].any()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rnn.config import ModelConfig
 from rnn.io.onnx_step import NoSuchGraph, onnx_step
+from rnn.nn.cells import CELLS
 from rnn.nn.network import Network, States
 
 STREAMS, STEPS, HIDDEN = 5, 12, 7
@@ -70,7 +71,7 @@ def heads_agree(network: Network, said: dict[str, np.ndarray], h: Tensor, extra:
         equal(said["hi"], band[1])
 
 
-@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("head", ["point", "gaussian", "student", "quantile"])
 def test_real_readings(cell: str, layers: int, head: str) -> None:
@@ -87,7 +88,7 @@ def test_real_readings(cell: str, layers: int, head: str) -> None:
         carried = {name: said[f"{name}_next"] for name in carried}
 
 
-@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("layers", [1, 2])
 def test_symbols(cell: str, layers: int) -> None:
     network = network_of(cell=cell, layers=layers, vocabulary=WORDS, head="categorical")
@@ -159,7 +160,7 @@ def test_an_answer_of_many_symbols_is_spelt_with_two_graphs() -> None:
         carried = {name: said[f"{name}_next"] for name in carried}
 
 
-@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+@pytest.mark.parametrize("cell", CELLS)
 def test_a_forecast_of_many_steps_goes_on_from_the_encoders_state(cell: str) -> None:
     network = network_of(task="encoder-decoder", cell=cell, layers=2, horizon=3)
     feats = torch.randn(STREAMS, network.input_width)

@@ -8,6 +8,7 @@ import torch
 
 from rnn.config import ModelConfig
 from rnn.nn import clock as clocks
+from rnn.nn.cells import CELLS
 from rnn.nn.network import Network
 from rnn.serve.engine import Engine
 from rnn.serve.state_table import StateTable
@@ -18,7 +19,7 @@ def network_of(cell: str = "lstm", hidden: int = 5, layers: int = 2) -> Network:
     return Network(ModelConfig(("a", "b", "c"), ("b",), cell=cell, hidden=hidden, layers=layers))
 
 
-@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+@pytest.mark.parametrize("cell", CELLS)
 def test_any_bytes_come_back_as_they_went_in(cell: str) -> None:
     table = StateTable(network_of(cell), 50)
     random = np.random.default_rng(0)

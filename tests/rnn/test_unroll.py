@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rnn.config import ModelConfig
+from rnn.nn.cells import CELLS
 from rnn.nn.network import Network
 from rnn.train import unroll
 
@@ -14,7 +15,7 @@ LENGTHS = torch.tensor([9, 3, 1, 5])
 
 @pytest.mark.parametrize(
     ("cell", "activation"),
-    [("elman", "tanh"), ("elman", "relu"), ("elman", "sigmoid"), ("lstm", "tanh"), ("gru", "tanh")],
+    [("elman", "tanh"), ("elman", "relu"), ("elman", "sigmoid"), ("lstm", "tanh"), ("gru", "tanh"), ("mingru", "tanh")],
 )
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
@@ -32,7 +33,7 @@ def test_unroll_is_the_networks_own(cell: str, activation: str, norm: bool, leng
 
 @pytest.mark.parametrize(("layers", "lag"), [(1, 0), (1, 1), (1, 3), (1, 20), (2, 8), (2, 20)])
 @pytest.mark.parametrize("direction", ["concat", "sum"])
-@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+@pytest.mark.parametrize("cell", CELLS)
 def test_both_ways_are_as_they_are_served(layers: int, lag: int, direction: str, cell: str):
     torch.manual_seed(0)
     config = ModelConfig(features=("a",), targets=("b",), predicts="now", direction=direction, lag=lag, cell=cell,
