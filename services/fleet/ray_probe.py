@@ -20,13 +20,6 @@ class RayFound:
     room: Mapping[str, float] = field(default_factory=dict)  # CPU, GPU: of all nodes together
 
 
-def version_here() -> str:
-    """Of the Ray that this Python imports."""
-    import ray
-
-    return str(ray.__version__)
-
-
 def heads_here() -> list[str]:
     """Addresses HOST:PORT of heads of which this machine is a node; what `auto` chooses from."""
     from ray._private import services

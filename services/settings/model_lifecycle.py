@@ -39,7 +39,7 @@ class RolloutSettings(Section):
         0.02, ge=0, lt=1, description="Share of the champion's loss that a challenger must save to be promoted."
     )
     error_rate: float = Field(
-        0.05, gt=0, lt=0.5, description="Most probable share of challengers that are promoted and save less than that."
+        0.05, gt=0, lt=0.5, description="Probability, at most, of promoting a challenger that saves less than `margin`."
     )
     least_readings: int = Field(
         10_000, ge=1, description="Scored readings before a challenger is promoted, however good it looks."
