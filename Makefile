@@ -31,7 +31,8 @@ demo-retrain: $(READY) ## a sensor's unit changes: drift, retraining on Ray Trai
 	$(say) "streamrnn demo-retrain"
 	@$(BIN)/streamrnn demo-retrain $(ARGS)
 
-# Three jobs for two cores, as tests also wait. Bytecode is written: a compiler in each of hundreds of processes costs minutes.
+# A job a core: tests keep them busy for six sevenths of the time. Bytecode is written: a compiler in each of hundreds of
+# processes costs minutes.
 test: $(READY) ## every test, against real Kafka and real Ray (ARGS="-k name" for some; JOBS=1: one after the other)
 	$(say) "tests"
 	@env -u PYTHONDONTWRITEBYTECODE \

@@ -131,7 +131,7 @@ def test_what_a_look_begins_while_the_fleet_ends_is_cancelled(
     on_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World(tmp_path, on_drift=True, settle_h=0)
-    monkeypatch.setattr(model_controller, "LEAVE_S", 0.0, raising=False)
+    monkeypatch.setattr(model_controller, "LEAVE_S", 0.0)
     rollout = Rollout(Registry(tmp_path / "registry"), world.settings, 1, world.notify)
     rollout.open()
     slow = Slow(world.settings, world.notify)
