@@ -1,6 +1,6 @@
 """How good forecasts are: `streamrnn backtest` on the four data sets, with the default configuration family.
 
-    make quality          # about six minutes on two cores, and 120 MB to download the first time
+    make quality          # about ten minutes, and 120 MB to download the first time
 
 Writes bench/results/quality.json: for each data set what `streamrnn backtest NAME --json` prints, without its targets,
 and as `mingru` the same with that cell in the LSTM's place.
