@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from services.brokers.kafka_models_in_use import ModelsInUse
     from services.registry import Aliases, Registry
 
 app = typer.Typer(
@@ -41,6 +42,10 @@ class NoRegistry(Exception):
 
 class NoRows(Exception):
     """Nobody said whose state rows count. The message says how to."""
+
+
+class UnknownRows(Exception):
+    """State rows of another release may name any model. The message says what to do."""
 
 
 @app.command("list")
@@ -180,7 +185,8 @@ def gc(
     """Removes models that nothing names: no alias, no parent of an aliased model, no --keep, and no state row.
 
     The rows are those of the pipeline of --config: its changelog is read. Where there is none, or it rests, say
-    --without-rows, and name models whose streams may come back with --keep.
+    --without-rows, and name models whose streams may come back with --keep. What could not be read is counted, and
+    models that it seems to name stay; where rows of another release are among it, nothing is removed.
     """
     if config is None and not without_rows and not dry_run:
         raise NoRows(
@@ -188,11 +194,15 @@ def gc(
             "--without-rows where no pipeline has any; --dry-run only says what would go"
         )
     registry = _registry(where, config)
-    kept = [registry.resolve(model) for model in keep or []] + sorted(_named_by_rows(config))
+    rows = _named_by_rows(config)
+    kept = [*(registry.resolve(model) for model in keep or []), *sorted(rows.models)]
     gone = registry.collect(kept, older_than_s=older_than_days * 86_400, by=by or _who(), dry_run=dry_run)
     if json_form:
-        _print({"would_go" if dry_run else "gone": gone})
+        unread = {"unread": rows.unread} if rows.unread else {}
+        _print({"would_go" if dry_run else "gone": gone} | unread)
         return
+    if rows.unread:
+        typer.echo(f"unread    {rows.unread:,} records; the first: {rows.first}")
     for model in gone:
         typer.echo(f"{'would go' if dry_run else 'gone':<9} {model}")
     if not gone:
@@ -215,14 +225,21 @@ def export_mlflow(
     typer.echo("next      mlflow.pyfunc.load_model(that folder).predict(a table of readings)")
 
 
-def _named_by_rows(config: str | None) -> set[str]:
+def _named_by_rows(config: str | None) -> ModelsInUse:
+    from services.brokers.kafka_models_in_use import ModelsInUse, models_named
+
     if config is None:
-        return set()
-    from services.brokers.kafka_models_in_use import models_named
+        return ModelsInUse()
     from services.settings import load
 
     settings = load(config, [])
-    return models_named(settings.kafka, settings.topics.changelog, settings.epoch.max_poll_mib << 20)
+    rows = models_named(settings.kafka, settings.topics.changelog, settings.epoch.max_poll_mib << 20)
+    if rows.another_version:
+        raise UnknownRows(
+            f"nothing is removed: state rows of another release may name any model. {rows.another_version} Run "
+            "`streamrnn models gc` of the release that wrote them."
+        )
+    return rows
 
 
 def _registry(where: str | None, config: str | None) -> Registry:

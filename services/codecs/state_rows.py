@@ -61,6 +61,10 @@ class StateRowForeign(StateRowRefused):
         self.offsets = offsets
 
 
+class StateRowOfAnotherVersion(StateRowForeign):
+    """Records at `offsets` are state rows of another release: nothing but their mark is known."""
+
+
 def encode(states: StateRows) -> tuple[list[bytes | None], list[bytes | None]]:
     """Keys (the streams) and values. Raises ValueError for a name that is not 1 to 12 ASCII characters, or a layout
     that is no fingerprint (hex).
@@ -198,8 +202,11 @@ def _checked_version(records: Records, index: NDArray[np.int64], values: list[by
     version: NDArray[np.int64] = head["version"].astype(np.int64)
     known = (version == VERSION) | ((version == 1) & (lengths >= VERSION_1.itemsize))
     if not known.all():
+        rows = index[~known]
         found = f"has version {int(version[int(np.argmin(known))])}"
-        raise _foreign(records, index[~known], found, f"{VERSION} or 1")
+        raise StateRowOfAnotherVersion(
+            records.offsets[rows], _sentence(records, int(rows[0]), found, f"{VERSION} or 1")
+        )
     return version
 
 

@@ -143,7 +143,7 @@ def test_a_better_challenger_takes_over_and_a_worse_one_is_withdrawn(broker: Dev
         assert events[f"verdict/{better}"]["outcome"] == "promoted"
         assert events[f"verdict/{worse}"]["outcome"] == "rejected"
         assert events["champion"]["model"] == better
-        rows = models_named({"bootstrap_servers": broker.bootstrap}, f"{pipeline}.changelog")
+        rows = models_named({"bootstrap_servers": broker.bootstrap}, f"{pipeline}.changelog").models
         assert better in rows and rows <= {first, better, worse}
         kept = streamrnn("models", "gc", "--config", str(config), "--older-than-days", "0", "--dry-run", "--json")
         assert not set(json.loads(kept.stdout)["would_go"]) & rows
