@@ -237,7 +237,8 @@ def _named_by_rows(config: str | None) -> ModelsInUse:
     if rows.another_version:
         raise UnknownRows(
             f"nothing is removed: state rows of another release may name any model. {rows.another_version} Run "
-            "`streamrnn models gc` of the release that wrote them."
+            "`streamrnn models gc` of the release that wrote them; if none has, give --without-rows, and --keep "
+            "for each model whose streams may come back"
         )
     return rows
 
